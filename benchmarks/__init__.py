@@ -1,0 +1,1 @@
+"""Measurements: suites, evaluations, statistics, reports, and the fourfold command."""

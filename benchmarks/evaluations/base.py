@@ -1,0 +1,101 @@
+"""What an evaluation is, and the protocol all of them share: who is held out, who is labelled, how answers are scored.
+
+Letters: N samples, K classes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.config import Config
+from pipelines.errors import DataError
+from pipelines.rng import rng_for
+from pipelines.shards.manifest import load_manifest
+
+__all__ = ["Evaluation", "check_labels", "draw_labelled", "folds_of", "mean_over_draws", "score"]
+
+Int64s = npt.NDArray[np.int64]
+Results = dict[str, Any]
+NUM_FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One way to score a trunk, or (`needs_trunk` false) to score without one.
+
+    run(trunk_dir, config, images, train_split, test_split) -> results; the same arguments give the same results.
+    `metric` names the result that tables and verdicts use; it is a percentage.
+    """
+
+    config_class: type[Config]
+    run: Callable[[Path | None, Any, Path, str, str], Results]
+    metric: str = "top1_pct"
+    needs_trunk: bool = True
+
+
+def folds_of(labels_N: Int64s) -> Int64s:
+    """Fold 0 to 4 of every sample: the first of a class goes to fold 0, the second to fold 1, and so on.
+
+    By order within the class, so every fold holds a fifth of every class and no random number is needed.
+    """
+    folds = np.empty(len(labels_N), dtype=np.int64)
+    for label in np.unique(labels_N):
+        rows = np.flatnonzero(labels_N == label)
+        folds[rows] = np.arange(len(rows)) % NUM_FOLDS
+    return folds
+
+
+def draw_labelled(labels_N: Int64s, per_class: int, draw: int) -> Int64s:
+    """Sorted rows of `per_class` samples of every class. The same for every trunk, so that differences are paired.
+
+    Raises DataError where a class has fewer.
+    """
+    chosen = []
+    for label in np.unique(labels_N):
+        rows = np.flatnonzero(labels_N == label)
+        if len(rows) < per_class:
+            raise DataError(
+                f"labels_per_class = {per_class}: class {label} has {len(rows)} samples in the train split; "
+                "give a smaller number or more shards."
+            )
+        rng = rng_for(draw, 0, f"class {label}", "labels_per_class")
+        chosen.append(rng.choice(rows, per_class, replace=False))
+    return np.sort(np.concatenate(chosen))
+
+
+def check_labels(images: Path, train_split: str, test_split: str) -> None:
+    """Raises UsageError without such splits, DataError without labels, with one class, or an unknown one in test."""
+    manifest = load_manifest(images)
+    train_N, test_N = (manifest.select("image", split).label for split in (train_split, test_split))
+    if (train_N < 0).any() or (test_N < 0).any():
+        raise DataError(f"{images}: it has unlabelled images; probes need labels. Build the shards from class folders.")
+    classes = np.unique(train_N)
+    if len(classes) < 2:
+        raise DataError(f"{images}: {len(classes)} class in split {train_split}; a probe needs at least 2.")
+    if unknown := sorted(set(test_N.tolist()) - set(classes.tolist())):
+        raise DataError(
+            f"{images}: classes {unknown} are in split {test_split} only. Build the shards with another val rule."
+        )
+
+
+def score(answers_NK: npt.NDArray[Any], labels_N: Int64s) -> dict[str, float]:
+    """top1_pct, and top5_pct where there are more than 5 classes. Equal answers count against us."""
+    of_label_N1 = np.take_along_axis(answers_NK, labels_N[:, None], axis=1)
+    num_at_least_N = (answers_NK >= of_label_N1).sum(axis=1)
+    shares = {"top1_pct": 100.0 * float((num_at_least_N <= 1).mean())}
+    if answers_NK.shape[1] > 5:
+        shares["top5_pct"] = 100.0 * float((num_at_least_N <= 5).mean())
+    return shares
+
+
+def mean_over_draws(draws: Sequence[Mapping[str, float]], per_class: int) -> Results:
+    """Scores of several draws of `per_class` labels as top1_20_labels_pct and so on, and top-1 of every draw."""
+    named = {
+        name.replace("_pct", f"_{per_class}_labels_pct"): sum(draw[name] for draw in draws) / len(draws)
+        for name in draws[0]
+    }
+    return {**named, f"top1_{per_class}_labels_draws_pct": [draw["top1_pct"] for draw in draws]}

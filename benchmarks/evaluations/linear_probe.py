@@ -1,0 +1,167 @@
+"""Linear probe: how well one linear layer on the frozen trunk names the classes (paper section 5.1, ImageNet frozen).
+
+Canvases of the whole image, last map of stage 3 max-pooled to 3 x 3, flattened, standardised by the train split's
+mean and deviation, one softmax layer with an L2 penalty fitted by full-batch L-BFGS. The penalty is the value of the
+grid with the lowest cross-entropy on a held-out fifth of every class of the train split; then the layer is fitted on
+all of it. With few labels a fifth is too small to choose by, so all five fifths take their turn. The test split is
+scored once.
+
+Unlike the paper: the layer sees mirrored views at most, no translation or colour changes, and is fitted to the end.
+"""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+
+from benchmarks.evaluations.base import (
+    NUM_FOLDS,
+    Evaluation,
+    Int64s,
+    Results,
+    check_labels,
+    draw_labelled,
+    folds_of,
+    mean_over_draws,
+    score,
+)
+from benchmarks.evaluations.features import Features, frozen_features, image_inputs
+from benchmarks.evaluations.softmax import Softmax, choose_l2, in_row_space
+from pipelines.config import Config
+from pipelines.errors import UsageError
+from training.trunk import load_trunk, recalibrate
+
+__all__ = ["EVALUATION", "LinearProbeConfig", "probe", "run"]
+
+Floats = npt.NDArray[Any]
+
+
+class LinearProbeConfig(Config):
+    """Options of the linear probe."""
+
+    canvas_px: int = Field(default=256, ge=16)
+    """Side of the square the trunk sees; cost grows with its square. A suite takes the pretraining's if not given."""
+    pool: int = Field(default=3, ge=1)
+    """The last map is max-pooled to pool x pool; features and memory grow with its square."""
+    augment: Literal["none", "flip"] = "flip"
+    """`flip` also fits on mirrored train images: twice the time and memory."""
+    recalibrate_norm: bool = False
+    """Re-estimate the batch norm statistics on the unlabelled train images first; costs one more pass over them."""
+    lasso: bool = False
+    """Learn the mix of all stage-3 units together with the layer; memory grows with the number of units."""
+    lasso_l1: float = Field(default=1e-3, ge=0.0)
+    """L1 penalty on the mix; larger gives fewer units."""
+    labels_per_class: list[int] = Field(default_factory=lambda: [20])
+    """Also probe with only so many labels per class, each the mean of `num_draws` draws."""
+    num_draws: int = Field(default=3, ge=1)
+    """Cost of every entry of `labels_per_class` grows with it."""
+    l2_grid: list[float] = Field(default_factory=lambda: [0.001, 0.01, 0.1, 1.0, 10.0], min_length=1)
+    """Values the L2 penalty is chosen from; every value costs a fit."""
+    max_iterations: int = Field(default=200, ge=1)
+    """L-BFGS iterations of every fit at most."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images per forward pass; memory grows with it."""
+
+
+def run(
+    trunk_dir: Path | None,
+    config: LinearProbeConfig,
+    images: Path,
+    train_split: str = "train",
+    test_split: str = "val",
+) -> Results:
+    """Probe the trunk of a pretraining run. Results: top1_pct, top5_pct (more than 5 classes), the same with
+    `_N_labels` before `_pct`, the penalties chosen, the lasso mix, and the seconds taken.
+
+    Raises UsageError or DataError where run, shards or labels are missing.
+    """
+    if trunk_dir is None:
+        raise UsageError("linear_probe: no trunk given. Give the folder of a pretraining run.")
+    start_s = time.monotonic()
+    check_labels(images, train_split, test_split)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trunk = load_trunk(trunk_dir).to(device)
+    if config.recalibrate_norm:
+        sizes = {"canvas_px": config.canvas_px, "batch_size": config.batch_size}
+        recalibrate(trunk, image_inputs(images, train_split, **sizes, device=device))
+    extract = partial(
+        frozen_features,
+        trunk,
+        images,
+        canvas_px=config.canvas_px,
+        pool=config.pool,
+        all_units=config.lasso,
+        batch_size=config.batch_size,
+    )
+    train, test = extract(train_split, flipped_view=config.augment == "flip"), extract(test_split)
+    feature_s = time.monotonic() - start_s
+    results = probe(train, test, config)
+    return results | {"feature_s": feature_s, "probe_s": time.monotonic() - start_s - feature_s}
+
+
+def probe(train: Features, test: Features, config: LinearProbeConfig) -> Results:
+    """All results of one trunk from its features."""
+    train_MVND, test_MND = _standardised(train.values_MVND, test.values_MVND)
+    every_row = np.arange(len(train.labels_N))
+    layer, l2, answers_NK = _fit(train_MVND, train.labels_N, every_row, test_MND, config, held_out=range(1))
+    results: Results = {
+        **score(answers_NK, test.labels_N),
+        "l2": l2,
+        "num_train": len(train.labels_N),
+        "num_test": len(test.labels_N),
+        "num_features": train_MVND.shape[-1],
+    }
+    if config.lasso:
+        results["lasso_mix"] = [round(float(weight), 4) for weight in layer.mix_M]
+    for per_class in config.labels_per_class:
+        draws = []
+        for draw in range(config.num_draws):
+            rows = draw_labelled(train.labels_N, per_class, draw)
+            answers_NK = _fit(train_MVND, train.labels_N, rows, test_MND, config, held_out=range(NUM_FOLDS))[2]
+            draws.append(score(answers_NK, test.labels_N))
+        results |= mean_over_draws(draws, per_class)
+    return results
+
+
+def _fit(
+    train_MVND: Floats,
+    labels_N: Int64s,
+    rows: Int64s,
+    test_MND: Floats,
+    config: LinearProbeConfig,
+    *,
+    held_out: range,
+) -> tuple[Softmax, float, Floats]:
+    """Layer fitted on all views of `rows`, its penalty, and its answers (N, K) on the test split."""
+    num_units, num_views, _, num_features = train_MVND.shape
+    chosen_MND = train_MVND[:, :, rows].reshape(num_units, num_views * len(rows), num_features)
+    if num_units == 1:
+        reduced = in_row_space(chosen_MND[0], test_MND[0])
+        chosen_MND, test_MND = reduced[0][None], reduced[1][None]
+    l2, layer = choose_l2(
+        chosen_MND,
+        np.tile(labels_N[rows], num_views),
+        int(labels_N.max()) + 1,
+        # Both views of an image stay on the same side, or the held-out fifth would be half known.
+        np.tile(folds_of(labels_N[rows]), num_views),
+        held_out=held_out,
+        grid=config.l2_grid,
+        l1=config.lasso_l1 if config.lasso else 0.0,
+        max_iterations=config.max_iterations,
+    )
+    return layer, l2, layer.logits(test_MND)
+
+
+def _standardised(train_MVND: Floats, test_MVND: Floats) -> tuple[Floats, Floats]:
+    """Both by the mean and deviation of the train split (labels are not used). A constant feature becomes 0."""
+    mean, deviation = train_MVND.mean(axis=(1, 2), keepdims=True), train_MVND.std(axis=(1, 2), keepdims=True)
+    scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6 * np.abs(mean) + 1e-12)
+    return (train_MVND - mean) * scale, ((test_MVND - mean) * scale)[:, 0]
+
+
+EVALUATION = Evaluation(config_class=LinearProbeConfig, run=run)

@@ -1,0 +1,30 @@
+"""Where stages run. An executor takes stages in an order that respects their needs and yields what happens to them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from benchmarks.graph import Stage
+from benchmarks.record import Record
+
+__all__ = ["Event", "Executor", "RunStage"]
+
+RunStage = Callable[[Stage], Record]
+"""Runs one stage to the end, leaves its record on disk, returns it. Picklable: it may go to another process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What happened to a stage. `record` if finished; `error` (one line or more) if failed."""
+
+    stage: Stage
+    state: Literal["started", "finished", "failed"]
+    record: Record | None = None
+    error: str = ""
+    trace: str = ""
+
+
+class Executor(Protocol):
+    def run(self, stages: Sequence[Stage], run_stage: RunStage) -> Iterator[Event]:
+        """Run every stage whose needs did not fail. A stage's failure is an event; KeyboardInterrupt goes through."""
+        ...

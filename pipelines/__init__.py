@@ -1,0 +1,1 @@
+"""Bytes to batches: shards, plan, pixels and the inputs and targets of the pretext tasks."""

@@ -1,0 +1,222 @@
+"""The NVIDIA DALI backend: one graph per kind of sample, run on the CPU or the GPU. The only file that imports DALI.
+
+Bytes and geometry, chosen outside, enter through `external_source`; pixels leave through DLPack without a copy.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipelines.backends import Decoded, fill_failed
+from pipelines.backends.headers import check_header
+from pipelines.errors import UsageError
+
+__all__ = ["DaliBackend", "canvas_graph", "clip_graph", "require_dali"]
+
+GraphDevice = Literal["cpu", "gpu"]
+Encoded = Sequence[npt.NDArray[np.uint8]]
+Numbers = Mapping[str, npt.NDArray[np.int32]]
+"""What is fed beside the bytes, by name; every array has leading axis B."""
+
+
+def require_dali() -> ModuleType:
+    """The `nvidia.dali` package. Raises UsageError naming the extra if it is missing or cannot be loaded."""
+    try:
+        import nvidia.dali
+        import nvidia.dali.fn
+        import nvidia.dali.types
+    except (ImportError, OSError) as error:
+        raise UsageError(
+            f"backend dali: NVIDIA DALI cannot be loaded ({error}). "
+            "Install it: pip install 'fourfold[cuda13]' (or [cuda12]), or choose backend: opencv."
+        ) from error
+    return nvidia.dali
+
+
+def canvas_graph(device: GraphDevice, canvas_px: int) -> Any:
+    """Encoded image, corner and extent of its box (x, y order) and flip -> uint8 RGB (canvas_px, canvas_px, 3)."""
+    dali = require_dali()
+    fn, types = dali.fn, dali.types
+    images = fn.decoders.image_slice(
+        fn.external_source(name="encoded", ndim=1, dtype=types.UINT8, no_copy=True),
+        start=fn.external_source(name="corner", ndim=1, dtype=types.INT32),
+        shape=fn.external_source(name="extent", ndim=1, dtype=types.INT32),
+        axes=[1, 0],
+        device="mixed" if device == "gpu" else "cpu",
+        output_type=types.RGB,
+    )
+    return _resized(dali, images, canvas_px, canvas_px)
+
+
+def clip_graph(device: GraphDevice, num_frames: int, height_px: int, width_px: int) -> Any:
+    """Encoded clip and flip -> uint8 RGB (num_frames, height_px, width_px, 3)."""
+    dali = require_dali()
+    fn, types = dali.fn, dali.types
+    clips = fn.decoders.video(
+        fn.external_source(name="encoded", ndim=1, dtype=types.UINT8, no_copy=True),
+        start_frame=0,
+        sequence_length=num_frames,
+        pad_mode="none",
+        device="mixed" if device == "gpu" else "cpu",
+    )
+    return _resized(dali, clips, height_px, width_px)
+
+
+def _resized(dali: ModuleType, pixels: Any, height_px: int, width_px: int) -> Any:
+    fn, types = dali.fn, dali.types
+    flip = fn.external_source(name="flip", ndim=0, dtype=types.INT32)
+    small = fn.resize(pixels, size=[height_px, width_px], antialias=True, interp_type=types.INTERP_LINEAR)
+    return fn.flip(small, horizontal=flip)
+
+
+class DaliBackend:
+    """Builds a graph when a size is first asked for, and keeps it.
+
+    One undecodable sample fails DALI's whole batch. So headers are checked first, and a batch that fails all the
+    same is run again sample by sample: a bad sample costs one slow batch, not the run.
+    """
+
+    name = "dali"
+
+    def __init__(self, *, device: torch.device, num_threads: int) -> None:
+        require_dali()
+        is_gpu = device.type == "cuda"
+        self._device = torch.device("cuda", device.index or 0) if is_gpu else torch.device("cpu")
+        self._graph_device: GraphDevice = "gpu" if is_gpu else "cpu"
+        self._num_threads = num_threads
+        self._runners: dict[tuple[int, ...], _Runner] = {}
+
+    def canvases(
+        self,
+        encoded: Sequence[memoryview],
+        boxes_B4: npt.NDArray[np.int32],
+        flips_B: npt.NDArray[np.bool_],
+        canvas_px: int,
+    ) -> Decoded:
+        corners, ends = boxes_B4[:, :2], boxes_B4[:, 2:]
+        numbers = {"corner": corners, "extent": ends - corners, "flip": flips_B.astype(np.int32)}
+        runner = self._runner((canvas_px, canvas_px, 3), lambda: canvas_graph(self._graph_device, canvas_px))
+        return _decode(runner, encoded, numbers, _unfit(encoded, ends))
+
+    def clips(
+        self,
+        encoded: Sequence[memoryview],
+        flips_B: npt.NDArray[np.bool_],
+        num_frames: int,
+        height_px: int,
+        width_px: int,
+    ) -> Decoded:
+        size = (num_frames, height_px, width_px)
+        runner = self._runner((*size, 3), lambda: clip_graph(self._graph_device, *size))
+        return _decode(runner, encoded, {"flip": flips_B.astype(np.int32)}, [])
+
+    def close(self) -> None:
+        self._runners.clear()
+
+    def _runner(self, shape: tuple[int, ...], graph: Callable[[], Any]) -> "_Runner":
+        if shape not in self._runners:
+            self._runners[shape] = _Runner(graph, shape, self._device, self._num_threads)
+        return self._runners[shape]
+
+
+class _Runner:
+    """One graph, built for the largest batch seen so far."""
+
+    def __init__(
+        self, graph: Callable[[], Any], shape: tuple[int, ...], device: torch.device, num_threads: int
+    ) -> None:
+        self.shape, self.device = shape, device
+        self._graph, self._num_threads = graph, num_threads
+        self._pipeline: Any = None
+        self._max_batch_size = 0
+        self._held: object = None
+
+    def run(self, encoded: Encoded, numbers: Numbers) -> torch.Tensor:
+        """Pixels with leading axis B. Raises RuntimeError if DALI cannot decode one of the samples."""
+        if self._pipeline is None or len(encoded) > self._max_batch_size:
+            self._build(len(encoded))
+        self._pipeline.feed_input("encoded", list(encoded))
+        for name, value in numbers.items():
+            self._pipeline.feed_input(name, np.ascontiguousarray(value, np.int32))
+        # DALI was promised the bytes without a copy, so they must outlive a run that may still be on the GPU.
+        self._held = encoded
+        try:
+            (output,) = self._pipeline.run()
+        except RuntimeError:
+            self._pipeline = None  # DALI declares a pipeline that has failed unusable
+            raise
+        odd = next((shape for shape in output.shape() if tuple(shape) != self.shape), None)
+        if odd is not None:  # a clip with too few frames comes out shorter, without an error
+            raise RuntimeError(f"gives {tuple(odd)}, need {self.shape}")
+        return torch.utils.dlpack.from_dlpack(output.as_tensor())
+
+    def _build(self, batch_size: int) -> None:
+        self._max_batch_size = max(batch_size, self._max_batch_size)
+        self._pipeline = require_dali().Pipeline(
+            batch_size=self._max_batch_size,
+            num_threads=self._num_threads,
+            device_id=self.device.index if self.device.type == "cuda" else None,
+            prefetch_queue_depth=1,
+            exec_dynamic=True,
+        )
+        with self._pipeline:
+            self._pipeline.set_outputs(self._graph())
+        self._pipeline.build()
+
+
+def _unfit(encoded: Sequence[memoryview], ends_B2: npt.NDArray[np.int32]) -> list[tuple[int, str]]:
+    failures = []
+    for index, (image, (x1, y1)) in enumerate(zip(encoded, ends_B2.tolist(), strict=True)):
+        try:
+            check_header(image, x1, y1)
+        except ValueError as error:
+            failures.append((index, str(error)))
+    return failures
+
+
+def _decode(
+    runner: _Runner, encoded: Sequence[memoryview], numbers: Numbers, failures: list[tuple[int, str]]
+) -> Decoded:
+    arrays, failed = [np.frombuffer(one, np.uint8) for one in encoded], dict(failures)
+    good = [index for index in range(len(arrays)) if index not in failed]
+    try:
+        pixels = _run(runner, arrays, numbers, good)
+    except RuntimeError:
+        pixels, reasons = _run_singly(runner, arrays, numbers, good)
+        failed |= reasons
+        good = [index for index in good if index not in reasons]
+    if failed:
+        whole = pixels.new_empty((len(arrays), *runner.shape))
+        whole[good] = pixels
+        fill_failed(whole, list(failed))
+        pixels = whole
+    return Decoded(pixels=pixels, failures=sorted(failed.items()))
+
+
+def _run(runner: _Runner, arrays: Encoded, numbers: Numbers, indices: list[int]) -> torch.Tensor:
+    if not indices:
+        return torch.empty((0, *runner.shape), dtype=torch.uint8, device=runner.device)
+    chosen = {name: value[indices] for name, value in numbers.items()}
+    return runner.run([arrays[index] for index in indices], chosen)
+
+
+def _run_singly(
+    runner: _Runner, arrays: Encoded, numbers: Numbers, indices: list[int]
+) -> tuple[torch.Tensor, dict[int, str]]:
+    rows, reasons = [_run(runner, arrays, numbers, [])], {}
+    for index in indices:
+        try:
+            rows.append(_run(runner, arrays, numbers, [index]))
+        except RuntimeError as error:
+            reasons[index] = _reason(error)
+    return torch.cat(rows), reasons
+
+
+def _reason(error: RuntimeError) -> str:
+    """DALI wraps its cause in a traceback of the graph; the cause follows "encountered:"."""
+    cause = str(error).partition("encountered:")[2] or str(error)
+    return " ".join(cause.replace("Current pipeline object is no longer valid.", "").split())[:200]

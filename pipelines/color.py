@@ -1,0 +1,227 @@
+"""RGB <-> Lab (sRGB, D65), the 313 ab bins of colorization, and their soft encoding. After Zhang et al. 2016.
+
+Pixels are uint8 RGB, channels last: (..., 3). Lab has L in [0, 100], a and b in about [-108, 98].
+Letters: B samples, S canvas side, h w the ab map at stride 8, K neighbours, Q = 313 bins.
+"""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+__all__ = [
+    "NUM_BINS",
+    "ab_at_stride",
+    "ab_bins",
+    "decode_ab",
+    "decode_bins",
+    "has_color",
+    "lab_to_rgb",
+    "lightness",
+    "rgb_to_lab",
+    "soft_encode",
+]
+
+Float32s = npt.NDArray[np.float32]
+
+NUM_BINS = 313
+BIN_AB = 10
+EXTRA_BINS = ((40, 90), (100, -90), (100, -10), (100, 0))
+"""In the published list though no corner of a cell that an 8-bit sRGB color touches. Without them every later
+class index would be off by up to four."""
+
+RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+WHITE_D65 = (0.95047, 1.0, 1.08883)
+DARK = 0.008856
+AB_STEPS_PER_UNIT = 64
+GRAY_AB = 5.0
+CELL_AB = 5
+AB_LIMIT = 130
+CELLS_PER_AXIS = 2 * AB_LIMIT // CELL_AB
+
+
+def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
+    """Lab of sRGB in [0, 1], floating (..., 3) to the same shape and dtype."""
+    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).pow(2.4), rgb / 12.92)
+    return _linear_to_lab(linear)
+
+
+def _linear_to_lab(linear: torch.Tensor) -> torch.Tensor:
+    r, g, b = linear.unbind(-1)
+    # Not a matrix product: a GPU may round its factors to TF32, and gray would get a tint.
+    x, y, z = (
+        _compressed((row[0] * r + row[1] * g + row[2] * b) / white)
+        for row, white in zip(RGB_TO_XYZ, WHITE_D65, strict=True)
+    )
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-1)
+
+
+def _compressed(light: torch.Tensor) -> torch.Tensor:
+    """The cube root of Lab, with its straight piece for dark colors."""
+    return torch.where(light > DARK, light.clamp_min(DARK).pow(1 / 3), 7.787 * light + 16 / 116)
+
+
+def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
+    """sRGB in [0, 1] of Lab, floating (..., 3); colors outside sRGB are clipped."""
+    lightness, a, b = lab.unbind(-1)
+    y = (lightness + 16) / 116
+    f = torch.stack([y + a / 500, y, y - b / 200], dim=-1).clamp_min(0)
+    xyz = torch.where(f > 0.2068966, f.pow(3), (f - 16 / 116) / 7.787) * f.new_tensor(WHITE_D65)
+    inverse = torch.linalg.inv(torch.tensor(RGB_TO_XYZ, dtype=torch.float64))
+    linear = (xyz @ inverse.T.to(xyz)).clamp(0, 1)
+    return torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(1e-9).pow(1 / 2.4) - 0.055, 12.92 * linear)
+
+
+def lightness(pixels: torch.Tensor) -> torch.Tensor:
+    """L / 100 in [0, 1], float32 (...), of uint8 RGB (..., 3), on the pixels' device.
+
+    The two paths agree within 1.5/255: OpenCV rounds to 8 bits, and is 3 times as fast as float on a CPU.
+    """
+    return _lightness_opencv(pixels) if pixels.device.type == "cpu" else _lightness_torch(pixels)
+
+
+def _lightness_opencv(pixels: torch.Tensor) -> torch.Tensor:
+    # One call for the whole batch as one tall image: per-image calls cost more than the conversion of small canvases.
+    tall = pixels.reshape(-1, pixels.shape[-2], 3).numpy()
+    lab = cv2.cvtColor(tall, cv2.COLOR_RGB2LAB)
+    return torch.from_numpy(cv2.extractChannel(lab, 0)).view(pixels.shape[:-1]).float().mul_(1 / 255)
+
+
+def _lightness_torch(pixels: torch.Tensor) -> torch.Tensor:
+    weights = torch.tensor(RGB_TO_XYZ[1])
+    # A table per channel turns powers of 3 S² numbers into powers of S².
+    tables = (_linear_table(torch.device("cpu"))[:, None] * weights).to(pixels.device)
+    red, green, blue = (tables[pixels[..., channel].int(), channel] for channel in range(3))
+    y = red + green + blue
+    return (1.16 * _compressed(y) - 0.16).clamp_(0, 1)
+
+
+@lru_cache(maxsize=8)
+def _linear_table(device: torch.device) -> torch.Tensor:
+    """Linear light of the 256 levels of sRGB, float32 (256,)."""
+    level = torch.arange(256, dtype=torch.float64) / 255
+    linear = torch.where(level > 0.04045, ((level + 0.055) / 1.055).pow(2.4), level / 12.92)
+    return linear.float().to(device)
+
+
+def ab_at_stride(pixels: torch.Tensor, stride: int = 8) -> torch.Tensor:
+    """Color of each stride x stride block: float32 (B, h, w, 2) of uint8 (B, S, S, 3); S a multiple of `stride`.
+
+    RGB is averaged and rounded to 8 bits first, so Lab is computed for 1/64 of the pixels. Raises ValueError.
+    """
+    if pixels.shape[1] % stride or pixels.shape[2] % stride:
+        raise ValueError(f"pixels of {tuple(pixels.shape[1:3])}; need height and width in multiples of {stride}")
+    blocks = _blocks_opencv(pixels, stride) if pixels.device.type == "cpu" else _blocks_torch(pixels, stride)
+    ab = _linear_to_lab(_linear_table(pixels.device)[blocks.int()])[..., 1:]
+    # The matrix leaves gray up to 0.005 off (0, 0), where four bins are equally near and noise would choose;
+    # steps of 1/64 make it exact, on every device.
+    return ab.mul_(AB_STEPS_PER_UNIT).round_().div_(AB_STEPS_PER_UNIT)
+
+
+def has_color(ab: torch.Tensor) -> torch.Tensor:
+    """bool (B,): images whose ab map (B, h, w, 2) has some |a| or |b| above 5; the 2016 code calls the others gray."""
+    return (ab.abs() > GRAY_AB).flatten(1).any(1)
+
+
+def _blocks_opencv(pixels: torch.Tensor, stride: int) -> torch.Tensor:
+    num_samples, height, width, _ = pixels.shape
+    tall = pixels.reshape(-1, width, 3).numpy()
+    size = (width // stride, num_samples * height // stride)
+    blocks = cv2.resize(tall, size, interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(blocks).view(num_samples, height // stride, width // stride, 3)
+
+
+def _blocks_torch(pixels: torch.Tensor, stride: int) -> torch.Tensor:
+    num_samples, height, width, _ = pixels.shape
+    blocks = pixels.view(num_samples, height // stride, stride, width // stride, stride, 3)
+    return blocks.float().mean((2, 4)).round_().to(torch.uint8)
+
+
+@lru_cache(maxsize=1)
+def ab_bins() -> Float32s:
+    """The centres of the 313 in-gamut bins, (313, 2) a and b, in the published order (a ascending, then b).
+
+    Corners of all cells of 10 x 10 that some 8-bit sRGB color falls into, and EXTRA_BINS.
+    """
+    ab = rgb_to_lab(_bright_colors().double() / 255)[:, 1:]
+    cells = np.unique(np.floor(ab.numpy() / BIN_AB).astype(int), axis=0)
+    corners = (cells[:, None] + np.array([(0, 0), (0, 1), (1, 0), (1, 1)])).reshape(-1, 2) * BIN_AB
+    bins = np.unique(np.concatenate([corners, EXTRA_BINS]), axis=0).astype(np.float32)
+    bins.flags.writeable = False
+    return bins
+
+
+def _bright_colors() -> torch.Tensor:
+    """uint8 (196608, 3): the three faces of the RGB cube with one channel at 255.
+
+    They touch every cell that the 16.7 million colors touch (a slow test counts them all).
+    """
+    level = torch.arange(256, dtype=torch.uint8)
+    pairs = torch.cartesian_prod(level, level)
+    full = torch.full((len(pairs),), 255, dtype=torch.uint8)
+    one, two = pairs.unbind(1)
+    return torch.cat([torch.stack(face, 1) for face in ((full, one, two), (one, full, two), (one, two, full))])
+
+
+def soft_encode(ab: torch.Tensor, num_neighbors: int = 5, sigma: float = 5.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nearest bins of each color and their Gaussian weights.
+
+    ab: float32 (..., 2) within +-130. Returns bins, int64 (..., K), nearest first, ties to the lower bin; and
+    weights, float32 (..., K), exp(-distance² / 2 sigma²) normalised to sum 1.
+    """
+    candidates, candidate_a, candidate_b = _candidates(num_neighbors, ab.device)
+    cell = ((ab + AB_LIMIT) / CELL_AB).long().clamp_(0, CELLS_PER_AXIS - 1).view(-1, 2)
+    row = cell[:, 0] * CELLS_PER_AXIS + cell[:, 1]
+    a, b = ab.reshape(-1, 2, 1).unbind(1)
+    squared = (candidate_a[row] - a).square_().add_((candidate_b[row] - b).square_())
+    # The bits of a float of at least 0 order like integers: one sort key holds distance, then bin.
+    key = (squared.view(torch.int32).long() << 9) | candidates[row]
+    key = _sorted(key)[:, :num_neighbors]
+    squared = (key >> 9).int().view(torch.float32)
+    weights = torch.softmax(squared / (-2 * sigma**2), dim=-1)
+    shape = (*ab.shape[:-1], num_neighbors)
+    return (key & 511).view(shape), weights.view(shape)
+
+
+def _sorted(key: torch.Tensor) -> torch.Tensor:
+    # NumPy sorts many short rows of integers 5 times as fast as torch on a CPU.
+    return torch.from_numpy(np.sort(key.numpy(), axis=-1)) if key.device.type == "cpu" else key.sort(dim=-1).values
+
+
+@lru_cache(maxsize=8)
+def _candidates(num_neighbors: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Per 5 x 5 cell of the ab plane: all bins that can be among the K nearest of any point in it, and their a and b.
+
+    A bin can, unless K others are nearer even at their farthest point of the cell than it is at its nearest.
+    Rows are filled up with bin 511 at an infinite distance. Searching 13 bins instead of 313 is exact.
+    """
+    low = np.arange(-AB_LIMIT, AB_LIMIT, CELL_AB)[:, None, None]
+    bins = ab_bins().astype(np.float64)
+    nearest_sq = np.maximum(np.maximum(low - bins, bins - low - CELL_AB), 0) ** 2
+    farthest_sq = np.maximum(np.abs(low - bins), np.abs(low + CELL_AB - bins)) ** 2
+    nearest_sq = (nearest_sq[:, None, :, 0] + nearest_sq[None, :, :, 1]).reshape(-1, NUM_BINS)
+    farthest_sq = (farthest_sq[:, None, :, 0] + farthest_sq[None, :, :, 1]).reshape(-1, NUM_BINS)
+    bound = np.partition(farthest_sq, num_neighbors - 1, axis=-1)[:, num_neighbors - 1, None]
+    is_candidate = nearest_sq <= bound
+    width = int(is_candidate.sum(-1).max())
+    order = np.argsort(~is_candidate, axis=-1, kind="stable")[:, :width]
+    is_filler = ~np.take_along_axis(is_candidate, order, -1)
+    a, b = (np.where(is_filler, np.inf, bins[order, axis]).astype(np.float32) for axis in (0, 1))
+    index = np.where(is_filler, 511, order)
+    return torch.from_numpy(index).to(device), torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
+
+
+def decode_bins(bins: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Color of a soft encoding: float32 (..., 2) of bins and weights (..., K)."""
+    return (torch.tensor(ab_bins(), device=bins.device)[bins] * weights[..., None]).sum(-2)
+
+
+def decode_ab(probabilities: torch.Tensor, temperature: float = 0.38) -> torch.Tensor:
+    """Annealed mean: float32 (..., 2) of probabilities (..., 313).
+
+    Temperature 1 is the mean color (dull), towards 0 the likeliest bin (patchy); the paper's 0.38 is between.
+    """
+    annealed = torch.softmax(probabilities.clamp_min(1e-12).log() / temperature, dim=-1)
+    return annealed @ torch.tensor(ab_bins(), device=probabilities.device).to(annealed)

@@ -1,0 +1,96 @@
+"""One progress bar for all long work, on stderr: items, rate, time left, values; plain lines where not a terminal."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["ProgressBar", "progress_bar", "quiet_progress"]
+
+LINE_EVERY_S = 10.0
+_is_quiet = False
+
+
+class ProgressBar:
+    """`advance(n)` as work is done; `show(loss=0.3)` puts values beside the bar."""
+
+    def __init__(self, description: str, total: int | None, unit: str) -> None:
+        self.description, self.total, self.unit = description, total, unit
+        self.num_done = 0
+        self._start_s = self._line_s = time.monotonic()
+        self._values = ""
+        self._rich: Progress | None = None
+
+    def __enter__(self) -> "ProgressBar":
+        if sys.stderr.isatty() and not _is_quiet:
+            self._rich = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[values]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._rich.start()
+            self._task = self._rich.add_task(self.description, total=self.total, rate="", values="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+        if kind is None and not _is_quiet:
+            print(self._line(), file=sys.stderr, flush=True)
+
+    def advance(self, count: int = 1) -> None:
+        self.num_done += count
+        self._refresh()
+
+    def show(self, **values: float | int | str) -> None:
+        self._values = " ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+
+    def _rate(self) -> str:
+        elapsed_s = max(time.monotonic() - self._start_s, 1e-9)
+        return f"{self.num_done / elapsed_s:.3g} {self.unit}/s"
+
+    def _line(self) -> str:
+        of = f"/{self.total}" if self.total is not None else ""
+        return f"{self.description}: {self.num_done}{of} {self.unit}, {self._rate()} {self._values}".rstrip()
+
+    def _refresh(self) -> None:
+        if self._rich is not None:
+            self._rich.update(self._task, completed=self.num_done, rate=self._rate(), values=self._values)
+        elif not _is_quiet and time.monotonic() - self._line_s >= LINE_EVERY_S:
+            self._line_s = time.monotonic()
+            print(self._line(), file=sys.stderr, flush=True)
+
+
+def progress_bar(description: str, *, total: int | None, unit: str) -> ProgressBar:
+    """A context manager; `unit` is the plural of what is counted, such as "samples"."""
+    return ProgressBar(description, total, unit)
+
+
+@contextmanager
+def quiet_progress() -> Iterator[None]:
+    """No progress output inside (for --json and tests)."""
+    global _is_quiet
+    before, _is_quiet = _is_quiet, True
+    try:
+        yield
+    finally:
+        _is_quiet = before

@@ -1,0 +1,23 @@
+"""Randomness addressed by (seed, epoch, key, task): workers, order and resume cannot change an augmentation.
+
+Integers and names go into one `numpy.random.SeedSequence`; nothing is added or multiplied, so streams of
+different seeds and epochs never coincide.
+"""
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+
+__all__ = ["rng_for"]
+
+
+@lru_cache(maxsize=4096)
+def _word(name: str) -> int:
+    """64 bits of a name, the same on every machine and in every process (unlike `hash`)."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def rng_for(seed: int, epoch: int, key: str, task: str) -> np.random.Generator:
+    """The generator of one sample for one task. `seed` and `epoch` are integers of at least 0."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, _word(key), _word(task)])))

@@ -1,0 +1,130 @@
+"""What each stage of a pipeline did: items, failures, and where its seconds went.
+
+A stage is working (busy), waiting for the stage before it (blocked on input) or waiting for room after it
+(blocked on output); the three ratios of a stage sum to 1.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+
+__all__ = ["CONSUMER", "StageClock", "StageStats", "bottleneck"]
+
+CONSUMER = "consumer"
+"""What `bottleneck` says when the pipeline waits for the one who uses its batches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStats:
+    """One stage since the pipeline was built. Seconds are of wall time, a stage's concurrent jobs summed."""
+
+    name: str
+    num_items: int
+    num_failures: int
+    busy_s: float
+    blocked_on_input_s: float
+    blocked_on_output_s: float
+
+    @property
+    def busy_ratio(self) -> float:
+        return self._ratio(self.busy_s)
+
+    @property
+    def blocked_on_input_ratio(self) -> float:
+        return self._ratio(self.blocked_on_input_s)
+
+    @property
+    def blocked_on_output_ratio(self) -> float:
+        return self._ratio(self.blocked_on_output_s)
+
+    def _ratio(self, part_s: float) -> float:
+        total_s = self.busy_s + self.blocked_on_input_s + self.blocked_on_output_s
+        return part_s / total_s if total_s else 0.0
+
+    @property
+    def items_per_s(self) -> float:
+        """What the stage could do if it never waited."""
+        return self.num_items / self.busy_s if self.busy_s else 0.0
+
+
+class StageClock:
+    """Adds up one stage's counts and seconds, from any thread."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lock = Lock()
+        self._num_items = self._num_failures = self._num_running = 0
+        self._busy_s = self._input_s = self._output_s = 0.0
+        self._idle_since_s = time.perf_counter()
+
+    def start(self) -> None:
+        """Idle from now on: the time before the pipeline runs is nobody's."""
+        with self._lock:
+            self._idle_since_s = time.perf_counter()
+
+    @contextmanager
+    def busy(self, num_items: int) -> Iterator[None]:
+        """Count the seconds inside as work on `num_items` samples."""
+        start_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(num_items=num_items, busy_s=time.perf_counter() - start_s)
+
+    def arrival(self, room_wait_s: float) -> None:
+        """An item has come. Idle time until now was spent waiting for it, or, up to `room_wait_s`, because there was
+        no room behind this stage and so nothing was sent."""
+        with self._lock:
+            now_s = time.perf_counter()
+            if self._num_running == 0:
+                idle_s = now_s - self._idle_since_s
+                self._output_s += min(idle_s, room_wait_s)
+                self._input_s += max(idle_s - room_wait_s, 0.0)
+            self._num_running += 1
+
+    def departure(self) -> None:
+        """The item of an `arrival` is done."""
+        with self._lock:
+            self._num_running -= 1
+            self._idle_since_s = time.perf_counter()
+
+    def add(
+        self,
+        *,
+        num_items: int = 0,
+        num_failures: int = 0,
+        busy_s: float = 0.0,
+        blocked_on_input_s: float = 0.0,
+        blocked_on_output_s: float = 0.0,
+    ) -> None:
+        with self._lock:
+            self._num_items += num_items
+            self._num_failures += num_failures
+            self._busy_s += busy_s
+            self._input_s += blocked_on_input_s
+            self._output_s += blocked_on_output_s
+
+    def read(self) -> StageStats:
+        with self._lock:
+            return StageStats(
+                name=self.name,
+                num_items=self._num_items,
+                num_failures=self._num_failures,
+                busy_s=self._busy_s,
+                blocked_on_input_s=self._input_s,
+                blocked_on_output_s=self._output_s,
+            )
+
+
+def bottleneck(stats: Sequence[StageStats]) -> str:
+    """Name of the stage that limits the pipeline: the busiest one, or CONSUMER if all wait mostly for room.
+
+    Raises ValueError if nothing has run.
+    """
+    ran = [stage for stage in stats if stage.num_items]
+    if not ran:
+        raise ValueError("no stage has run yet; take some batches first")
+    busiest = max(ran, key=lambda stage: (stage.busy_ratio, stage.busy_s))
+    return CONSUMER if busiest.blocked_on_output_s > busiest.busy_s + busiest.blocked_on_input_s else busiest.name

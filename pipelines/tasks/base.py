@@ -1,0 +1,144 @@
+"""What a pretext task is: it draws geometry before any pixel exists, then turns uint8 pixels into inputs and targets.
+
+Letters: B samples, R examples (rows; R = B * examples_per_sample, sample-major), V patches of one example,
+T frames, C channels, H W height and width, h w height and width of the target map.
+
+Pixels come in as uint8 RGB, channels last: canvases (B, H, W, 3) or clips (B, T, H, W, 3), on the CPU or a GPU.
+Inputs go out as float32 RGB in [0, 1], channels first: (R, 3, H, W), or (R, V, 3, H, W) for patch tasks.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+
+from pipelines.config import Config
+from pipelines.errors import UsageError
+
+__all__ = [
+    "CanvasSpec",
+    "Geometry",
+    "Task",
+    "TaskBatch",
+    "TaskConfig",
+    "TensorSpec",
+    "scaled_px",
+    "stack_geometry",
+]
+
+Geometry = dict[str, npt.NDArray[Any]]
+"""One array per name. Of one sample as drawn; of a batch with a leading B axis."""
+
+PAPER_CANVAS_PX = 256
+
+
+class TaskConfig(Config):
+    """Options every task has."""
+
+    task_weight: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Chance that the task is active at a step; 1 means every step. Lower saves its compute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanvasSpec:
+    """Sizes of the pixels a task gets."""
+
+    canvas_px: int = PAPER_CANVAS_PX
+    """Side of the square image canvas. Cost grows with its square."""
+    clip_height_px: int = 240
+    clip_width_px: int = 320
+    num_frames: int = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """Promise about one tensor of a batch; `low` and `high` are inclusive bounds of its values."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskBatch:
+    """Stacked examples of one task.
+
+    inputs: float32 [0, 1], (R, 3, H, W) or (R, V, 3, H, W). target: tensors by name, first axis R.
+    weight: float32, (R,) or (R, h, w); 0 means "do not learn from this". keys: the B samples.
+    geometry: every random parameter, for audit, with leading axis B.
+    """
+
+    task: str
+    inputs: torch.Tensor
+    target: dict[str, torch.Tensor]
+    weight: torch.Tensor
+    keys: tuple[str, ...]
+    geometry: Geometry = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        target = ", ".join(f"{name}={tuple(value.shape)}" for name, value in self.target.items())
+        dtype = str(self.inputs.dtype).removeprefix("torch.")
+        return f"TaskBatch({self.task}, inputs={tuple(self.inputs.shape)} {dtype}, {target}, keys={len(self.keys)})"
+
+    def to(self, device: torch.device | str) -> "TaskBatch":
+        """The same batch with its tensors on `device`."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in self.target.items()}
+        inputs, weight = self.inputs.to(device, non_blocking=True), self.weight.to(device, non_blocking=True)
+        return replace(self, inputs=inputs, target=moved, weight=weight)
+
+
+class Task(ABC):
+    """One pretext task. Subclasses set the class variables, `draw`, `make` and `spec`."""
+
+    name: ClassVar[str]
+    source: ClassVar[Literal["image", "clip"]]
+    config_class: ClassVar[type[TaskConfig]]
+    min_batch_size: ClassVar[int] = 1
+    """Different samples a batch must hold; 2 where a task compares images with each other."""
+
+    def __init__(self, config: TaskConfig, canvas: CanvasSpec, *, lightness: bool = False) -> None:
+        """`lightness`: harmonized input, L of Lab replicated three times instead of the task's own style."""
+        self.config = config
+        self.canvas = canvas
+        self.lightness = lightness
+
+    @property
+    def examples_per_sample(self) -> int:
+        return 1
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> Geometry:
+        """All random numbers of one sample, as arrays of fixed shape and dtype. May be {}."""
+
+    @abstractmethod
+    def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
+        """Inputs and targets from uint8 pixels (see module docstring) and stacked geometry, on the pixels' device.
+
+        `geometry` also holds what the pipeline adds for every image sample: "label", int64 (B,), -1 for none.
+        """
+
+    @abstractmethod
+    def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:
+        """Shape, dtype and range of "inputs", "weight" and every target for `batch_size` samples."""
+
+
+def stack_geometry(drawn: Sequence[Geometry]) -> Geometry:
+    """Per-sample geometry stacked along a new first axis B."""
+    return {name: np.stack([one[name] for one in drawn]) for name in drawn[0]} if drawn else {}
+
+
+def scaled_px(px_at_256: float, canvas_px: int) -> int:
+    """A length of the paper's 256 px canvas on a canvas of another size, rounded to a pixel."""
+    return round(px_at_256 * canvas_px / PAPER_CANVAS_PX)
+
+
+def check_fits(task: str, needed_px: int, canvas_px: int, fix: str) -> None:
+    """Raise UsageError if a task's layout is larger than the canvas."""
+    if needed_px > canvas_px:
+        raise UsageError(f"tasks.{task}: needs a canvas of at least {needed_px} px, canvas_px is {canvas_px}. {fix}")

@@ -1,0 +1,114 @@
+"""Colorization: from lightness, the color of every 8 x 8 block as one of 313 ab bins. After Zhang et al. 2016.
+
+Letters: B samples, S canvas side, h w = S / 8, K neighbours of the soft target (1 when hard).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from pipelines.color import NUM_BINS, ab_at_stride, has_color, lightness, soft_encode
+from pipelines.color_prior import class_rebalancing, load_prior
+from pipelines.errors import UsageError
+from pipelines.tasks.base import CanvasSpec, Geometry, Task, TaskBatch, TaskConfig, TensorSpec
+
+__all__ = ["Colorization", "ColorizationConfig"]
+
+STRIDE_PX = 8
+
+
+class ColorizationConfig(TaskConfig):
+    """Defaults follow Zhang et al. 2016, whom the paper follows."""
+
+    target: Literal["soft", "hard"] = "soft"
+    """soft: the nearest bins with Gaussian weights; hard: the nearest bin alone."""
+    num_neighbors: int = Field(default=5, ge=1, le=32)
+    """Bins of a soft target: 5 in the 2016 paper, 10 in its released code. Cost of the loss grows with it."""
+    sigma: float = Field(default=5.0, gt=0)
+    """Spread of a soft target in units of ab. Larger blurs the target over more bins."""
+    rebalance: bool = True
+    """Weigh rare colors up. Has no effect until colors are counted: fourfold shards stats."""
+    prior: Path | None = None
+    """Folder of shards whose counted colors rebalance the loss; filled in by the pipeline when there are any."""
+    uniform_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the uniform distribution mixed into the counted one; 1 is no rebalancing, near 0 lets rare bins rule."""
+    mask_gray: bool = True
+    """Learn nothing from images without color (no |a| or |b| above 5), as in the 2016 code."""
+
+
+class Colorization(Task):
+    """inputs (B, 3, S, S), L / 100 three times (a view of one plane).
+
+    target: "bins" int64 (B, K, h, w), nearest first, and "bin_weights" float32 (B, K, h, w), sum 1 over K.
+    weight (B, h, w): rebalancing weight of the nearest bin (1 without a prior), 0 in gray images.
+    """
+
+    name: ClassVar[str] = "colorization"
+    source: ClassVar[Literal["image", "clip"]] = "image"
+    config_class: ClassVar[type[TaskConfig]] = ColorizationConfig
+    config: ColorizationConfig
+
+    def __init__(self, config: TaskConfig, canvas: CanvasSpec, *, lightness: bool = False) -> None:
+        super().__init__(config, canvas, lightness=lightness)
+        if canvas.canvas_px % STRIDE_PX:
+            raise UsageError(
+                f"tasks.colorization: canvas_px = {canvas.canvas_px}; need a multiple of {STRIDE_PX}, "
+                f"for example {round(canvas.canvas_px / STRIDE_PX) * STRIDE_PX or STRIDE_PX}."
+            )
+        self._bin_weight = self._load_bin_weight()
+
+    @property
+    def num_neighbors(self) -> int:
+        return self.config.num_neighbors if self.config.target == "soft" else 1
+
+    def _load_bin_weight(self) -> torch.Tensor:
+        """float32 (313,): weight of a pixel whose nearest bin it is."""
+        if not self.config.rebalance or self.config.prior is None:
+            return torch.ones(NUM_BINS)
+        prior = load_prior(self.config.prior)
+        if prior is None:
+            raise UsageError(
+                f"tasks.colorization.prior = {self.config.prior}: its colors are not counted. "
+                f"Run: fourfold shards stats {self.config.prior}"
+            )
+        return torch.from_numpy(class_rebalancing(prior, uniform_share=self.config.uniform_share))
+
+    def draw(self, rng: np.random.Generator) -> Geometry:
+        return {}
+
+    def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
+        ab = ab_at_stride(pixels, STRIDE_PX)
+        bins, bin_weights = soft_encode(ab, self.num_neighbors, self.config.sigma)
+        return TaskBatch(
+            task=self.name,
+            inputs=lightness(pixels).unsqueeze(1).expand(-1, 3, -1, -1),
+            target={
+                "bins": bins.permute(0, 3, 1, 2).contiguous(),
+                "bin_weights": bin_weights.permute(0, 3, 1, 2).contiguous(),
+            },
+            weight=self._weight(ab, bins[..., 0]),
+            keys=tuple(keys),
+            geometry=geometry,
+        )
+
+    def _weight(self, ab: torch.Tensor, nearest: torch.Tensor) -> torch.Tensor:
+        self._bin_weight = self._bin_weight.to(ab.device)
+        weight = self._bin_weight[nearest]
+        if self.config.mask_gray:
+            weight = weight * has_color(ab).view(-1, 1, 1)
+        return weight
+
+    def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:
+        side, cells = self.canvas.canvas_px, self.canvas.canvas_px // STRIDE_PX
+        target = (batch_size, self.num_neighbors, cells, cells)
+        heaviest = float(self._bin_weight.max())
+        return {
+            "inputs": TensorSpec(shape=(batch_size, 3, side, side), dtype=torch.float32, low=0, high=1),
+            "bins": TensorSpec(shape=target, dtype=torch.int64, low=0, high=NUM_BINS - 1),
+            "bin_weights": TensorSpec(shape=target, dtype=torch.float32, low=0, high=1),
+            "weight": TensorSpec(shape=(batch_size, cells, cells), dtype=torch.float32, low=0, high=heaviest),
+        }

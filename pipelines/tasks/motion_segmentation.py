@@ -1,0 +1,127 @@
+"""Motion segmentation: from one frame, tell which parts will move otherwise than the camera. Paper sections 2, 3.4.
+
+The target comes from the clip on the fly: see pipelines/motion_mask.py. It is computed on the CPU; clips on a device
+are copied there and the target back, while the inputs stay on the device.
+
+Letters: B clips, T frames, H W clip size, h w = H / 8, W / 8 rounded up.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+
+from pipelines.color import lightness
+from pipelines.errors import UsageError
+from pipelines.flow import EngineName, Preset, build_engine
+from pipelines.motion_mask import label_clip
+from pipelines.tasks.base import CanvasSpec, Geometry, Task, TaskBatch, TaskConfig, TensorSpec
+
+__all__ = ["MotionSegmentation", "MotionSegmentationConfig"]
+
+STRIDE_PX = 8
+MIN_FRAMES = 4
+MIN_SIDE_PX = 32
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+class MotionSegmentationConfig(TaskConfig):
+    """Lengths are at a clip width of 320 px, and scale with the clip."""
+
+    engine: EngineName = "lucas_kanade"
+    """What tracks points. "dis" and "farneback" compute dense flow first: 2 to 4 times the cost, no better masks."""
+    preset: Preset = "fast"
+    """Quality of "dis"; "medium" costs most."""
+    threshold_px: float = Field(default=2.0, gt=0.0)
+    """Tracks that stray less than this from the camera's motion are background. Larger loses slow objects."""
+    reach_px: float = Field(default=16.0, gt=0.0)
+    """How far around a moving track moving pixels are looked for. Cost grows with it."""
+    min_coverage: float = Field(default=0.5, gt=0.0, le=1.0)
+    """Share of a cell's pixels that must move for the cell to count as moving."""
+    num_threads: int = Field(default=0, ge=0)
+    """Clips worked on at once; 0 means as many as there are cores. The result does not depend on it."""
+
+
+class MotionSegmentation(Task):
+    """inputs (B, 3, H, W): the first frame. target: "moving" float32 (B, h, w), 0 or 1.
+
+    weight (B, h, w): 0 in clips without a clear camera motion (cuts, no texture; geometry["is_reliable"], bool (B,), is
+    False) and in cells that leave the view at once.
+    """
+
+    name: ClassVar[str] = "motion_segmentation"
+    source: ClassVar[Literal["image", "clip"]] = "clip"
+    config_class: ClassVar[type[TaskConfig]] = MotionSegmentationConfig
+    config: MotionSegmentationConfig
+
+    def __init__(self, config: TaskConfig, canvas: CanvasSpec, *, lightness: bool = False) -> None:
+        super().__init__(config, canvas, lightness=lightness)
+        if canvas.num_frames < MIN_FRAMES:
+            raise UsageError(
+                f"tasks.motion_segmentation: num_frames = {canvas.num_frames}; "
+                f"need at least {MIN_FRAMES} frames to tell motion from noise, the paper has 10."
+            )
+        if min(canvas.clip_height_px, canvas.clip_width_px) < MIN_SIDE_PX:
+            raise UsageError(
+                f"tasks.motion_segmentation: clips of {canvas.clip_height_px} x {canvas.clip_width_px} px; "
+                f"need at least {MIN_SIDE_PX} px a side to find the camera's motion, the paper has 240 x 320."
+            )
+
+    def draw(self, rng: np.random.Generator) -> Geometry:
+        """Nothing is random: the target follows from the clip."""
+        return {}
+
+    def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
+        clips = pixels.cpu().numpy()
+        with ThreadPoolExecutor(self.config.num_threads or None) as pool:
+            moving, weight, is_reliable = (np.stack(part) for part in zip(*pool.map(self._target, clips), strict=True))
+        return TaskBatch(
+            task=self.name,
+            inputs=self._inputs(pixels[:, 0]),
+            target={"moving": torch.from_numpy(moving).to(pixels.device)},
+            weight=torch.from_numpy(weight).to(pixels.device),
+            keys=tuple(keys),
+            geometry={**geometry, "is_reliable": is_reliable},
+        )
+
+    def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:
+        height, width = self.canvas.clip_height_px, self.canvas.clip_width_px
+        cells = (batch_size, -(-height // STRIDE_PX), -(-width // STRIDE_PX))
+        frame = (batch_size, 3, height, width)
+        return {
+            "inputs": TensorSpec(shape=frame, dtype=torch.float32, low=0.0, high=1.0),
+            "moving": TensorSpec(shape=cells, dtype=torch.float32, low=0.0, high=1.0),
+            "weight": TensorSpec(shape=cells, dtype=torch.float32, low=0.0, high=1.0),
+        }
+
+    def _inputs(self, frame_BHWC: torch.Tensor) -> torch.Tensor:
+        if self.lightness:
+            return lightness(frame_BHWC).unsqueeze(1).expand(-1, 3, -1, -1)
+        return frame_BHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
+
+    def _target(self, clip_THWC: Bytes) -> tuple[Floats, Floats, np.bool_]:
+        """moving (h, w), weight (h, w) and whether one clip is reliable."""
+        gray_THW = np.stack([cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY) for frame_HWC in clip_THWC])
+        # An engine holds buffers and serves one thread; building one is a matter of microseconds.
+        engine = build_engine(self.config.engine, self.config.preset)
+        label = label_clip(gray_THW, engine, threshold_px=self.config.threshold_px, reach_px=self.config.reach_px)
+        weight = (_cell_means(label.is_seen) >= 0.5).astype(np.float32) * label.is_reliable
+        # Compared in sixty-fourths: 0.5 of 64 pixels must not depend on how a mean is rounded.
+        moving = np.rint(_cell_means(label.moving) * STRIDE_PX**2) >= self.config.min_coverage * STRIDE_PX**2
+        return moving.astype(np.float32), weight, np.bool_(label.is_reliable)
+
+
+def _cell_means(mask_HW: npt.NDArray[np.bool_]) -> Floats:
+    """float32 (h, w): share of True in each 8 x 8 cell; cells cut by the border repeat their last pixels."""
+    height, width = mask_HW.shape
+    padding = ((0, -height % STRIDE_PX), (0, -width % STRIDE_PX))
+    padded = np.pad(mask_HW, padding, mode="edge").astype(np.float32)
+    rows, columns = (size // STRIDE_PX for size in padded.shape)
+    return np.asarray(padded.reshape(rows, STRIDE_PX, columns, STRIDE_PX).mean(axis=(1, 3)), np.float32)

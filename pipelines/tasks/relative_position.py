@@ -1,0 +1,252 @@
+"""Relative position: where one patch lies relative to another, eight ways. After Doersch et al. 2015.
+
+Of a canvas two adjacent cells of a grid are cut, each jittered; `gap_px` lies between them. inputs[:, 0] is the
+centre, inputs[:, 1] its neighbour. The target is the neighbour's place, in reading order around the centre:
+
+    0 1 2
+    3 . 4
+    5 6 7
+
+Letters: B samples, R = B * pairs_per_image, N = 2 R patches, P patch side.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+
+from pipelines.color import lightness as lightness_of
+from pipelines.rng import rng_for
+from pipelines.tasks.base import (
+    CanvasSpec,
+    Geometry,
+    Task,
+    TaskBatch,
+    TaskConfig,
+    TensorSpec,
+    check_fits,
+    scaled_px,
+)
+
+__all__ = ["RelativePosition", "RelativePositionConfig"]
+
+PAPER_PATCH_PX = 96
+DIRECTIONS_XY = np.array([(-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1)])
+NUM_NOISE_STARTS = 1 << 20
+NOISE_RANGE = 1 / 255
+CHANNEL_MEAN = torch.tensor([123.68, 116.779, 103.939]).view(3, 1, 1) / 255
+SMALLEST_SIDE = 10 / 96
+
+GREEN_MAGENTA = torch.tensor([-1.0, 2.0, -1.0])
+Color = Literal["drop", "project", "gray", "keep"]
+
+
+class RelativePositionConfig(TaskConfig):
+    """Lengths left out are the paper's on 256 px (patch 96, gap 48, jitter 7), scaled with the canvas."""
+
+    patch_px: int | None = Field(default=None, ge=1)
+    """Side of a patch. Cost of the trunk grows with its square."""
+    gap_px: int | None = Field(default=None, ge=0)
+    """Between the two patches before jitter. Larger makes the task harder and border continuity useless."""
+    jitter_px: int | None = Field(default=None, ge=0)
+    """Each patch moves by up to this much on each axis; left out, at most what fits the canvas."""
+    pairs_per_image: int = Field(default=1, ge=1, le=64)
+    """Pairs cut from one canvas; the trunk's cost grows with it, decoding does not."""
+    color: Color = "drop"
+    """Against chromatic aberration, which tells a patch's place in the image. drop: one random channel is kept, noise
+    in the others; project: the green-magenta direction removed; gray: lightness; keep: nothing done."""
+    resample_probability: float = Field(default=0.33, ge=0, le=1)
+    """Chance that a patch is scaled down (to 1/9 of its side at least) and up again, as in the original code."""
+
+
+class RelativePosition(Task):
+    """inputs (R, 2, 3, P, P), centre and neighbour; target "position" int64 (R,), 0 to 7."""
+
+    name: ClassVar[str] = "relative_position"
+    source: ClassVar[Literal["image", "clip"]] = "image"
+    config_class: ClassVar[type[TaskConfig]] = RelativePositionConfig
+    config: RelativePositionConfig
+
+    def __init__(self, config: TaskConfig, canvas: CanvasSpec, *, lightness: bool = False) -> None:
+        super().__init__(config, canvas, lightness=lightness)
+        side = canvas.canvas_px
+        self.patch_px = self.config.patch_px or scaled_px(PAPER_PATCH_PX, side)
+        self.gap_px = scaled_px(48, side) if self.config.gap_px is None else self.config.gap_px
+        pair_px = 2 * self.patch_px + self.gap_px
+        jitter_px = self.config.jitter_px
+        self.jitter_px = max(0, min(scaled_px(7, side), (side - pair_px) // 2)) if jitter_px is None else jitter_px
+        fix = "Lower patch_px, gap_px or jitter_px, or raise canvas_px."
+        check_fits(self.name, pair_px + 2 * self.jitter_px, side, fix)
+
+    @property
+    def examples_per_sample(self) -> int:
+        return self.config.pairs_per_image
+
+    @property
+    def color(self) -> Color:
+        """What is done to colors; harmonized input replaces it by lightness."""
+        return "gray" if self.lightness else self.config.color
+
+    def draw(self, rng: np.random.Generator) -> Geometry:
+        """position (pairs,); corner_xy (pairs, 2, 2) top left of centre and neighbour; channel, noise_start and
+        resample_px (pairs, 2). All are drawn whatever `color` is, so that its choice moves no patch."""
+        pairs = (self.config.pairs_per_image, 2)
+        position = rng.integers(0, len(DIRECTIONS_XY), pairs[0])
+        corner_xy = self._corners(rng, DIRECTIONS_XY[position])
+        return {
+            "position": position,
+            "corner_xy": corner_xy.astype(np.int32),
+            "channel": rng.integers(0, 3, pairs),
+            "noise_start": rng.integers(0, NUM_NOISE_STARTS, pairs),
+            "resample_px": self._resample_px(rng, pairs),
+        }
+
+    def _corners(self, rng: np.random.Generator, direction_xy: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The pair's place is uniform over the canvas on each axis; then each patch jitters on its own."""
+        step_px = direction_xy * (self.patch_px + self.gap_px)
+        room_px = self.canvas.canvas_px - self.patch_px - np.abs(step_px) - self.jitter_px
+        first = rng.integers(self.jitter_px, room_px + 1)
+        centre = first - np.minimum(step_px, 0)
+        corner_xy = np.stack([centre, centre + step_px], axis=1)
+        return corner_xy + rng.integers(-self.jitter_px, self.jitter_px + 1, corner_xy.shape)
+
+    def _resample_px(self, rng: np.random.Generator, pairs: tuple[int, int]) -> npt.NDArray[np.int64]:
+        """Side to which a patch is scaled down, its area uniform; P where it is left alone."""
+        smallest, largest = _smallest_px(self.patch_px), max(self.patch_px - 1, 1)
+        side = np.sqrt(rng.random(pairs) * (largest**2 - smallest**2) + smallest**2)
+        is_resampled = rng.random(pairs) < self.config.resample_probability
+        return np.where(is_resampled, np.rint(side).astype(np.int64), self.patch_px)
+
+    def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
+        crop = _crop_cpu if pixels.device.type == "cpu" else _crop_device
+        corner_xy = geometry["corner_xy"]
+        patches_NPP3 = crop(pixels, corner_xy.reshape(-1, 2), self.patch_px)
+        inputs = self._colored(patches_NPP3, geometry)
+        num_rows = corner_xy.shape[0] * corner_xy.shape[1]
+        return TaskBatch(
+            task=self.name,
+            inputs=inputs.view(num_rows, 2, 3, self.patch_px, self.patch_px),
+            target={"position": _on(geometry["position"].reshape(-1), pixels.device)},
+            weight=torch.ones(num_rows, device=pixels.device),
+            keys=tuple(keys),
+            geometry=geometry,
+        )
+
+    def _colored(self, patches_NPP3: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+        """float32 (N, 3, P, P) in [0, 1]."""
+        resample_px = geometry["resample_px"].reshape(-1)
+        if self.color == "drop":
+            channel = _on(geometry["channel"].reshape(-1), patches_NPP3.device)
+            row = torch.arange(len(channel), device=channel.device)
+            kept = patches_NPP3.permute(0, 3, 1, 2)[row, channel].float().div_(255)
+            noise = _noise(self.patch_px, channel.device)
+            planes = noise[_on(geometry["noise_start"].reshape(-1), channel.device)]
+            planes = planes.view(-1, 3, self.patch_px, self.patch_px).add_(CHANNEL_MEAN.to(channel.device))
+            planes[row, channel] = _resampled(kept, resample_px)
+            return planes
+        if self.color == "gray":
+            gray = _resampled(lightness_of(patches_NPP3), resample_px)
+            return gray.unsqueeze(1).expand(-1, 3, -1, -1)
+        planes = _resampled(patches_NPP3.permute(0, 3, 1, 2).float().div_(255), resample_px)
+        return _without_green_magenta(planes) if self.color == "project" else planes
+
+    def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:
+        rows, side = batch_size * self.config.pairs_per_image, self.patch_px
+        return {
+            "inputs": TensorSpec(shape=(rows, 2, 3, side, side), dtype=torch.float32, low=0, high=1),
+            "position": TensorSpec(shape=(rows,), dtype=torch.int64, low=0, high=len(DIRECTIONS_XY) - 1),
+            "weight": TensorSpec(shape=(rows,), dtype=torch.float32, low=0, high=1),
+        }
+
+
+def _on(array: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def _crop_cpu(pixels: torch.Tensor, corner_xy: npt.NDArray[np.int32], patch_px: int) -> torch.Tensor:
+    """uint8 (N, P, P, 3); patches of one canvas follow each other in `corner_xy` (N, 2)."""
+    canvases, per_canvas = pixels.numpy(), len(corner_xy) // max(len(pixels), 1)
+    out = np.empty((len(corner_xy), patch_px, patch_px, 3), np.uint8)
+    for n, (x, y) in enumerate(corner_xy.tolist()):
+        out[n] = canvases[n // per_canvas, y : y + patch_px, x : x + patch_px]
+    return torch.from_numpy(out)
+
+
+def _crop_device(pixels: torch.Tensor, corner_xy: npt.NDArray[np.int32], patch_px: int) -> torch.Tensor:
+    """The same by one gather, without a launch per patch."""
+    per_canvas = len(corner_xy) // max(len(pixels), 1)
+    sample = torch.arange(len(corner_xy), device=pixels.device) // max(per_canvas, 1)
+    offset = torch.arange(patch_px, device=pixels.device)
+    x, y = _on(corner_xy.astype(np.int64), pixels.device).unbind(1)
+    return pixels[sample[:, None, None], (y[:, None] + offset)[:, :, None], (x[:, None] + offset)[:, None, :]]
+
+
+@lru_cache(maxsize=8)
+def _noise(patch_px: int, device: torch.device) -> torch.Tensor:
+    """Noise around the mean for dropped channels: row s is that of noise_start s, (2^20, 3 P²), a view of 4 MB.
+
+    Uniform over one gray level, so that a dropped channel is flat but not constant, as in the original code;
+    from a table because numbers drawn on a GPU are not those drawn on a CPU.
+    """
+    length = 3 * patch_px**2
+    rng = rng_for(0, 0, "noise table", RelativePosition.name)
+    table = torch.from_numpy(rng.random(NUM_NOISE_STARTS + length, dtype=np.float32))
+    return ((table - 0.5) * NOISE_RANGE).to(device).unfold(0, length, 1)
+
+
+def _without_green_magenta(planes: torch.Tensor) -> torch.Tensor:
+    """Colors projected onto the plane orthogonal to green-magenta; contrast x 3/4 keeps all of them in [0, 1]."""
+    axis = GREEN_MAGENTA.to(planes)
+    projection = torch.eye(3).to(planes) - torch.outer(axis, axis) / axis.dot(axis)
+    projected = (projection @ planes.flatten(2)).view(planes.shape)
+    return projected.sub_(0.5).mul_(0.75).add_(0.5)
+
+
+def _smallest_px(patch_px: int) -> int:
+    return max(1, round(patch_px * SMALLEST_SIDE))
+
+
+def _resampled(planes: torch.Tensor, resample_px: npt.NDArray[np.int64]) -> torch.Tensor:
+    """Planes (N, P, P) or (N, 3, P, P), those with resample_px (N,) below P scaled down and up again, in place."""
+    patch_px = planes.shape[-1]
+    rows = np.flatnonzero(resample_px < patch_px)
+    if len(rows):
+        which = _on(resample_px[rows] - _smallest_px(patch_px), planes.device)
+        matrix = _resampling(patch_px, planes.device)[which]
+        if planes.dim() == 4:
+            matrix = matrix.unsqueeze(1)
+        index = _on(rows, planes.device)
+        planes[index] = matrix @ planes[index] @ matrix.transpose(-1, -2)
+    return planes
+
+
+@lru_cache(maxsize=8)
+def _resampling(patch_px: int, device: torch.device) -> torch.Tensor:
+    """Matrices (sizes, P, P) that scale a line down to n px by area and up again linearly, n from smallest to P - 1.
+
+    Scaling as two matrix products treats patches of different n in one call, and alike on every device.
+    """
+    sizes = range(_smallest_px(patch_px), max(patch_px, _smallest_px(patch_px) + 1))
+    matrices = [_up_linear(patch_px, n) @ _down_area(patch_px, n) for n in sizes]
+    return torch.from_numpy(np.stack(matrices).astype(np.float32)).to(device)
+
+
+def _down_area(patch_px: int, small_px: int) -> npt.NDArray[np.float64]:
+    """(n, P): the share of each source pixel in each small pixel."""
+    edge = np.arange(small_px + 1) * patch_px / small_px
+    source = np.arange(patch_px)
+    overlap = np.minimum(edge[1:, None], source + 1) - np.maximum(edge[:-1, None], source)
+    shares: npt.NDArray[np.float64] = np.maximum(overlap, 0) * small_px / patch_px
+    return shares
+
+
+def _up_linear(patch_px: int, small_px: int) -> npt.NDArray[np.float64]:
+    """(P, n): linear interpolation between small pixels' centres, the border repeated."""
+    centre = (np.arange(patch_px) + 0.5) * small_px / patch_px - 0.5
+    distance = np.abs(np.clip(centre, 0, small_px - 1)[:, None] - np.arange(small_px))
+    weights: npt.NDArray[np.float64] = np.maximum(1 - distance, 0)
+    return weights

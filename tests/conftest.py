@@ -1,0 +1,63 @@
+"""Shared fixtures: small folders of shards, real data where it lies beside the repository, the RNGs put back."""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.pictures import stored_clips, stored_images, write_folder
+
+SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") is None or torch.cuda.is_available():
+        return
+    if os.environ.get("REQUIRE_CUDA") == "1":
+        pytest.fail("REQUIRE_CUDA=1, but torch sees no GPU")
+    pytest.skip("no GPU")
+
+
+@pytest.fixture(autouse=True)
+def _rng_as_before() -> Iterator[None]:
+    before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
+    yield
+    random.setstate(before[0])
+    np.random.set_state(before[1])  # noqa: NPY002
+    torch.random.set_rng_state(before[2])
+
+
+@pytest.fixture
+def small_shards(tmp_path: Path) -> Callable[..., Path]:
+    """small_shards(images=12, clips=0, per_shard=5, split="train", suffix="jpg", num_frames=6) -> folder.
+
+    Keys: train0000, train0001, ... and trainclip0000, ...; images around 56 x 48 px, label = index modulo 3.
+    """
+
+    def make(
+        images: int = 12,
+        clips: int = 0,
+        *,
+        per_shard: int = 5,
+        split: str = "train",
+        suffix: str = "jpg",
+        num_frames: int = 6,
+        name: str = "shards",
+    ) -> Path:
+        samples = stored_images(images, suffix=suffix, split=split)
+        samples += stored_clips(clips, num_frames=num_frames, split=split)
+        return write_folder(tmp_path / name, samples, per_shard=per_shard, split=split)
+
+    return make
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder of real photos and videos beside the repository; the test is skipped without it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no real data beside the repository")
+    return SHARED_DATA

@@ -1,0 +1,141 @@
+"""Fits against known homographies; whole paths against those by which tests/composites.py moved the camera."""
+
+import cv2
+import numpy as np
+import pytest
+
+from pipelines.camera_motion import camera_path, corners, fit_camera_motion, move, rescaled, stabilize
+from tests.composites import CameraPath, compose, photo
+
+RNG_SEED = 7
+HOMOGRAPHY = np.array([[1.02, -0.03, 4.0], [0.02, 0.99, -2.5], [4e-5, -3e-5, 1.0]])
+
+
+def points(num: int = 200) -> np.ndarray:
+    return np.random.default_rng(RNG_SEED).uniform((0, 0), (160, 120), (num, 2)).astype(np.float32)
+
+
+def moved_float64(points_N2: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    homogeneous = np.column_stack([points_N2.astype(np.float64), np.ones(len(points_N2))]) @ matrix.T
+    return homogeneous[:, :2] / homogeneous[:, 2:]
+
+
+def gray(clip: np.ndarray) -> np.ndarray:
+    return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip])
+
+
+def camera_clip(**camera) -> tuple[np.ndarray, np.ndarray]:
+    """Gray frames (10, 120, 160) and their true homographies."""
+    made = compose(photo(0), None, rng=np.random.default_rng(0), camera=CameraPath(**camera), height=120, width=160)
+    return gray(made.clip), made.camera
+
+
+def mean_error_px(matrix: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.linalg.norm(moved_float64(points(), matrix) - moved_float64(points(), truth), axis=1).mean())
+
+
+def test_move_equals_homogeneous_coordinates():
+    np.testing.assert_allclose(move(points(), HOMOGRAPHY), moved_float64(points(), HOMOGRAPHY), atol=1e-3)
+
+
+def test_a_homography_is_found_among_30_percent_outliers():
+    rng = np.random.default_rng(1)
+    target = moved_float64(points(), HOMOGRAPHY) + rng.normal(0, 0.05, (200, 2))
+    target[:60] += rng.uniform(5, 30, (60, 2))
+    fit = fit_camera_motion(points(), target.astype(np.float32), tolerance_px=0.5)
+    assert mean_error_px(fit.matrix, HOMOGRAPHY) < 0.05
+    assert fit.inlier_ratio == pytest.approx(0.7, abs=0.01)
+
+
+def test_outliers_that_move_together_do_not_win():
+    target = moved_float64(points(), HOMOGRAPHY)
+    target[:60] = points()[:60] + np.float32([8, 8])
+    fit = fit_camera_motion(points(), target.astype(np.float32), tolerance_px=0.5)
+    assert mean_error_px(fit.matrix, HOMOGRAPHY) < 0.05
+
+
+def test_points_on_a_line_give_a_tame_fit():
+    line = np.stack([np.linspace(10, 150, 40), np.full(40, 60.0)], axis=1).astype(np.float32)
+    fit = fit_camera_motion(line, line + np.float32([3, 1]), tolerance_px=0.5)
+    assert fit.inlier_ratio == 1.0
+    np.testing.assert_allclose(move(line, fit.matrix), line + np.float32([3, 1]), atol=0.01)
+
+
+def test_too_few_points_give_the_identity():
+    fit = fit_camera_motion(points(11), points(11) + 5, tolerance_px=0.5)
+    assert fit.inlier_ratio == 0.0
+    np.testing.assert_array_equal(fit.matrix, np.eye(3))
+
+
+@pytest.mark.parametrize("factor", [(-1, 1), (0.1, 0.1), (8, 8)])
+def test_mirrors_and_great_zooms_are_refused(factor):
+    centre = np.float32([80, 60])
+    fit = fit_camera_motion(points(), (points() - centre) * np.float32(factor) + centre, tolerance_px=0.5)
+    np.testing.assert_array_equal(fit.matrix[:2, :2], np.eye(2))
+    assert fit.inlier_ratio < 0.25
+
+
+def test_random_matches_have_few_inliers():
+    fit = fit_camera_motion(points(), points()[::-1].copy(), tolerance_px=0.5)
+    assert fit.inlier_ratio < 0.25
+
+
+def test_equal_points_give_equal_fits():
+    target = (points() + np.random.default_rng(3).normal(0, 2, (200, 2))).astype(np.float32)
+    first, second = (fit_camera_motion(points(), target, tolerance_px=1.0) for _ in range(2))
+    np.testing.assert_array_equal(first.matrix, second.matrix)
+
+
+def test_rescaled_agrees_with_moving_rescaled_points():
+    larger = points() * 2 + 0.5
+    np.testing.assert_allclose(
+        move(larger, rescaled(HOMOGRAPHY, 2.0)), moved_float64(points(), HOMOGRAPHY) * 2 + 0.5, atol=2e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [
+        {},
+        {"shift_px": (2.0, -1.0)},
+        {"rotation_deg": 0.8},
+        {"zoom": 1.015},
+        {"shift_px": (-1.5, 0.5), "rotation_deg": 0.5, "zoom": 0.99, "shake_px": 0.5, "tilt": 0.004},
+    ],
+)
+def test_the_camera_of_a_clip_is_recovered(camera):
+    frames, truth = camera_clip(**camera)
+    path = camera_path(frames)
+    assert path.is_reliable
+    assert path.matrices.shape == (10, 3, 3)
+    assert max(mean_error_px(found, true) for found, true in zip(path.matrices, truth, strict=True)) < 0.5
+
+
+def test_a_pan_past_all_first_corners_is_followed():
+    frames, truth = camera_clip(shift_px=(-11.0, 0.0))
+    path = camera_path(frames)
+    assert path.is_reliable
+    assert mean_error_px(path.matrices[-1], truth[-1]) < 2.0
+
+
+def test_a_stabilized_clip_stands_still():
+    frames, _ = camera_clip(shift_px=(1.5, 1.0), rotation_deg=0.5)
+    steady, inside = stabilize(frames, camera_path(frames).matrices)
+    before, after = (np.abs(np.int16(clip[-1]) - clip[0])[inside[-1]].mean() for clip in (frames, steady))
+    assert after < 0.3 * before
+    assert inside[0].all()
+    assert 0.6 < inside[-1].mean() < 0.95
+
+
+def test_a_cut_is_not_reliable():
+    first, second = (
+        compose(photo(i), None, rng=np.random.default_rng(i), camera=CameraPath(), height=120, width=160).clip
+        for i in (0, 1)
+    )
+    assert not camera_path(gray(np.concatenate([first[:5], second[5:]]))).is_reliable
+
+
+def test_frames_without_texture_are_not_reliable():
+    flat = np.full((10, 60, 80), 128, np.uint8)
+    assert corners(flat[0]).shape == (0, 2)
+    assert not camera_path(flat).is_reliable

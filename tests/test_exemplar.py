@@ -1,0 +1,296 @@
+"""Geometry on canvases that hold their own coordinates; colors against scikit-image, scikit-learn and plain loops."""
+
+import colorsys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+from pipelines.color import lightness
+from pipelines.config import validate
+from pipelines.errors import UsageError
+from pipelines.rng import rng_for
+from pipelines.tasks import exemplar
+from pipelines.tasks.base import CanvasSpec, Geometry, stack_geometry
+from pipelines.tasks.exemplar import Exemplar, ExemplarConfig
+
+STILL = {"translation_ratio": 0, "scale": (1, 1), "rotation_deg": 0}
+PLAIN = {"pca_factor": (1, 1), "power": (1, 1), "factor": (1, 1), "shift": 0, "hue_shift": 0}
+
+
+def task(canvas_px: int = 96, *, gray: bool = False, **options: object) -> Exemplar:
+    return Exemplar(ExemplarConfig.model_validate(options), CanvasSpec(canvas_px=canvas_px), lightness=gray)
+
+
+def drawn(of: Exemplar, count: int) -> Geometry:
+    return stack_geometry([of.draw(rng_for(0, 0, str(key), of.name)) for key in range(count)])
+
+
+def names(count: int) -> list[str]:
+    return [str(row) for row in range(count)]
+
+
+def ramp(side_px: int = 96) -> torch.Tensor:
+    """uint8 (1, S, S, 3): red is x, green is y, so a linear sample of it is a position."""
+    pixels = torch.full((1, side_px, side_px, 3), 128, dtype=torch.uint8)
+    steps = torch.arange(side_px).to(torch.uint8)
+    pixels[..., 0], pixels[..., 1] = steps, steps[:, None]
+    return pixels
+
+
+def photos(count: int, side_px: int = 96) -> torch.Tensor:
+    """Smooth random colors."""
+    small = np.random.default_rng(5).integers(0, 256, (count, 12, 12, 3), dtype=np.uint8)
+    return torch.from_numpy(np.stack([cv2.resize(one, (side_px, side_px)) for one in small]))
+
+
+def one_view(**numbers: object) -> Geometry:
+    """Geometry of one view that changes nothing but what is given; leading axis 1."""
+    neutral: dict[str, object] = {
+        "centre_xy": (48, 48),
+        "scale": 1,
+        "rotation_deg": 0,
+        "pca_factor": (1, 1, 1),
+        "power": (1, 1),
+        "factor": (1, 1),
+        "shift": (0, 0),
+        "hue_shift": 0,
+    }
+    return {name: np.array([value], dtype=np.float64) for name, value in (neutral | numbers).items()}
+
+
+def positions(of: Exemplar, view: Geometry) -> np.ndarray:
+    """(2, P, P): x and y of the canvas pixel each pixel of the view came from."""
+    return of._make_cpu(ramp(of.canvas.canvas_px), view)[0, :2].numpy() * 255
+
+
+def test_a_neutral_view_is_the_crop_itself() -> None:
+    of = task(**PLAIN, **STILL)
+    pixels, geometry = photos(3), drawn(of, 3)
+    geometry["centre_xy"] = np.round(geometry["centre_xy"])
+    inputs = of.make(pixels, geometry, names(3)).inputs
+    for row, centre_xy in enumerate(geometry["centre_xy"].astype(int)):
+        x, y = centre_xy[0] - 18
+        crop = pixels[row, y : y + 36, x : x + 36].permute(2, 0, 1).float() / 255
+        torch.testing.assert_close(inputs[row, 0], crop, atol=1e-5, rtol=0)
+
+
+def test_both_views_show_the_same_square_before_they_are_moved() -> None:
+    of = task(**STILL)
+    centre_xy = drawn(of, 50)["centre_xy"]
+    np.testing.assert_array_equal(centre_xy[:, 0], centre_xy[:, 1])
+    assert centre_xy.min() >= 18
+    assert centre_xy.max() <= 96 - 18
+    assert centre_xy.min() < 22
+    assert centre_xy.max() > 96 - 22
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.0, 1.2])
+def test_scale_is_the_step_between_pixels(scale: float) -> None:
+    x, y = positions(task(), one_view(scale=scale))
+    expected = 48 - 0.5 + (np.arange(36) - 17.5) * scale
+    # 8 bits leave half a level; twice that where two of them are averaged.
+    np.testing.assert_allclose(x, np.broadcast_to(expected, (36, 36)), atol=1.05)
+    np.testing.assert_allclose(y, np.broadcast_to(expected[:, None], (36, 36)), atol=1.05)
+    assert abs((x - expected).mean()) < 0.5
+
+
+def test_rotation_turns_around_the_centre() -> None:
+    upright = positions(task(), one_view())
+    turned = positions(task(), one_view(rotation_deg=90))
+    np.testing.assert_allclose(turned, np.rot90(upright, 1, (1, 2)), atol=1.01)
+    angled = positions(task(), one_view(rotation_deg=30))
+    slope = (angled[1, 17, 35] - angled[1, 17, 0]) / (angled[0, 17, 35] - angled[0, 17, 0])
+    assert np.rad2deg(np.arctan(slope)) == pytest.approx(30, abs=2)
+
+
+def test_a_view_beyond_the_border_is_mirrored() -> None:
+    x, _ = positions(task(), one_view(centre_xy=(8, 48)))
+    assert x.min() >= 0
+    expected = np.abs(8 - 0.5 + np.arange(36) - 17.5)
+    np.testing.assert_allclose(x, np.broadcast_to(expected, (36, 36)), atol=0.51)
+
+
+def test_shrinking_does_not_alias() -> None:
+    stripes = torch.zeros(1, 96, 96, 3, dtype=torch.uint8)
+    stripes[:, :, ::2] = 255
+    view = task()._make_cpu(stripes, one_view(scale=2))
+    assert view.std() < 0.02
+
+
+def test_numbers_are_drawn_within_their_ranges_and_reach_them() -> None:
+    geometry = drawn(task(), 400)
+    bounds = {
+        "scale": (0.7, 1.4),
+        "rotation_deg": (-20, 20),
+        "pca_factor": (0.5, 2),
+        "power": (0.25, 4),
+        "factor": (0.7, 1.4),
+        "shift": (-0.1, 0.1),
+        "hue_shift": (-0.1, 0.1),
+    }
+    for name, (low, high) in bounds.items():
+        assert low <= geometry[name].min() < low + 0.02 * (high - low)
+        assert high - 0.05 * (high - low) < geometry[name].max() <= high
+    between_views = geometry["centre_xy"][:, 0] - geometry["centre_xy"][:, 1]
+    assert 0.3 * 36 < np.abs(between_views).max() <= 0.4 * 36
+    # Log-uniform: as many powers above 1 as below; 1600 draws, standard deviation 0.0125.
+    assert abs((geometry["power"] > 1).mean() - 0.5) < 0.06
+
+
+def test_geometry_is_golden() -> None:
+    # A change here changes every pretraining run: it must be deliberate.
+    geometry = task(256).draw(rng_for(0, 0, "sample", "exemplar"))
+    rounded = {name: np.round(geometry[name].ravel()[:2], 4).tolist() for name in ("centre_xy", "scale", "power")}
+    assert rounded == {"centre_xy": [154.1376, 216.5668], "scale": [0.8807, 1.0227], "power": [1.011, 0.8151]}
+
+
+def test_component_contrast_is_that_of_a_principal_component_analysis() -> None:
+    patch = photos(1, 36)
+    factor = np.array([[0.5, 1.5, 2.0]])
+    colors = patch.numpy().reshape(-1, 3) / 255.0
+    analysis = PCA().fit(colors)
+    # scikit-learn orders components from the largest variance down.
+    expected = analysis.inverse_transform(analysis.transform(colors) * factor[0, ::-1]).clip(0, 1)
+    out = exemplar._scale_components(patch, factor)
+    np.testing.assert_allclose(out.view(-1, 3), expected, atol=1e-4)
+
+
+def test_component_contrast_leaves_a_flat_patch_alone() -> None:
+    flat = torch.full((1, 8, 8, 3), 77, dtype=torch.uint8)
+    out = exemplar._scale_components(flat, np.array([[2.0, 2.0, 2.0]]))
+    torch.testing.assert_close(out, torch.full((1, 8, 8, 3), 77 / 255))
+
+
+def slow_jitter(rgb: np.ndarray, view: Geometry) -> np.ndarray:
+    """One color at a time, by the standard library."""
+    out = []
+    for color in rgb.reshape(-1, 3):
+        hue, *rest = colorsys.rgb_to_hsv(*color)
+        saturation, value = (
+            min(max(number ** view["power"][0, i] * view["factor"][0, i] + view["shift"][0, i], 0), 1)
+            for i, number in enumerate(rest)
+        )
+        saturation *= min((max(color) - min(color)) * 255, 1)
+        out.append(colorsys.hsv_to_rgb((hue + view["hue_shift"][0]) % 1, saturation, value))
+    return np.array(out).reshape(rgb.shape)
+
+
+VIEWS = {
+    "neutral": one_view(),
+    "hue up": one_view(hue_shift=0.1),
+    "hue down": one_view(hue_shift=-0.1),
+    "half turn": one_view(hue_shift=0.5),
+    "powers": one_view(power=(0.25, 4)),
+    "factors": one_view(factor=(1.4, 0.7)),
+    "shifts": one_view(shift=(-0.1, 0.1)),
+    "all": one_view(hue_shift=-0.07, power=(2, 0.5), factor=(0.7, 1.4), shift=(0.1, -0.1)),
+}
+
+
+@pytest.mark.parametrize("path", [exemplar._jitter_hsv_opencv, exemplar._jitter_hsv_torch], ids=["opencv", "torch"])
+@pytest.mark.parametrize("name", VIEWS)
+def test_color_jitter_is_that_of_one_color_at_a_time(path, name: str) -> None:  # type: ignore[no-untyped-def]
+    # 24 pixels a row: OpenCV's vector code and its scalar remainder differ in what they take.
+    levels = np.random.default_rng(1).integers(0, 256, (1, 24, 24, 3))
+    levels[0, 0, :4] = [(0, 0, 0), (255, 255, 255), (90, 90, 90), (255, 0, 0)]
+    rgb = (levels / 255).astype(np.float32)
+    out = path(torch.from_numpy(rgb), VIEWS[name]).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(out, slow_jitter(rgb, VIEWS[name]), atol=1e-3)
+
+
+def test_gray_images_get_no_colored_grain() -> None:
+    gray = photos(6)[..., :1].expand(-1, -1, -1, 3).contiguous()
+    inputs = task().make(gray, drawn(task(), 6), names(6)).inputs
+    assert (inputs.amax(2) - inputs.amin(2)).max() < 0.002
+
+
+def test_the_two_paths_agree() -> None:
+    of = task(256)
+    geometry = drawn(of, 12)
+    views = {name: geometry[name].reshape(-1, *geometry[name].shape[2:]) for name in exemplar.DRAWN}
+    pixels = photos(12, 256)
+    matrices = exemplar._inverse_affine(views, 96)
+    warped = [warp(pixels, matrices, views["scale"], 96) for warp in (exemplar._warp_opencv, exemplar._warp_torch)]
+    assert (warped[0].int() - warped[1].int()).abs().max() <= 1
+    difference = (of._make_cpu(pixels, views) - of._make_device(pixels, views)).abs()
+    assert (difference > 2 / 255).float().mean() < 1e-3
+
+
+def test_the_negative_is_the_next_other_image() -> None:
+    def negatives(keys: str) -> tuple[list[int], list[float]]:
+        rows, has = exemplar._negatives(list(keys))
+        return rows.tolist(), has.tolist()
+
+    assert negatives("abc") == ([1, 2, 0], [1, 1, 1])
+    assert negatives("aab") == ([2, 2, 0], [1, 1, 1])
+    assert negatives("aba") == ([1, 2, 1], [1, 1, 1])
+    assert negatives("aa") == ([0, 1], [0, 0])
+    assert negatives("a") == ([0], [0])
+    assert negatives("") == ([], [])
+
+
+def test_one_image_alone_teaches_nothing() -> None:
+    batch = task().make(photos(1), drawn(task(), 1), ["a"])
+    assert batch.weight.tolist() == [0]
+    assert batch.target["negative"].tolist() == [0]
+
+
+def test_harmonized_views_are_the_lightness_of_the_colored_ones() -> None:
+    pixels, geometry = photos(4), drawn(task(), 4)
+    colored = task().make(pixels, geometry, names(4)).inputs.mul(255).round().to(torch.uint8)
+    gray = task(gray=True).make(pixels, geometry, names(4)).inputs
+    expected = lightness(colored.permute(0, 1, 3, 4, 2))
+    assert torch.equal(gray, expected.unsqueeze(2).expand(-1, -1, 3, -1, -1))
+
+
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("options", [{}, {"patch_px": 25}, {"scale": (0.2, 3.0), "rotation_deg": 180.0}])
+def test_the_batch_keeps_what_the_spec_promises(gray: bool, options: dict[str, object]) -> None:
+    of = task(gray=gray, **options)
+    batch = of.make(photos(5), drawn(of, 5), names(5))
+    for name, tensor in {"inputs": batch.inputs, "weight": batch.weight, **batch.target}.items():
+        promise = of.spec(5)[name]
+        assert (tuple(tensor.shape), tensor.dtype) == (promise.shape, promise.dtype)
+        assert promise.low <= tensor.min() <= tensor.max() <= promise.high
+
+
+def test_a_view_depends_on_its_own_sample_alone() -> None:
+    of, pixels, geometry = task(), photos(5), drawn(task(), 5)
+    together = of.make(pixels, geometry, names(5)).inputs
+    alone = of.make(pixels[3:4], {name: value[3:4] for name, value in geometry.items()}, ["3"]).inputs
+    torch.testing.assert_close(together[3:4], alone, atol=1e-4, rtol=0)
+
+
+def test_a_patch_larger_than_the_canvas_is_refused() -> None:
+    with pytest.raises(UsageError, match="exemplar: needs a canvas of at least 97 px, canvas_px is 96"):
+        task(patch_px=97)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("patch_px", 1),
+        ("scale", [1.4, 0.7]),
+        ("scale", [0, 1]),
+        ("power", [1]),
+        ("shift", -0.1),
+        ("hue_shift", 0.6),
+        ("rotation_deg", 200),
+        ("rotation", 3),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(option: str, value: object) -> None:
+    with pytest.raises(UsageError, match=option):
+        validate(ExemplarConfig, {option: value}, source="x.yaml")
+
+
+@pytest.mark.cuda
+def test_the_gpu_gives_the_same_views() -> None:
+    of = task(256)
+    pixels, geometry = photos(12, 256), drawn(of, 12)
+    cpu, gpu = of.make(pixels, geometry, names(12)), of.make(pixels.cuda(), geometry, names(12)).to("cpu")
+    assert torch.equal(cpu.target["negative"], gpu.target["negative"])
+    assert ((cpu.inputs - gpu.inputs).abs() > 2 / 255).float().mean() < 1e-3

@@ -1,0 +1,57 @@
+"""Configuration of a pretraining run: composes the configs that stand beside the code they configure."""
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from pipelines.build import PipelineConfig
+from pipelines.config import Config
+from training.checkpoint import CheckpointConfig
+from training.compute import BudgetConfig
+from training.heads import HEADS, HeadsConfig
+from training.lasso import LassoConfig
+from training.model import Precision
+from training.optimizer import OptimizerConfig
+from training.schedule import ScheduleConfig
+from training.trunk import TrunkConfig
+
+__all__ = ["PretrainConfig"]
+
+
+class PretrainConfig(Config):
+    """One run. No tasks in `pipeline` means a random trunk: the baseline, which costs nothing."""
+
+    pipeline: PipelineConfig = Field(default_factory=PipelineConfig)
+    trunk: TrunkConfig = Field(default_factory=TrunkConfig)
+    heads: HeadsConfig = Field(default_factory=HeadsConfig)
+    lasso: LassoConfig | None = None
+    """Heads listen to a learned mix of units instead of the last one; `off` (the default) or a mapping."""
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    budget: BudgetConfig | None = None
+    """How long to train, summed over tasks."""
+    precision: Precision = "bf16"
+    """"bf16": autocast; on CPUs with bf16 instructions and on GPUs 1.4 to 3.5 times as fast as "fp32"."""
+    cpu_threads: int = Field(default=0, ge=0)
+    """Threads of training itself on a CPU (the pipeline has its own); 0: all cores but one. Results depend on it in
+    rounding only."""
+    seed: int = Field(default=0, ge=0)
+    """Initial weights, order of samples and every augmentation follow from it."""
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    log_every_steps: int = Field(default=20, ge=1)
+    """A line of log.jsonl each; with a GPU, each also waits for it."""
+
+    @field_validator("lasso", mode="before")
+    @classmethod
+    def _off_is_none(cls, value: Any) -> Any:
+        # YAML reads a bare `off` as false.
+        return None if value is False or value == "off" else value
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "PretrainConfig":
+        if self.pipeline.tasks and self.budget is None:
+            raise ValueError("budget is missing; give one of compute_tflop, samples and steps, or no tasks")
+        headless = [task for task in self.pipeline.tasks if task not in HEADS]
+        if headless:
+            raise ValueError(f"no head for {', '.join(headless)}; there are heads for {', '.join(HEADS)}")
+        return self

@@ -1,0 +1,53 @@
+"""What a head is: trunk features in, prediction out, and the loss of that prediction.
+
+Features: (R * V, C, h, w), all V patches of one row after another, as they went through the trunk in one batch.
+R rows, V patches of a row, C channels, h w height and width of the feature map.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import nn
+
+from pipelines.config import Config
+from pipelines.tasks.base import TaskBatch
+from training.losses import Loss
+
+__all__ = ["Head", "HeadConfig", "HeadInput", "Preset"]
+
+Preset = Literal["paper", "small"]
+
+
+class HeadConfig(Config):
+    """Options of one head, beside the preset that all heads share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadInput:
+    """What a head must fit: feature channels and map size, and how many classes the labels of the shards have."""
+
+    num_channels: int
+    height: int
+    width: int
+    num_labels: int = 0
+
+
+class Head(nn.Module, ABC):
+    """One task's part of the network. Subclasses set `name` and `config_class`, build in `__init__`."""
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[HeadConfig]] = HeadConfig
+
+    def __init__(self, config: HeadConfig, preset: Preset, shape: HeadInput) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Prediction from features (R * V, C, h, w)."""
+
+    @abstractmethod
+    def loss(self, prediction: torch.Tensor, batch: TaskBatch) -> Loss:
+        """Loss and metrics of what `forward` gave for this batch."""

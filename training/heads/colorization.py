@@ -1,0 +1,50 @@
+"""Colorization: lightness in, one of 313 colour bins per 8x8 cell out (paper section 3.4).
+
+A large head on purpose: with a small one the paper saw colour knowledge pushed down into the trunk.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from pipelines.tasks.base import TaskBatch
+from training.heads.base import Head, HeadConfig, HeadInput, Preset
+from training.heads.units import initialise
+from training.losses import Loss, soft_cross_entropy, weighted_mean
+
+__all__ = ["ColorizationHead"]
+
+NUM_BINS = 313
+HIDDEN: dict[Preset, int] = {"paper": 4096, "small": 128}
+
+
+class ColorizationHead(Head):
+    name: ClassVar[str] = "colorization"
+
+    def __init__(self, config: HeadConfig, preset: Preset, shape: HeadInput) -> None:
+        super().__init__(config, preset, shape)
+        hidden = HIDDEN[preset]
+        self.layers = nn.Sequential(
+            nn.ZeroPad2d((0, 1, 0, 1)),  # a 2x2 kernel keeps the map size only with one more row and column
+            nn.Conv2d(shape.num_channels, hidden, 2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, NUM_BINS, 1),
+        )
+        initialise(self.layers)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits (R, 313, h, w) from features (R, C, h, w)."""
+        return self.layers(features)  # type: ignore[no-any-return]
+
+    def loss(self, prediction: torch.Tensor, batch: TaskBatch) -> Loss:
+        bins, bin_weights = batch.target["bins"], batch.target["bin_weights"]
+        nearest = bins.gather(1, bin_weights.argmax(1, keepdim=True)).squeeze(1)
+        is_right = (prediction.permute(0, 2, 3, 1).argmax(-1) == nearest).float()
+        counted = (batch.weight > 0).float()
+        return Loss(
+            total=soft_cross_entropy(prediction, bins, bin_weights, batch.weight),
+            metrics={"bin_accuracy": weighted_mean(is_right, counted)},
+        )

@@ -1,0 +1,55 @@
+"""Exemplar: two views of one image must lie nearer than views of two images (paper section 2, 3.4).
+
+The 3x3x512 output of the patch encoder is compared directly, by cosine distance.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from pipelines.tasks.base import TaskBatch
+from training.heads.base import Head, HeadConfig, HeadInput, Preset
+from training.heads.units import PatchEncoder
+from training.losses import Loss, triplet
+
+__all__ = ["ExemplarHead", "ExemplarHeadConfig"]
+
+
+class ExemplarHeadConfig(HeadConfig):
+    margin: float = Field(default=0.5, gt=0.0, le=2.0)
+    """How much nearer, in cosine distance (0 to 2). The paper's is 0.5."""
+    negatives: Literal["one", "all"] = "one"
+    """Anchors of other images that a row is compared with: the one the task chose (the paper's), or all of the batch,
+    which learns faster from small batches."""
+
+
+class ExemplarHead(Head):
+    name: ClassVar[str] = "exemplar"
+    config_class: ClassVar[type[HeadConfig]] = ExemplarHeadConfig
+    config: ExemplarHeadConfig
+
+    def __init__(self, config: HeadConfig, preset: Preset, shape: HeadInput) -> None:
+        super().__init__(config, preset, shape)
+        self.encode = PatchEncoder(preset, shape)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Codes (R, 2, D) from features of anchors and positives (R * 2, C, h, w)."""
+        code = self.encode(features)
+        return code.view(len(code) // 2, 2, -1)  # type: ignore[no-any-return]
+
+    def loss(self, prediction: torch.Tensor, batch: TaskBatch) -> Loss:
+        negative = batch.target["negative"]
+        is_negative = negative[:, None] == torch.arange(len(negative), device=negative.device)[None, :]
+        if self.config.negatives == "all":
+            is_negative = _are_of_other_samples(batch).to(negative.device)
+        anchor, positive = prediction.unbind(1)
+        return triplet(anchor, positive, is_negative, batch.weight, self.config.margin)
+
+
+def _are_of_other_samples(batch: TaskBatch) -> torch.Tensor:
+    """bool (R, R): rows i and j come from different samples."""
+    number = {key: index for index, key in enumerate(dict.fromkeys(batch.keys))}
+    sample = torch.tensor([number[key] for key in batch.keys])
+    sample = sample.repeat_interleave(len(batch.inputs) // len(batch.keys))
+    return sample[:, None] != sample[None, :]

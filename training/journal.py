@@ -1,0 +1,74 @@
+"""What a run writes while it trains: one line of `log.jsonl` per logged step, and TensorBoard curves."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+__all__ = ["LOG_NAME", "Journal", "read_log"]
+
+LOG_NAME = "log.jsonl"
+
+
+class Journal:
+    """A context manager. Opens a run's log after `step` steps: lines of later ones (a killed run's) are dropped.
+
+    `is_on`: write at all; of several ranks only the first does.
+    """
+
+    def __init__(self, run_dir: Path, step: int, *, is_on: bool = True) -> None:
+        self._is_on = is_on
+        if not is_on:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = run_dir / LOG_NAME
+        kept = [line for line in read_log(path) if line["step"] <= step]
+        self._file = path.open("w", encoding="utf-8")
+        for line in kept:
+            self._write(line)
+        self._curves = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._is_on:
+            return
+        self._file.close()
+        self._curves.close()
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Write one line. Has a "step"; nested mappings and lists become curves named a/b and a/0."""
+        if not self._is_on:
+            return
+        self._write(line)
+        for name, value in _flat(line):
+            if name != "step":
+                self._curves.add_scalar(name, value, line["step"])
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+def _flat(value: Any, name: str = "") -> list[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        return [pair for key, inner in value.items() for pair in _flat(inner, f"{name}/{key}".lstrip("/"))]
+    if isinstance(value, list | tuple):
+        return [pair for index, inner in enumerate(value) for pair in _flat(inner, f"{name}/{index}")]
+    return [(name, float(value))]
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; a line cut short by a kill is left out. [] without a file."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines

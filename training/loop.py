@@ -1,0 +1,123 @@
+"""Pretraining, from a configuration to a trunk on disk.
+
+A run is a folder: config.yaml, checkpoint.pt, log.jsonl, tensorboard/, and when finished trunk.pt and summary.json.
+Calling `pretrain` again goes on from the checkpoint, or returns at once if the run is finished.
+"""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from pipelines.build import build_pipeline
+from pipelines.progress import ProgressBar, progress_bar, quiet_progress
+from training.checkpoint import CheckpointClock
+from training.config import PretrainConfig
+from training.journal import LOG_NAME, Journal, read_log
+from training.model import build_trunk
+from training.parallel import cpu_threads, joined_ranks
+from training.run_folder import RunSummary, claim, read_summary, write_summary
+from training.session import Session
+from training.stop import StopRequest
+from training.trunk import Trunk, save_trunk
+
+__all__ = ["RunSummary", "pretrain"]
+
+
+def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> RunSummary:
+    """Train a trunk into `out_dir`.
+
+    device: "auto", "cpu", "cuda". Under torchrun every process calls this, with the same folder on a disk they share.
+    Raises UsageError, DataError, FourfoldError (a loss that is not finite); KeyboardInterrupt, once a checkpoint is
+    saved, after Ctrl-C or SIGTERM.
+    """
+    with cpu_threads(config.cpu_threads), joined_ranks(device) as (ranks, torch_device):
+        if ranks.is_first:
+            claim(out_dir, config)
+        ranks.wait()
+        finished = read_summary(out_dir)
+        if finished is not None:
+            return finished
+        if not config.pipeline.tasks:
+            return _save_random(config, out_dir)
+        pipeline = build_pipeline(
+            config.pipeline, seed=config.seed, device=torch_device, rank=ranks.rank, world_size=ranks.world_size
+        )
+        with pipeline:
+            session = Session(config, pipeline, ranks, torch_device)
+            session.restore(out_dir)
+            train(session, out_dir)
+        if ranks.is_first:
+            _finish(session, out_dir)
+        ranks.wait()
+        return read_summary(out_dir) or _summarise(session, out_dir)
+
+
+def train(session: Session, out_dir: Path) -> None:
+    """Take all steps that are left, logging and saving on the way."""
+    clock = CheckpointClock(session.config.checkpoint)
+    with (
+        Journal(out_dir, session.step, is_on=session.ranks.is_first) as journal,
+        StopRequest() as stop,
+        nullcontext() if session.ranks.is_first else quiet_progress(),
+        _bar(session) as bar,
+    ):
+        for step in session.steps():
+            session.learn(step)
+            if session.is_log_due:
+                line = session.log_line()
+                journal.log(line)
+                _show(bar, line["losses"], line["samples_per_s"])
+            bar.advance()
+            is_stopping = session.ranks.any(stop.is_made, session.device)
+            if is_stopping or session.step == session.num_steps or clock.is_due(session.step):
+                session.save(out_dir)
+                clock.restart()
+            if is_stopping:
+                raise KeyboardInterrupt
+
+
+def _bar(session: Session) -> ProgressBar:
+    done = f" from step {session.step}" if session.step else ""
+    return progress_bar(f"pretrain{done}", total=session.num_steps - session.step, unit="steps")
+
+
+def _show(bar: ProgressBar, losses: dict[str, float], samples_per_s: dict[str, float]) -> None:
+    bar.show(**{task: f"{loss:.3f} ({samples_per_s[task]:.0f}/s)" for task, loss in losses.items()})
+
+
+def _finish(session: Session, out_dir: Path) -> None:
+    save_trunk(session.model.trunk, out_dir)
+    write_summary(out_dir, _summarise(session, out_dir))
+
+
+def _summarise(session: Session, out_dir: Path) -> RunSummary:
+    last = read_log(out_dir / LOG_NAME)[-1]
+    return RunSummary(
+        num_steps=session.step,
+        seconds=round(session.meter.seconds, 3),
+        compute_tflop=session.compute_tflop,
+        num_trunk_parameters=_num_parameters(session.model.trunk),
+        device=str(session.device),
+        samples_seen=session.samples_seen,
+        losses=last["losses"],
+        metrics=last["metrics"],
+    )
+
+
+def _save_random(config: PretrainConfig, out_dir: Path) -> RunSummary:
+    trunk = build_trunk(config.trunk, (), config.seed)
+    save_trunk(trunk, out_dir)
+    nothing = RunSummary(
+        num_steps=0,
+        seconds=0.0,
+        compute_tflop=0.0,
+        num_trunk_parameters=_num_parameters(trunk),
+        device="cpu",
+        samples_seen={},
+        losses={},
+        metrics={},
+    )
+    return write_summary(out_dir, nothing)
+
+
+def _num_parameters(trunk: Trunk) -> int:
+    return sum(parameter.numel() for parameter in trunk.parameters())

@@ -1,0 +1,112 @@
+"""Trunk, heads and lassos as one module: a task's batch in, its loss out.
+
+All V patches of all rows go through the trunk as one batch; the head puts them together again (paper section 3.4).
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import torch
+from torch import nn
+
+from pipelines.rng import rng_for
+from pipelines.tasks.base import TaskBatch
+from training.heads import Head, HeadInput, HeadsConfig, build_head
+from training.lasso import Lasso, LassoConfig
+from training.losses import Loss
+from training.trunk import Trunk, TrunkConfig
+
+__all__ = ["Model", "Precision", "build_model", "build_trunk"]
+
+Precision = Literal["bf16", "fp32"]
+
+
+class Model(nn.Module):
+    """`lassos` is empty when every head listens to the last unit alone."""
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        heads: Mapping[str, Head],
+        lassos: Mapping[str, Lasso],
+        *,
+        lasso_penalty: float = 0.0,
+        precision: Precision = "fp32",
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.heads = nn.ModuleDict(heads)
+        self.lassos = nn.ModuleDict(lassos)
+        self.lasso_penalty = lasso_penalty
+        self.precision: Precision = precision
+
+    def forward(self, batch: TaskBatch) -> Loss:
+        """Loss of one task's batch, on the batch's device."""
+        head: Head = self.heads[batch.task]  # type: ignore[assignment]
+        with self._autocast(batch.inputs.device):
+            prediction = head(self._features(batch))
+        loss = head.loss(prediction, batch)
+        if batch.task not in self.lassos:
+            return loss
+        return Loss(total=loss.total + self.lasso_penalty * self.lasso(batch.task).l1(), metrics=loss.metrics)
+
+    def lasso(self, task: str) -> Lasso:
+        lasso: Lasso = self.lassos[task]  # type: ignore[assignment]
+        return lasso
+
+    def lasso_weights(self) -> dict[str, list[float]]:
+        """Per task, the weight of every unit; empty without lasso."""
+        return {task: self.lasso(task).weights().tolist() for task in self.lassos}
+
+    def parameters_of(self, task: str) -> list[nn.Parameter]:
+        """What a task trains: the trunk, its own head, its own lasso."""
+        own: list[nn.Module] = [self.trunk, self.heads[task]]
+        own += [self.lassos[task]] if task in self.lassos else []
+        return [parameter for module in own for parameter in module.parameters()]
+
+    def _features(self, batch: TaskBatch) -> torch.Tensor:
+        inputs = batch.inputs
+        self.trunk.use_statistics(batch.task)
+        output = self.trunk(inputs.flatten(0, 1) if inputs.ndim == 5 else inputs)
+        if batch.task not in self.lassos:
+            return output.last  # type: ignore[no-any-return]
+        return self.lasso(batch.task).mix(output.units)
+
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, name: str) -> Iterator[None]:
+    """Initialisation addressed by (seed, name): the trunk starts alike whatever tasks are trained with it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng_for(seed, 0, "initial weights", name).integers(2**63)))
+        yield
+
+
+def build_trunk(config: TrunkConfig, tasks: tuple[str, ...], seed: int) -> Trunk:
+    """A trunk with random weights that depend on its shape and the seed alone."""
+    with _seeded(seed, "trunk"):
+        return Trunk(config, tasks)
+
+
+def build_model(
+    trunk: Trunk,
+    heads: HeadsConfig,
+    shapes: Mapping[str, HeadInput],
+    *,
+    seed: int,
+    lasso: LassoConfig | None = None,
+    precision: Precision = "fp32",
+) -> Model:
+    """Heads (and lassos) for a trunk, with random weights that depend on the seed and the task's name."""
+    built: dict[str, Head] = {}
+    for task, shape in shapes.items():
+        with _seeded(seed, task):
+            built[task] = build_head(task, heads, shape)
+    lassos = {task: Lasso(trunk.num_units) for task in shapes} if lasso else {}
+    penalty = lasso.penalty if lasso else 0.0
+    return Model(trunk, built, lassos, lasso_penalty=penalty, precision=precision)

@@ -1,0 +1,66 @@
+"""The files of a run beside checkpoint and log: `config.yaml` from its start, `summary.json` once it is finished."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+from pipelines.atomic import write_atomically
+from pipelines.config import load_config
+from pipelines.errors import UsageError
+from training.config import PretrainConfig
+from training.trunk import TRUNK_NAME
+
+__all__ = ["CONFIG_NAME", "SUMMARY_NAME", "RunSummary", "claim", "read_summary", "write_summary"]
+
+CONFIG_NAME = "config.yaml"
+SUMMARY_NAME = "summary.json"
+NOT_PART_OF_THE_RESULT = {"checkpoint", "log_every_steps"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """A finished run. `samples_seen`, `losses` and `metrics` (last logged) are per task; empty for a random trunk."""
+
+    num_steps: int
+    seconds: float
+    compute_tflop: float
+    num_trunk_parameters: int
+    device: str
+    samples_seen: dict[str, int]
+    losses: dict[str, float]
+    metrics: dict[str, dict[str, float]]
+
+
+def claim(run_dir: Path, config: PretrainConfig) -> None:
+    """Write the configuration, or check that the run there has the same. Raises UsageError."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path = run_dir / CONFIG_NAME
+    if not path.is_file():
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        write_atomically(path, text.encode())
+        return
+    there = load_config(PretrainConfig, path).model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
+    given = config.model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
+    changed = [name for name in given if given[name] != there[name]]
+    if changed:
+        raise UsageError(
+            f"{run_dir}: holds a run with other values of {', '.join(changed)}. A run can go on with other values of "
+            f"{' and '.join(sorted(NOT_PART_OF_THE_RESULT))} only: give another folder, or delete this one."
+        )
+
+
+def write_summary(run_dir: Path, summary: RunSummary) -> RunSummary:
+    """Mark the run as finished."""
+    text = json.dumps(asdict(summary), indent=1) + "\n"
+    write_atomically(run_dir / SUMMARY_NAME, text.encode())
+    return summary
+
+
+def read_summary(run_dir: Path) -> RunSummary | None:
+    """The summary of a finished run; None if there is none."""
+    path = run_dir / SUMMARY_NAME
+    if not path.is_file() or not (run_dir / TRUNK_NAME).is_file():
+        return None
+    return RunSummary(**json.loads(path.read_text(encoding="utf-8")))

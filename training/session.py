@@ -1,0 +1,158 @@
+"""A run in memory: model, optimizers, pipeline, how many steps there will be, and where it stands."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.build import Pipeline, Step, active_tasks
+from pipelines.shards.manifest import load_manifest
+from pipelines.tasks import Task
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.compute import BudgetConfig, count_flop, count_steps, dummy_batch
+from training.config import PretrainConfig
+from training.heads import HeadInput
+from training.meter import Meter
+from training.model import Model, build_model, build_trunk
+from training.optimizer import build_optimizer, set_lr
+from training.parallel import Ranks
+from training.schedule import lr_factor
+from training.step import LossAverages, train_step
+
+__all__ = ["Session"]
+
+STRIDE_PX = 8
+FLOP_PER_TFLOP = 1e12
+
+
+class Session:
+    """Built at step 0; `restore` moves it to a checkpoint."""
+
+    def __init__(self, config: PretrainConfig, pipeline: Pipeline, ranks: Ranks, device: torch.device) -> None:
+        self.config, self.pipeline, self.ranks, self.device = config, pipeline, ranks, device
+        self.model = _build_model(config, pipeline.tasks)
+        self.batch_sizes = {name: config.pipeline.batch_size_of(task.source) for name, task in pipeline.tasks.items()}
+        self.flop = {
+            name: count_flop(self.model, dummy_batch(task, self.batch_sizes[name]))
+            for name, task in pipeline.tasks.items()
+        }
+        self.num_steps = self._count_steps()
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.train()
+        self.optimizers = {
+            name: build_optimizer(config.optimizer, self.model.parameters_of(name)) for name in pipeline.tasks
+        }
+        self.averages = LossAverages()
+        self.step = 0
+        self.samples_seen = dict.fromkeys(pipeline.tasks, 0)
+        self.meter = Meter(self.samples_seen)
+
+    @property
+    def compute_tflop(self) -> float:
+        """Spent so far, summed over tasks."""
+        spent = (self.flop[name] * seen / self.batch_sizes[name] for name, seen in self.samples_seen.items())
+        return sum(spent) / FLOP_PER_TFLOP
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the step to come (after the end: of the last one)."""
+        step = min(self.step, self.num_steps - 1)
+        return self.config.optimizer.lr * lr_factor(self.config.schedule, step, self.num_steps)
+
+    def steps(self) -> Iterator[Step]:
+        """The batches of every step that is left."""
+        stream = iter(self.pipeline)
+        while self.step < self.num_steps:
+            with self.meter.waiting():
+                step = next(stream)
+            yield step
+
+    def learn(self, step: Step) -> None:
+        """Train on the batches of one step, one task after the other."""
+        for name, batch in step.batches.items():
+            set_lr(self.optimizers[name], self.lr)
+            loss = train_step(self.model, self.optimizers[name], batch.to(self.device), self.ranks.world_size)
+            self.averages.add(name, self.step, loss)
+            self.samples_seen[name] += self.batch_sizes[name]
+        self.step += 1
+
+    @property
+    def is_log_due(self) -> bool:
+        return self.step % self.config.log_every_steps == 0 or self.step == self.num_steps
+
+    def log_line(self) -> dict[str, Any]:
+        """What happened since the last line; losses and metrics are means."""
+        means = self.averages.take()
+        samples_per_s, data_wait_ratio = self.meter.take(self.samples_seen)
+        return {
+            "step": self.step,
+            "losses": {task: values.pop("loss") for task, values in means.items()},
+            "metrics": means,
+            "samples_per_s": samples_per_s,
+            "data_wait_ratio": data_wait_ratio,
+            "lr": self.lr,
+            "seconds": round(self.meter.seconds, 3),
+            "compute_tflop": self.compute_tflop,
+            "lasso": self.model.lasso_weights(),
+        }
+
+    def save(self, run_dir: Path) -> None:
+        """Write a checkpoint, once no loss was infinite."""
+        self.averages.check()
+        if not self.ranks.is_first:
+            return
+        checkpoint = Checkpoint(
+            step=self.step,
+            seconds=self.meter.seconds,
+            samples_seen=self.samples_seen,
+            position=self.pipeline.position(),
+            model=self.model.state_dict(),
+            optimizers={name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        )
+        save_checkpoint(checkpoint, run_dir)
+
+    def restore(self, run_dir: Path) -> None:
+        """Go on from the checkpoint in a run's folder, if there is one."""
+        checkpoint = load_checkpoint(run_dir)
+        if checkpoint is None:
+            return
+        self.model.load_state_dict(checkpoint.model)
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(checkpoint.optimizers[name])
+        self.pipeline.restore(checkpoint.position)
+        self.step, self.samples_seen = checkpoint.step, dict(checkpoint.samples_seen)
+        self.meter = Meter(self.samples_seen, checkpoint.seconds)
+
+    def _count_steps(self) -> int:
+        budget = self.config.budget or BudgetConfig(steps=1)
+        cost: Mapping[str, float] = self.batch_sizes
+        if budget.unit == "compute_tflop":
+            cost = {name: flop / FLOP_PER_TFLOP for name, flop in self.flop.items()}
+        is_constant = all(task.config.task_weight == 1.0 for task in self.pipeline.tasks.values())
+        active = partial(active_tasks, self.config.pipeline, self.config.seed)
+        return count_steps(budget, cost, active, is_constant=is_constant)
+
+
+def _build_model(config: PretrainConfig, tasks: Mapping[str, Task]) -> Model:
+    shapes = {name: _head_input(config, task) for name, task in tasks.items()}
+    return build_model(
+        build_trunk(config.trunk, tuple(tasks), config.seed),
+        config.heads,
+        shapes,
+        seed=config.seed,
+        lasso=config.lasso,
+        precision=config.precision,
+    )
+
+
+def _head_input(config: PretrainConfig, task: Task) -> HeadInput:
+    height, width = task.spec(1)["inputs"].shape[-2:]
+    images = config.pipeline.images
+    return HeadInput(
+        num_channels=config.trunk.channels[-1],
+        height=-(-height // STRIDE_PX),
+        width=-(-width // STRIDE_PX),
+        num_labels=len(load_manifest(images).labels) if images else 0,
+    )

@@ -1,0 +1,221 @@
+"""The shared network: a pre-activation ResNet (timm's blocks) cut after its third stage, at output stride 8.
+
+Images in: float32 RGB in [0, 1], (N, 3, H, W), any size. Features out: (N, C, ceil(H/8), ceil(W/8)), the raw residual
+stream with no norm or ReLU after it, as in the paper (section 3.1, 3.4); its third stage is dilated instead of strided,
+so all its units have one shape and can be mixed. N images, C channels, H W height and width.
+"""
+
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from timm.layers.create_conv2d import create_conv2d
+from timm.layers.norm_act import BatchNormAct2d
+from timm.models.resnetv2 import ResNetV2
+from torch import nn
+
+from pipelines.atomic import atomic_file
+from pipelines.config import Config
+from pipelines.errors import DataError, UsageError
+
+__all__ = ["TRUNK_NAME", "Trunk", "TrunkConfig", "TrunkOutput", "load_trunk", "recalibrate", "save_trunk"]
+
+TRUNK_NAME = "trunk.pt"
+
+Depth = Literal[10, 14, 18, 26, 34, 50, 101, 152]
+
+UNITS_PER_STAGE: dict[int, tuple[int, int, int]] = {
+    10: (1, 1, 1),
+    14: (1, 1, 1),
+    18: (2, 2, 2),
+    26: (2, 2, 2),
+    34: (3, 4, 6),
+    50: (3, 4, 6),
+    101: (3, 4, 23),
+    152: (3, 8, 36),
+}
+BASIC_DEPTHS = frozenset({10, 18, 34})
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CHANNEL_STEP = 8
+
+
+class TrunkConfig(Config):
+    """Shape of the trunk. Depths are named as usual, by the whole network, though the fourth stage is not built."""
+
+    depth: Depth = 18
+    """10, 18, 34: two 3x3 convolutions per unit; 14, 26, 50, 101, 152: bottlenecks. The paper's is 101."""
+    width: float = Field(default=1.0, gt=0.0, le=4.0)
+    """Multiplies all channels, rounded to multiples of 8. Compute grows with its square."""
+    norm: Literal["shared", "per_task"] = "shared"
+    """Running statistics of batch norm: one set, or one per task. Batches are normalised by their own in training."""
+
+    @property
+    def is_basic(self) -> bool:
+        return self.depth in BASIC_DEPTHS
+
+    @property
+    def channels(self) -> tuple[int, int, int, int]:
+        """Channels of the stem and of the three stages."""
+        expansion = 1 if self.is_basic else 4
+        wanted = (64.0, 64.0 * expansion, 128.0 * expansion, 256.0 * expansion)
+        stem, first, second, third = (_rounded(value * self.width) for value in wanted)
+        return stem, first, second, third
+
+
+def _rounded(channels: float) -> int:
+    return max(CHANNEL_STEP, round(channels / CHANNEL_STEP) * CHANNEL_STEP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrunkOutput:
+    """`units`: output (N, C, h, w) of every residual unit of the third stage, in order; `last` is the last of them."""
+
+    last: torch.Tensor
+    units: tuple[torch.Tensor, ...]
+
+
+class Statistics(nn.Module):
+    """Running mean and variance of one batch norm layer for one task."""
+
+    mean: torch.Tensor
+    var: torch.Tensor
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_channels))
+        self.register_buffer("var", torch.ones(num_channels))
+
+
+class Trunk(nn.Module):
+    """`tasks`: names that get statistics of their own when `config.norm` is "per_task"."""
+
+    image_mean: torch.Tensor
+    image_std: torch.Tensor
+
+    def __init__(self, config: TrunkConfig, tasks: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.config = config
+        self.tasks = tuple(tasks) if config.norm == "per_task" else ()
+        network = _timm_network(config)
+        first, second, third = network.stages
+        self.early = nn.Sequential(network.stem, first, second)
+        self.units = nn.Sequential(*third.blocks.children())  # type: ignore[union-attr]
+        self.register_buffer("image_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.statistics = nn.ModuleDict({task: self._new_statistics() for task in self.tasks})
+
+    @property
+    def num_channels(self) -> int:
+        return self.config.channels[-1]
+
+    @property
+    def num_units(self) -> int:
+        return UNITS_PER_STAGE[self.config.depth][-1]
+
+    def forward(self, image_NCHW: torch.Tensor) -> TrunkOutput:
+        """Features of float32 RGB images in [0, 1]."""
+        x = (image_NCHW - self.image_mean) / self.image_std
+        x = self.early(x.contiguous(memory_format=torch.channels_last))
+        units = []
+        for unit in self.units:
+            x = unit(x)
+            units.append(x)
+        return TrunkOutput(last=x, units=tuple(units))
+
+    def use_statistics(self, task: str) -> None:
+        """Let batch norm read and update the running statistics of `task`. Nothing to do when they are shared."""
+        if not self.tasks:
+            return
+        if task not in self.tasks:
+            raise UsageError(f"{task}: the trunk has batch norm statistics of {', '.join(self.tasks)} only.")
+        for norm, own in zip(self._norms(), self._statistics_of(task), strict=True):
+            # The same tensors, not copies: batch norm updates them in place.
+            norm.running_mean, norm.running_var = own.mean, own.var
+
+    @torch.no_grad()
+    def pool_statistics(self) -> None:
+        """Let batch norm read the statistics of an equal mixture of all tasks: what a trunk is saved with."""
+        for index, norm in enumerate(self._norms() if self.tasks else ()):
+            per_task = [self._statistics_of(task)[index] for task in self.tasks]
+            means = torch.stack([one.mean for one in per_task])
+            variances = torch.stack([one.var for one in per_task])
+            norm.running_mean = means.mean(0)
+            norm.running_var = variances.mean(0) + means.var(0, unbiased=False)
+
+    def _norms(self) -> list[nn.BatchNorm2d]:
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def _statistics_of(self, task: str) -> list[Statistics]:
+        return [own for own in self.statistics[task].modules() if isinstance(own, Statistics)]
+
+    def _new_statistics(self) -> nn.ModuleList:
+        return nn.ModuleList(Statistics(norm.num_features) for norm in self._norms())
+
+
+def _timm_network(config: TrunkConfig) -> ResNetV2:
+    stem, *stages = config.channels
+    return ResNetV2(
+        layers=list(UNITS_PER_STAGE[config.depth]),
+        channels=tuple(stages),
+        stem_chs=stem,
+        basic=config.is_basic,
+        # timm's default of 0.25 is for bottlenecks; in a basic unit it would quarter the inner channels.
+        bottle_ratio=1.0 if config.is_basic else 0.25,
+        output_stride=8,
+        num_classes=0,
+        global_pool="",
+        conv_layer=create_conv2d,
+        norm_layer=BatchNormAct2d,
+    )
+
+
+@torch.no_grad()
+def recalibrate(trunk: Trunk, batches: Iterable[torch.Tensor]) -> None:
+    """Estimate the running statistics anew from float32 images in [0, 1], (N, 3, H, W); leaves the trunk in eval mode.
+
+    For evaluation on images unlike the pretext tasks' inputs, such as whole images after gray patches.
+    """
+    norms = trunk._norms()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        # New tensors: with statistics per task, the old ones belong to a task.
+        norm.running_mean, norm.running_var = torch.zeros_like(norm.bias), torch.ones_like(norm.bias)
+        norm.num_batches_tracked.zero_()  # type: ignore[union-attr]
+        norm.momentum = None  # a plain average over all batches
+    trunk.train()
+    for images in batches:
+        trunk(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    trunk.eval()
+
+
+def save_trunk(trunk: Trunk, run_dir: Path) -> Path:
+    """Write `trunk.pt`: configuration and weights, under its final name only when whole."""
+    trunk.pool_statistics()
+    path = run_dir / TRUNK_NAME
+    weights = {name: value.cpu() for name, value in trunk.state_dict().items()}
+    with atomic_file(path) as file:
+        torch.save({"config": trunk.config.model_dump(), "tasks": list(trunk.tasks), "weights": weights}, file)
+    return path
+
+
+def load_trunk(run_dir: Path) -> Trunk:
+    """The trained trunk of a finished run, on the CPU, in eval mode. Raises UsageError (none there), DataError."""
+    path = run_dir / TRUNK_NAME
+    if not path.is_file():
+        raise UsageError(f"{run_dir}: has no {TRUNK_NAME}; need the folder of a finished `fourfold pretrain`.")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        trunk = Trunk(TrunkConfig(**saved["config"]), saved["tasks"])
+        trunk.load_state_dict(saved["weights"])
+    except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: damaged or of another version ({reason}). Pretrain again.") from error
+    return trunk.eval()
