@@ -145,3 +145,20 @@ def test_device_clips_stay_on_the_device(clips):
     assert {t.device.type for t in (batch.inputs, batch.weight, batch.target["moving"])} == {"cuda"}
     assert torch.equal(batch.target["moving"].cpu(), expected.target["moving"])
     torch.testing.assert_close(batch.inputs.cpu(), expected.inputs, atol=1e-6, rtol=0)
+
+
+def test_remembering_a_target_changes_nothing_but_the_work(clips, monkeypatch):
+    computed = []
+    remembering, forgetting = task(remembered_clips=2), task(remembered_clips=0)
+    label = MotionSegmentation._target
+    monkeypatch.setattr(MotionSegmentation, "_target", lambda self, clip: computed.append(1) or label(self, clip))
+    expected = forgetting.make(clips[:2], {}, ["a", "b"]).target["moving"]
+    for _ in range(3):
+        assert torch.equal(remembering.make(clips[:2], {}, ["a", "b"]).target["moving"], expected)
+    assert len(computed) == 2 + 2
+    # One pixel makes another clip, and the oldest of three is forgotten.
+    changed = clips[:1].clone()
+    changed[0, 0, 0, 0, 0] ^= 1
+    remembering.make(changed, {}, ["c"])
+    assert len(computed) == 5
+    assert len(remembering._remembered) == 2

@@ -6,8 +6,11 @@ are copied there and the target back, while the inputs stay on the device.
 Letters: B clips, T frames, H W clip size, h w = H / 8, W / 8 rounded up.
 """
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import ClassVar, Literal
 
 import cv2
@@ -30,6 +33,7 @@ MIN_SIDE_PX = 32
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Target = tuple[Floats, Floats, np.bool_]
 
 
 class MotionSegmentationConfig(TaskConfig):
@@ -47,6 +51,9 @@ class MotionSegmentationConfig(TaskConfig):
     """Share of a cell's pixels that must move for the cell to count as moving."""
     num_threads: int = Field(default=0, ge=0)
     """Clips worked on at once; 0 means as many as there are cores. The result does not depend on it."""
+    remembered_clips: int = Field(default=4096, ge=0)
+    """Targets kept in memory, h x w x 8 bytes each (10 kB at the paper's size), so that a small set of clips is labelled
+    once and not in every epoch. 0 labels anew each time. The result does not depend on it."""
 
 
 class MotionSegmentation(Task):
@@ -73,6 +80,8 @@ class MotionSegmentation(Task):
                 f"tasks.motion_segmentation: clips of {canvas.clip_height_px} x {canvas.clip_width_px} px; "
                 f"need at least {MIN_SIDE_PX} px a side to find the camera's motion, the paper has 240 x 320."
             )
+        self._remembered: OrderedDict[bytes, Target] = OrderedDict()
+        self._lock = Lock()
 
     def draw(self, rng: np.random.Generator) -> Geometry:
         """Nothing is random: the target follows from the clip."""
@@ -81,7 +90,7 @@ class MotionSegmentation(Task):
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
         clips = pixels.cpu().numpy()
         with ThreadPoolExecutor(self.config.num_threads or None) as pool:
-            moving, weight, is_reliable = (np.stack(part) for part in zip(*pool.map(self._target, clips), strict=True))
+            moving, weight, is_reliable = (np.stack(part) for part in zip(*pool.map(self._recall, clips), strict=True))
         return TaskBatch(
             task=self.name,
             inputs=self._inputs(pixels[:, 0]),
@@ -106,7 +115,22 @@ class MotionSegmentation(Task):
             return lightness(frame_BHWC).unsqueeze(1).expand(-1, 3, -1, -1)
         return frame_BHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
 
-    def _target(self, clip_THWC: Bytes) -> tuple[Floats, Floats, np.bool_]:
+    def _recall(self, clip_THWC: Bytes) -> Target:
+        """The target of these very pixels, computed unless it is remembered."""
+        if not self.config.remembered_clips:
+            return self._target(clip_THWC)
+        address = hashlib.blake2b(np.ascontiguousarray(clip_THWC), digest_size=16).digest()
+        with self._lock:
+            target = self._remembered.get(address)
+        target = target or self._target(clip_THWC)
+        with self._lock:
+            self._remembered[address] = target
+            self._remembered.move_to_end(address)
+            if len(self._remembered) > self.config.remembered_clips:
+                self._remembered.popitem(last=False)
+        return target
+
+    def _target(self, clip_THWC: Bytes) -> Target:
         """moving (h, w), weight (h, w) and whether one clip is reliable."""
         gray_THW = np.stack([cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY) for frame_HWC in clip_THWC])
         # An engine holds buffers and serves one thread; building one is a matter of microseconds.
