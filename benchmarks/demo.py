@@ -66,6 +66,7 @@ CROP_PX = 96
 # Larger clips would look better in the preview; decoding them would take a third of the demo's time.
 CLIP_SHORT_SIDE_PX = 160
 MIN_SCENES = 8
+PREVIEW_SEED = 22
 
 
 def run_demo(out: Path) -> Path:
@@ -93,22 +94,25 @@ def _prepare(out: Path) -> Path:
     from pipelines.preview import write_sheet
     from pipelines.shards.build import BuildConfig, build_shards
 
-    num_photos = write_photos(out / "photos")
+    num_photos = write_photos(out / "photos", out / "scenes")
     num_videos = write_videos(out / "videos")
     say(f"sources: {num_photos} photo crops of {len(SCENES)} scenes, {num_videos} videos")
-    shards = out / "shards"
-    config = BuildConfig(
-        sources=[out / "photos", out / "videos"],
-        out=shards,
-        val=VAL_RULE,
-        clip_short_side_px=CLIP_SHORT_SIDE_PX,
-        # The folder is the demo's own: shards of an older demo are replaced, the same shards are kept.
-        overwrite=True,
+    shards, scene_shards = out / "shards", out / "scene_shards"
+    # These folders are the demo's own: shards of an older demo are replaced, the same shards are kept.
+    build_shards(
+        BuildConfig(
+            sources=[out / "photos", out / "videos"],
+            out=shards,
+            val=VAL_RULE,
+            clip_short_side_px=CLIP_SHORT_SIDE_PX,
+            overwrite=True,
+        )
     )
-    build_shards(config)
+    build_shards(BuildConfig(sources=[out / "scenes"], out=scene_shards, overwrite=True))
     if not _is_counted(shards):
         count_prior(shards)
-    write_sheet(shards, out / "preview.png")
+    # Whole pictures: on small crops a person cannot tell the answers either.
+    write_sheet(scene_shards, out / "preview.png", clips=shards, seed=PREVIEW_SEED)
     return shards
 
 
@@ -122,14 +126,19 @@ def _is_counted(shards: Path) -> bool:
         return False
 
 
-def write_photos(folder: Path) -> int:
-    """`folder/<scene>/<index>.jpg`; 0, 4, 8, ... are test crops, as the rule `every:4` has it. Returns their number."""
+def write_photos(photos: Path, scenes: Path) -> int:
+    """Crops as `photos/<scene>/<index>.jpg`, whole pictures as `scenes/<scene>.jpg`, once. Returns the number of crops.
+
+    Crops 0, 4, 8, ... are test crops, as the rule `every:4` has it.
+    """
     recipe = json.dumps([[astuple(scene) for scene in SCENES], sorted(TEST_CELLS), CROP_PX])
-    marker = folder / ".recipe"
+    marker = photos / ".recipe"
     digest = hashlib.sha256(recipe.encode()).hexdigest()
     if not marker.exists() or marker.read_text() != digest:
-        shutil.rmtree(folder, ignore_errors=True)
-        num_scenes = sum(_write_scene(scene, folder) for scene in SCENES)
+        for folder in (photos, scenes):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        num_scenes = sum(_write_scene(scene, photos, scenes) for scene in SCENES)
         if num_scenes < MIN_SCENES:
             raise UsageError(
                 f"the demo found {num_scenes} of its {len(SCENES)} pictures, it needs {MIN_SCENES}. "
@@ -137,7 +146,7 @@ def write_photos(folder: Path) -> int:
             )
         # Last, so that a run stopped half-way writes them again.
         marker.write_text(digest)
-    return sum(1 for _ in folder.glob("*/*.jpg"))
+    return sum(1 for _ in photos.glob("*/*.jpg"))
 
 
 def write_videos(folder: Path) -> int:
@@ -152,18 +161,23 @@ def write_videos(folder: Path) -> int:
     return sum((folder / name).exists() for name in VIDEOS)
 
 
-def _write_scene(scene: Scene, folder: Path) -> bool:
+def _write_scene(scene: Scene, photos: Path, scenes: Path) -> bool:
     image = _load(scene)
     if image is None:
         say(f"demo: left out {scene.name}, {scene.package} is not installed or has no {scene.path}")
         return False
-    (folder / scene.name).mkdir(parents=True, exist_ok=True)
+    _write_jpeg(scenes / f"{scene.name}.jpg", image)
+    (photos / scene.name).mkdir()
     test, train = crops(image)
     # One test crop, then three training crops, and so on: the order that the validation rule splits rightly.
     ordered = [crop for index, one in enumerate(test) for crop in (one, *train[3 * index : 3 * index + 3])]
     for index, crop in enumerate(ordered):
-        cv2.imwrite(str(folder / scene.name / f"{index:03d}.jpg"), crop, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        _write_jpeg(photos / scene.name / f"{index:03d}.jpg", crop)
     return True
+
+
+def _write_jpeg(path: Path, image: Image) -> None:
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
 def crops(image: Image) -> tuple[list[Image], list[Image]]:

@@ -78,8 +78,11 @@ def write_sheet(
     """
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: need a name that ends in .png.")
-    manifests = [load_manifest(one) for one in dict.fromkeys([folder, clips or folder])]
-    found = {kind: _load(manifests, kind, num_samples, seed, canvas_px) for kind in ("image", "clip")}
+    images_first = [load_manifest(one) for one in dict.fromkeys([folder, clips or folder])]
+    found = {
+        "image": _load(images_first, "image", num_samples, seed, canvas_px),
+        "clip": _load(images_first[::-1], "clip", num_samples, seed, canvas_px),
+    }
     sections = []
     for task_class in PRETEXT_TASKS.values():
         samples, draw = found[task_class.source], DRAWERS.get(task_class.name)
@@ -100,8 +103,8 @@ def _subtitle(found: dict[str, "_Samples | None"], seed: int) -> str:
 
 
 def _load(manifests: list[Manifest], kind: Kind, num_samples: int, seed: int, canvas_px: int) -> _Samples | None:
-    """Random samples of one kind, from the train split if there is one; None where there are none."""
-    for manifest in reversed(manifests):
+    """Random samples of the first folder that has the kind, of its train split if it has one; None if none has."""
+    for manifest in manifests:
         splits = sorted({shard.split for shard in manifest.shards if shard.kind == kind}, key=lambda s: s != "train")
         if splits:
             table = manifest.select(kind, splits[0])
@@ -244,9 +247,7 @@ def _motion_segmentation(task: Any, samples: _Samples, seed: int) -> Section:
         moving_hw, weight_hw = batch.target["moving"][index].numpy(), batch.weight[index].numpy()
         share = float((moving_hw * (weight_hw > 0)).sum() / max((weight_hw > 0).sum(), 1))
         is_used = bool((weight_hw > 0).any())
-        answer = (
-            f"must answer: what moves ({share:.0%} of the frame)" if is_used else "left out: no clear camera motion"
-        )
+        answer = f"must answer: what moves ({share:.0%})" if is_used else "left out: no clear camera motion"
         speed = f"{np.percentile(np.linalg.norm(flow_HW2, axis=-1), 98):.1f} px"
         panels = (
             Panel(picture=frames[0], caption="sees: this frame only"),

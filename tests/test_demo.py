@@ -45,8 +45,9 @@ def test_photos_follow_the_validation_rule(tmp_path: Path, monkeypatch: pytest.M
     scenes = demo.SCENES[:8]
     monkeypatch.setattr(demo, "SCENES", scenes)
     folder = tmp_path / "photos"
-    assert demo.write_photos(folder) == 64 * len(scenes)
+    assert demo.write_photos(folder, tmp_path / "scenes") == 64 * len(scenes)
     test, train = demo.crops(demo._load(scenes[0]))
+    assert {path.stem for path in (tmp_path / "scenes").glob("*.jpg")} == {scene.name for scene in scenes}
     files = sorted((folder / scenes[0].name).glob("*.jpg"))
     for place, expected in ((0, test[0]), (1, train[0]), (3, train[2]), (4, test[1]), (63, train[47])):
         difference = cv2.imread(str(files[place])).astype(int) - expected
@@ -58,12 +59,12 @@ def test_photos_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     all_scenes = demo.SCENES
     monkeypatch.setattr(demo, "SCENES", all_scenes[:8])
     folder = tmp_path / "photos"
-    demo.write_photos(folder)
+    demo.write_photos(folder, tmp_path / "scenes")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")}
-    demo.write_photos(folder)
+    demo.write_photos(folder, tmp_path / "scenes")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")} == before
     monkeypatch.setattr(demo, "SCENES", all_scenes[1:9])
-    demo.write_photos(folder)
+    demo.write_photos(folder, tmp_path / "scenes")
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {scene.name for scene in all_scenes[1:9]}
 
 
@@ -79,5 +80,5 @@ def test_frames_of_a_video_are_scenes(tmp_path: Path) -> None:
 def test_without_the_pictures_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "_package_file", lambda package, path: None)
     with pytest.raises(UsageError, match=r"found 0 of .* pip install 'fourfold\[demo\]'"):
-        demo.write_photos(tmp_path / "photos")
+        demo.write_photos(tmp_path / "photos", tmp_path / "scenes")
     assert demo.write_videos(tmp_path / "videos") == 0

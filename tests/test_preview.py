@@ -59,6 +59,14 @@ def test_clips_of_another_folder(small_shards: MakeShards, tmp_path: Path, secti
     assert [section.title for section in sections] == [*IMAGE_TITLES, "Motion segmentation"]
 
 
+def test_of_two_folders_each_gives_its_own_kind(
+    small_shards: MakeShards, tmp_path: Path, sections: list[Section]
+) -> None:
+    images, both = small_shards(1, 1, name="images"), small_shards(12, 3, name="both")
+    write_sheet(images, tmp_path / "sheet.png", clips=both, num_samples=2, canvas_px=64)
+    assert [len(section.examples) for section in sections] == [1, 1, 1, 2]
+
+
 def test_answer_is_where_the_outlined_patches_are(
     small_shards: MakeShards, tmp_path: Path, sections: list[Section]
 ) -> None:
