@@ -119,7 +119,7 @@ class MotionSegmentation(Task):
         """The target of these very pixels, computed unless it is remembered."""
         if not self.config.remembered_clips:
             return self._target(clip_THWC)
-        address = hashlib.blake2b(np.ascontiguousarray(clip_THWC), digest_size=16).digest()
+        address = hashlib.blake2b(np.ascontiguousarray(clip_THWC).data, digest_size=16).digest()
         with self._lock:
             target = self._remembered.get(address)
         target = target or self._target(clip_THWC)
