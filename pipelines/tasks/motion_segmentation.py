@@ -52,8 +52,8 @@ class MotionSegmentationConfig(TaskConfig):
     num_threads: int = Field(default=0, ge=0)
     """Clips worked on at once; 0 means as many as there are cores. The result does not depend on it."""
     remembered_clips: int = Field(default=4096, ge=0)
-    """Targets kept in memory, h x w x 8 bytes each (10 kB at the paper's size), so that a small set of clips is labelled
-    once and not in every epoch. 0 labels anew each time. The result does not depend on it."""
+    """Targets kept in memory, h x w x 8 bytes each (10 kB at the paper's size), so that a small set of clips is
+    labelled once and not in every epoch. 0 labels anew each time. The result does not depend on it."""
 
 
 class MotionSegmentation(Task):
