@@ -7,6 +7,7 @@ Dense flow is float32 (T-1, H, W, 2), x then y, in pixels: entry t moves a point
 An engine gets whole clips, so that one for a device can stand beside these: it makes dense flow, `follow` the rest.
 """
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
@@ -81,12 +82,12 @@ class LucasKanade:
         return np.asarray(there, np.float32), np.asarray(status, np.uint8)
 
 
-class DenseFlow:
+class DenseFlow(ABC):
     """Base of engines that know the flow of every pixel."""
 
+    @abstractmethod
     def pair_flow(self, gray_HW: Bytes, next_HW: Bytes) -> Floats:
         """Flow (H, W, 2) from one frame to the next."""
-        raise NotImplementedError
 
     def clip_flow(self, gray_THW: Bytes) -> Floats:
         """Flow (T-1, H, W, 2) between neighbouring frames."""
