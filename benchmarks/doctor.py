@@ -140,11 +140,11 @@ def _codecs() -> Iterator[Check]:
     if importlib.util.find_spec("cv2") is not None:
         import cv2
 
-        if hasattr(cv2, "DISOpticalFlow_create"):
-            yield Check(name="optical flow", found=f"OpenCV {cv2.__version__} with DIS")
+        if hasattr(cv2, "calcOpticalFlowPyrLK"):
+            yield Check(name="optical flow", found=f"OpenCV {cv2.__version__} with Lucas-Kanade")
         else:
             fix = "pip install --force-reinstall opencv-python-headless"
-            yield Check(name="optical flow", found="OpenCV without DIS", status="missing", fix=fix)
+            yield Check(name="optical flow", found="OpenCV without Lucas-Kanade", status="missing", fix=fix)
 
 
 def _has_codec(name: str, mode: Literal["r", "w"]) -> bool:
