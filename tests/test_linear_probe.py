@@ -33,7 +33,7 @@ def made_features(num_units: int = 1, num_views: int = 1, *, seed: int = 0) -> t
 
 def test_probe_equals_sklearn_with_the_chosen_penalty() -> None:
     train, test = made_features()
-    results = probe(train, test, config(augment="none"))
+    results = probe({"as trained": (train, test)}, config(augment="none"))
     scaler = StandardScaler().fit(train.values_MVND[0, 0])
     model = LogisticRegression(C=1 / (240 * results["l2"]), tol=1e-7, max_iter=10_000)
     model.fit(scaler.transform(train.values_MVND[0, 0]), train.labels_N)
@@ -45,7 +45,7 @@ def test_probe_equals_sklearn_with_the_chosen_penalty() -> None:
 
 
 def test_few_labels_are_the_mean_of_the_draws_and_worse() -> None:
-    results = probe(*made_features(), config(labels_per_class=[5], num_draws=4))
+    results = probe({"as trained": made_features()}, config(labels_per_class=[5], num_draws=4))
     draws = results["top1_5_labels_draws_pct"]
     assert len(draws) == 4
     assert results["top1_5_labels_pct"] == pytest.approx(np.mean(draws))
@@ -55,15 +55,31 @@ def test_few_labels_are_the_mean_of_the_draws_and_worse() -> None:
 def test_second_view_of_train_images_is_used() -> None:
     one, test = made_features()
     two, _ = made_features(num_views=2, seed=0)
-    assert probe(two, test, config())["num_train"] == 240
+    assert probe({"as trained": (two, test)}, config())["num_train"] == 240
     doubled = Features(values_MVND=np.concatenate([one.values_MVND] * 2, axis=1), labels_N=one.labels_N)
-    assert probe(doubled, test, config())["top1_pct"] == pytest.approx(probe(one, test, config())["top1_pct"], abs=0.7)
+    scores = [probe({"as trained": (train, test)}, config())["top1_pct"] for train in (doubled, one)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.7)
 
 
 def test_lasso_reports_a_mix_of_unit_norm() -> None:
-    results = probe(*made_features(num_units=3), config(lasso=True))
+    results = probe({"as trained": made_features(num_units=3)}, config(lasso=True))
     assert np.linalg.norm(results["lasso_mix"]) == pytest.approx(1, abs=1e-3)
     assert len(results["lasso_mix"]) == 3
+
+
+@pytest.mark.parametrize("names", [("noise", "good"), ("good", "noise")])
+def test_statistics_that_answer_better_on_held_out_samples_are_taken(names: tuple[str, str]) -> None:
+    train, test = made_features()
+    rng = np.random.default_rng(1)
+    noise = tuple(
+        Features(values_MVND=rng.normal(size=one.values_MVND.shape).astype(np.float32), labels_N=one.labels_N)
+        for one in (train, test)
+    )
+    variants = {"good": (train, test), "noise": (noise[0], noise[1])}
+    results = probe({name: variants[name] for name in names}, config(labels_per_class=[10], num_draws=2))
+    assert results["norm_statistics"] == "good"
+    assert results["norm_statistics_10_labels"] == ["good", "good"]
+    assert results["top1_pct"] == probe({"good": variants["good"]}, config())["top1_pct"]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +96,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("changes", [{}, {"recalibrate_norm": True}, {"lasso": True}, {"augment": "none", "pool": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"recalibrate_norm": True}, {"lasso": True}, {"augment": "none", "pool": 1, "recalibrate_norm": False}],
+)
 def test_whole_probe_learns_an_easy_problem_twice_alike(folder: Path, changes: dict[str, Any]) -> None:
     first, second = (run(folder / "run", config(**changes), folder) for _ in range(2))
     assert first["top1_pct"] > 80
@@ -94,10 +113,12 @@ def test_recalibration_sees_every_train_image_once_and_only_if_asked(
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr(linear_probe, "recalibrate", lambda trunk, batches: seen.extend(len(one) for one in batches))
-    run(folder / "run", config(max_iterations=1), folder)
+    run(folder / "run", config(max_iterations=1, recalibrate_norm=False), folder)
     assert seen == []
-    run(folder / "run", config(max_iterations=1, recalibrate_norm=True, batch_size=25), folder)
-    assert seen == [25, 25, 10]
+    for wanted in (True, "auto"):
+        run(folder / "run", config(max_iterations=1, recalibrate_norm=wanted, batch_size=25), folder)
+        assert seen == [25, 25, 10]
+        seen.clear()
 
 
 def test_missing_trunk_is_told(folder: Path) -> None:

@@ -63,10 +63,11 @@ def test_chosen_l2_is_the_best_of_a_full_search() -> None:
             features[folds != 0], labels[folds != 0]
         )
         losses[l2] = log_loss(labels[folds == 0], model.predict_proba(features[folds == 0]), labels=range(4))
-    chosen, layer = choose_l2(features[None], labels, 4, folds, held_out=[0], grid=grid)
-    assert chosen == min(losses, key=losses.__getitem__)
-    whole = fit_softmax(features[None], labels, 4, l2=chosen)
-    np.testing.assert_allclose(layer.logits(features[None]), whole.logits(features[None]), atol=0.03)
+    chosen = choose_l2(features[None], labels, 4, folds, held_out=[0], grid=grid)
+    assert chosen.l2 == min(losses, key=losses.__getitem__)
+    assert chosen.held_out_loss == pytest.approx(losses[chosen.l2], abs=1e-3)
+    whole = fit_softmax(features[None], labels, 4, l2=chosen.l2)
+    np.testing.assert_allclose(chosen.layer.logits(features[None]), whole.logits(features[None]), atol=0.03)
 
 
 def test_few_rows_in_their_own_space_give_the_same_answers() -> None:

@@ -85,10 +85,11 @@ def _pooled(trunk: Trunk, inputs_BCHW: torch.Tensor, pool: int, all_units: bool)
 
 def _allocate(shape: tuple[int, ...], images: Path) -> npt.NDArray[np.float32]:
     needed_bytes, free_bytes = 4 * int(np.prod(shape)), psutil.virtual_memory().available
-    # The probe holds the features, a standardised copy, and a part of that copy while it fits.
-    if 3 * needed_bytes > free_bytes:
+    # The probe holds the features and a standardised copy of them, once or twice (recalibrate_norm: auto), and a part
+    # of one copy while it fits; the second time, the first features are no longer free.
+    if 4 * needed_bytes > free_bytes:
         raise UsageError(
-            f"{images}: the probe needs {3 * needed_bytes / 2**30:.1f} GiB for features {shape}, "
+            f"{images}: the probe needs {4 * needed_bytes / 2**30:.1f} GiB for features {shape}, "
             f"{free_bytes / 2**30:.1f} GiB are free. Use a smaller pool, augment: none, lasso: false, or fewer images."
         )
     return np.empty(shape, dtype=np.float32)

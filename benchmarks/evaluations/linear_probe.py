@@ -3,13 +3,16 @@
 Canvases of the whole image, last map of stage 3 max-pooled to 3 x 3, flattened, standardised by the train split's
 mean and deviation, one softmax layer with an L2 penalty fitted by full-batch L-BFGS. The penalty is the value of the
 grid with the lowest cross-entropy on a held-out fifth of every class of the train split; then the layer is fitted on
-all of it. With few labels a fifth is too small to choose by, so all five fifths take their turn. The test split is
-scored once.
+all of it. With few labels a fifth is too small to choose by, so all five fifths take their turn. The same held-out
+samples decide whether the trunk's batch norm statistics are re-estimated on the train images. The test split is scored
+once.
 
 Unlike the paper: the layer sees mirrored views at most, no translation or colour changes, and is fitted to the end.
 """
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,10 +34,10 @@ from benchmarks.evaluations.base import (
     score,
 )
 from benchmarks.evaluations.features import Features, frozen_features, image_inputs
-from benchmarks.evaluations.softmax import Softmax, choose_l2, in_row_space
+from benchmarks.evaluations.softmax import Chosen, choose_l2, in_row_space
 from pipelines.config import Config
 from pipelines.errors import UsageError
-from training.trunk import load_trunk, recalibrate
+from training.trunk import Trunk, load_trunk, recalibrate
 
 __all__ = ["EVALUATION", "LinearProbeConfig", "probe", "run"]
 
@@ -50,8 +53,10 @@ class LinearProbeConfig(Config):
     """The last map is max-pooled to pool x pool; features and memory grow with its square."""
     augment: Literal["none", "flip"] = "flip"
     """`flip` also fits on mirrored train images: twice the time and memory."""
-    recalibrate_norm: bool = False
-    """Re-estimate the batch norm statistics on the unlabelled train images first; costs one more pass over them."""
+    recalibrate_norm: bool | Literal["auto"] = "auto"
+    """Re-estimate the batch norm statistics on the unlabelled train images first: one more pass over them. `auto`:
+    whichever answers better on held-out train samples, at twice the cost. Trunks trained on patches gain, random
+    ones lose."""
     lasso: bool = False
     """Learn the mix of all stage-3 units together with the layer; memory grows with the number of units."""
     lasso_l1: float = Field(default=1e-3, ge=0.0)
@@ -76,7 +81,7 @@ def run(
     test_split: str = "val",
 ) -> Results:
     """Probe the trunk of a pretraining run. Results: top1_pct, top5_pct (more than 5 classes), the same with
-    `_N_labels` before `_pct`, the penalties chosen, the lasso mix, and the seconds taken.
+    `_N_labels` before `_pct`, the penalty and batch norm statistics chosen, the lasso mix, and the seconds taken.
 
     Raises UsageError or DataError where run, shards or labels are missing.
     """
@@ -84,66 +89,102 @@ def run(
         raise UsageError("linear_probe: no trunk given. Give the folder of a pretraining run.")
     start_s = time.monotonic()
     check_labels(images, train_split, test_split)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trunk = load_trunk(trunk_dir).to(device)
-    if config.recalibrate_norm:
-        sizes = {"canvas_px": config.canvas_px, "batch_size": config.batch_size}
-        recalibrate(trunk, image_inputs(images, train_split, **sizes, device=device))
-    extract = partial(
-        frozen_features,
-        trunk,
-        images,
-        canvas_px=config.canvas_px,
-        pool=config.pool,
-        all_units=config.lasso,
-        batch_size=config.batch_size,
-    )
-    train, test = extract(train_split, flipped_view=config.augment == "flip"), extract(test_split)
+    variants = {}
+    for is_recalibrated in (False, True) if config.recalibrate_norm == "auto" else (config.recalibrate_norm,):
+        trunk = _trunk(trunk_dir, images, train_split, config, is_recalibrated=is_recalibrated)
+        extract = partial(
+            frozen_features,
+            trunk,
+            images,
+            canvas_px=config.canvas_px,
+            pool=config.pool,
+            all_units=config.lasso,
+            batch_size=config.batch_size,
+        )
+        train, test = extract(train_split, flipped_view=config.augment == "flip"), extract(test_split)
+        variants["re-estimated" if is_recalibrated else "as trained"] = (train, test)
     feature_s = time.monotonic() - start_s
-    results = probe(train, test, config)
+    results = probe(variants, config)
     return results | {"feature_s": feature_s, "probe_s": time.monotonic() - start_s - feature_s}
 
 
-def probe(train: Features, test: Features, config: LinearProbeConfig) -> Results:
-    """All results of one trunk from its features."""
-    train_MVND, test_MND = _standardised(train.values_MVND, test.values_MVND)
-    every_row = np.arange(len(train.labels_N))
-    layer, l2, answers_NK = _fit(train_MVND, train.labels_N, every_row, test_MND, config, held_out=range(1))
+def _trunk(trunk_dir: Path, images: Path, split: str, config: LinearProbeConfig, *, is_recalibrated: bool) -> Trunk:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trunk = load_trunk(trunk_dir).to(device)
+    if is_recalibrated:
+        sizes = {"canvas_px": config.canvas_px, "batch_size": config.batch_size}
+        recalibrate(trunk, image_inputs(images, split, **sizes, device=device))
+    return trunk
+
+
+def probe(variants: Mapping[str, tuple[Features, Features]], config: LinearProbeConfig) -> Results:
+    """All results of one trunk from its (train, test) features under every name of batch norm statistics."""
+    ready = {name: _Variant.of(train, test) for name, (train, test) in variants.items()}
+    train, test = next(iter(variants.values()))
+    answer = _fit(ready, train.labels_N, np.arange(len(train.labels_N)), config, held_out=range(1))
     results: Results = {
-        **score(answers_NK, test.labels_N),
-        "l2": l2,
+        **score(answer.test_NK, test.labels_N),
+        "l2": answer.chosen.l2,
+        "norm_statistics": answer.variant,
+        "held_out_loss": answer.chosen.held_out_loss,
         "num_train": len(train.labels_N),
         "num_test": len(test.labels_N),
-        "num_features": train_MVND.shape[-1],
+        "num_features": train.values_MVND.shape[-1],
     }
     if config.lasso:
-        results["lasso_mix"] = [round(float(weight), 4) for weight in layer.mix_M]
+        results["lasso_mix"] = [round(float(weight), 4) for weight in answer.chosen.layer.mix_M]
     for per_class in config.labels_per_class:
-        draws = []
-        for draw in range(config.num_draws):
-            rows = draw_labelled(train.labels_N, per_class, draw)
-            answers_NK = _fit(train_MVND, train.labels_N, rows, test_MND, config, held_out=range(NUM_FOLDS))[2]
-            draws.append(score(answers_NK, test.labels_N))
-        results |= mean_over_draws(draws, per_class)
+        answers = [
+            _fit(
+                ready, train.labels_N, draw_labelled(train.labels_N, per_class, draw), config, held_out=range(NUM_FOLDS)
+            )
+            for draw in range(config.num_draws)
+        ]
+        results |= mean_over_draws([score(answer.test_NK, test.labels_N) for answer in answers], per_class)
+        results[f"norm_statistics_{per_class}_labels"] = [answer.variant for answer in answers]
     return results
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Variant:
+    """Standardised features of one trunk under one set of batch norm statistics."""
+
+    train_MVND: Floats
+    test_MND: Floats
+
+    @classmethod
+    def of(cls, train: Features, test: Features) -> "_Variant":
+        train_MVND, test_MND = _standardised(train.values_MVND, test.values_MVND)
+        return cls(train_MVND=train_MVND, test_MND=test_MND)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What a fitted layer says of the test split, (N, K), and what was chosen on the way."""
+
+    variant: str
+    chosen: Chosen
+    test_NK: Floats
+
+
 def _fit(
-    train_MVND: Floats,
-    labels_N: Int64s,
-    rows: Int64s,
-    test_MND: Floats,
-    config: LinearProbeConfig,
-    *,
-    held_out: range,
-) -> tuple[Softmax, float, Floats]:
-    """Layer fitted on all views of `rows`, its penalty, and its answers (N, K) on the test split."""
-    num_units, num_views, _, num_features = train_MVND.shape
-    chosen_MND = train_MVND[:, :, rows].reshape(num_units, num_views * len(rows), num_features)
+    variants: Mapping[str, _Variant], labels_N: Int64s, rows: Int64s, config: LinearProbeConfig, *, held_out: range
+) -> _Answer:
+    """The answer of the variant with the lowest cross-entropy on the held-out folds of `rows`; the first if equal."""
+    answers = [_fit_one(name, one, labels_N, rows, config, held_out=held_out) for name, one in variants.items()]
+    return min(answers, key=lambda answer: answer.chosen.held_out_loss)
+
+
+def _fit_one(
+    name: str, variant: _Variant, labels_N: Int64s, rows: Int64s, config: LinearProbeConfig, *, held_out: range
+) -> _Answer:
+    num_units, num_views, _, num_features = variant.train_MVND.shape
+    chosen_MND = variant.train_MVND[:, :, rows].reshape(num_units, num_views * len(rows), num_features)
+    test_MND = variant.test_MND
     if num_units == 1:
         reduced = in_row_space(chosen_MND[0], test_MND[0])
         chosen_MND, test_MND = reduced[0][None], reduced[1][None]
-    l2, layer = choose_l2(
+    chosen = choose_l2(
         chosen_MND,
         np.tile(labels_N[rows], num_views),
         int(labels_N.max()) + 1,
@@ -154,7 +195,7 @@ def _fit(
         l1=config.lasso_l1 if config.lasso else 0.0,
         max_iterations=config.max_iterations,
     )
-    return layer, l2, layer.logits(test_MND)
+    return _Answer(variant=name, chosen=chosen, test_NK=chosen.layer.logits(test_MND))
 
 
 def _standardised(train_MVND: Floats, test_MVND: Floats) -> tuple[Floats, Floats]:

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from benchmarks.evaluations.base import Int64s
 
-__all__ = ["Softmax", "choose_l2", "cross_entropy", "fit_softmax", "in_row_space"]
+__all__ = ["Chosen", "Softmax", "choose_l2", "cross_entropy", "fit_softmax", "in_row_space"]
 
 Floats = npt.NDArray[Any]
 # |alpha| has no gradient at 0; sqrt(alpha^2 + this) has.
@@ -43,6 +43,15 @@ class Softmax:
             answers_MNK = _answers(features_MND, self.weight_DK)
         logits_NK: Floats = np.einsum("m,mnk->nk", self.mix_M, answers_MNK) + self.bias_K
         return logits_NK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The penalty with the lowest cross-entropy on the held-out samples, that cross-entropy, and the layer it gives."""
+
+    l2: float
+    held_out_loss: float
+    layer: Softmax
 
 
 def fit_softmax(
@@ -130,7 +139,7 @@ def choose_l2(
     grid: Sequence[float],
     l1: float = 0.0,
     max_iterations: int = 300,
-) -> tuple[float, Softmax]:
+) -> Chosen:
     """The value of `grid` with the lowest cross-entropy on the held-out folds, and the layer it gives on all samples.
 
     Walks from the largest value down, each fit starting from the last, and stops one value after the best: the small
@@ -171,7 +180,8 @@ def choose_l2(
         start=fitted[best][0],
         max_iterations=max_iterations,
     )
-    return best, layer
+    num_left_out = sum(len(left_out) for _, left_out in splits)
+    return Chosen(l2=best, held_out_loss=losses[best] / num_left_out, layer=layer)
 
 
 def in_row_space(train_ND: Floats, test_ND: Floats) -> tuple[Floats, Floats]:
