@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipelines.atomic import write_atomically
 from pipelines.color import NUM_BINS, ab_at_stride, ab_bins, has_color, soft_encode
 from pipelines.errors import DataError
 from pipelines.progress import progress_bar
 from pipelines.shards.manifest import Manifest, load_manifest
+from pipelines.shards.storage import storage_of
 
 __all__ = ["PRIOR_NAME", "ColorPrior", "class_rebalancing", "count_prior", "load_prior"]
 
@@ -40,7 +40,7 @@ class ColorPrior:
 
 
 def count_prior(
-    folder: Path,
+    folder: Path | str,
     split: str = "train",
     *,
     canvas_px: int = 256,
@@ -49,7 +49,7 @@ def count_prior(
     num_neighbors: int = 5,
     sigma: float = 5.0,
 ) -> ColorPrior:
-    """Soft-count the color of every 8 x 8 block of every image, and save it in `folder`.
+    """Soft-count the color of every 8 x 8 block of every image, and save it in `folder` (a path or a URL).
 
     Gray images (no |a| or |b| above 5) are left out, as they are in training. Raises UsageError (no such folder,
     no images in the split) and DataError (a bad sample; no image with color).
@@ -79,7 +79,7 @@ def count_prior(
         prior=tuple((counts / counts.sum()).tolist()),
     )
     content = {"format_version": FORMAT_VERSION, **asdict(prior)}
-    write_atomically(folder / PRIOR_NAME, json.dumps(content).encode())
+    storage_of(folder).write(PRIOR_NAME, json.dumps(content).encode())
     return prior
 
 
@@ -96,21 +96,21 @@ def _hashes(manifest: Manifest, split: str) -> dict[str, str]:
     return {s.name: s.sha256 for s in manifest.shards if s.kind == "image" and s.split == split}
 
 
-def load_prior(folder: Path) -> npt.NDArray[np.float64] | None:
+def load_prior(folder: Path | str) -> npt.NDArray[np.float64] | None:
     """The counted shares, float64 (313,), or None when none were counted. Raises DataError when they do not fit."""
-    path = folder / PRIOR_NAME
-    if not path.is_file():
-        return None
     fix = f"Count again: fourfold shards stats {folder}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(storage_of(folder).read(PRIOR_NAME))
         prior = np.asarray(content["prior"], dtype=np.float64)
         split, shards = content["split"], content["shards"]
         _check(content, prior)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({type(error).__name__}: {error}). {fix}") from error
+        raise DataError(f"{folder}/{PRIOR_NAME}: damaged ({type(error).__name__}: {error}). {fix}") from error
     if shards != _hashes(load_manifest(folder), split):
-        raise DataError(f"{path}: counted on other shards than the folder's split {split} holds now. {fix}")
+        what = f"counted on other shards than the folder's split {split} holds now"
+        raise DataError(f"{folder}/{PRIOR_NAME}: {what}. {fix}")
     return prior
 
 

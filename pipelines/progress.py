@@ -1,4 +1,4 @@
-"""One progress bar for all long work, on stderr: items, rate, time left, values; plain lines where not a terminal."""
+"""One progress bar for all long work, on stderr: items, rates, time left, values; plain lines where not a terminal."""
 
 import sys
 import time
@@ -23,11 +23,12 @@ _is_quiet = False
 
 
 class ProgressBar:
-    """`advance(n)` as work is done; `show(loss=0.3)` puts values beside the bar."""
+    """`advance(n)` as work is done, `skip(n)` for what was done before; `show(loss=0.3)` puts values beside the bar."""
 
     def __init__(self, description: str, total: int | None, unit: str) -> None:
         self.description, self.total, self.unit = description, total, unit
         self.num_done = 0
+        self._num_skipped = self._num_bytes = 0
         self._start_s = self._line_s = time.monotonic()
         self._values = ""
         self._rich: Progress | None = None
@@ -57,20 +58,37 @@ class ProgressBar:
         if kind is None and not _is_quiet:
             print(self._line(), file=sys.stderr, flush=True)
 
-    def advance(self, count: int = 1) -> None:
+    def advance(self, count: int = 1, num_bytes: int = 0) -> None:
+        """Bytes, where there are any, are shown as a second rate."""
         self.num_done += count
+        self._num_bytes += num_bytes
         self._refresh()
+
+    def skip(self, count: int) -> None:
+        """Done, but not now: it counts for the bar and not for the rate."""
+        self._num_skipped += count
+        self.advance(count)
 
     def show(self, **values: float | int | str) -> None:
         self._values = " ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
 
     def _rate(self) -> str:
         elapsed_s = max(time.monotonic() - self._start_s, 1e-9)
-        return f"{self.num_done / elapsed_s:.3g} {self.unit}/s"
+        rate = f"{(self.num_done - self._num_skipped) / elapsed_s:.3g} {self.unit}/s"
+        return f"{rate}, {self._num_bytes / 1e6 / elapsed_s:.3g} MB/s" if self._num_bytes else rate
+
+    def _time_left(self) -> str:
+        """At the rate so far; nothing before there is one."""
+        elapsed_s, num_new = time.monotonic() - self._start_s, self.num_done - self._num_skipped
+        if self.total is None or num_new <= 0 or self.num_done >= self.total:
+            return ""
+        left_s = round((self.total - self.num_done) * elapsed_s / num_new)
+        return f", {left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left"
 
     def _line(self) -> str:
         of = f"/{self.total}" if self.total is not None else ""
-        return f"{self.description}: {self.num_done}{of} {self.unit}, {self._rate()} {self._values}".rstrip()
+        amount = f"{self.num_done}{of} {self.unit}, {self._rate()}{self._time_left()}"
+        return f"{self.description}: {amount} {self._values}".rstrip()
 
     def _refresh(self) -> None:
         if self._rich is not None:

@@ -10,8 +10,12 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import pyarrow as pa
 
-from pipelines.shards.manifest import Manifest, Shard, save_manifest
+from pipelines.shards.manifest import SAMPLE_SCHEMA, Kind, ManifestWriter, Shard
+from pipelines.shards.storage import storage_of
+
+KINDS: tuple[Kind, ...] = ("image", "clip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,19 +91,16 @@ def stored_clips(count: int, *, num_frames: int = 6, split: str = "train", codec
 def write_folder(folder: Path, samples: Sequence[Stored], *, per_shard: int = 5, split: str = "train") -> Path:
     """Tars of at most `per_shard` samples of one kind each, and their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
-    shards = []
-    for kind in ("image", "clip"):
-        chosen = [sample for sample in samples if (sample.suffix == "mp4") == (kind == "clip")]
-        groups = [chosen[first : first + per_shard] for first in range(0, len(chosen), per_shard)]
-        shards += [
-            _write_tar(folder / f"{split}-{kind}s-{index:06d}.tar", kind, split, group)
-            for index, group in enumerate(groups)
-        ]
-    save_manifest(Manifest(folder=folder, shards=tuple(shards), labels=("bird", "fish", "plant")))
+    with ManifestWriter(storage_of(folder), ("bird", "fish", "plant")) as manifest:
+        for kind in KINDS:
+            chosen = [sample for sample in samples if (sample.suffix == "mp4") == (kind == "clip")]
+            for index, first in enumerate(range(0, len(chosen), per_shard)):
+                path = folder / f"{split}-{kind}s-{index:06d}.tar"
+                manifest.add(*_write_tar(path, kind, split, chosen[first : first + per_shard]))
     return folder
 
 
-def _write_tar(path: Path, kind: str, split: str, samples: Sequence[Stored]) -> Shard:
+def _write_tar(path: Path, kind: Kind, split: str, samples: Sequence[Stored]) -> tuple[Shard, pa.RecordBatch]:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
             member = tarfile.TarInfo(f"{sample.key}.{sample.suffix}")
@@ -107,18 +108,19 @@ def _write_tar(path: Path, kind: str, split: str, samples: Sequence[Stored]) -> 
             tar.addfile(member, io.BytesIO(sample.encoded))
     with tarfile.open(path) as tar:
         offsets = [member.offset_data for member in tar.getmembers()]
-    columns = {
-        "offset": offsets,
+    columns: dict[str, list[object]] = {
+        "key": [sample.key for sample in samples],
+        "offset": [*offsets],
         "size": [len(sample.encoded) for sample in samples],
-        **{name: [getattr(sample, name) for sample in samples] for name in ("width", "height", "label", "num_frames")},
     }
-    return Shard(
+    for name in ("width", "height", "label", "num_frames", "fps"):
+        columns[name] = [getattr(sample, name) for sample in samples]
+    shard = Shard(
         name=path.name,
         kind=kind,
         split=split,
+        num_samples=len(samples),
         shard_bytes=path.stat().st_size,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        keys=tuple(sample.key for sample in samples),
-        columns={name: np.asarray(values, np.int64) for name, values in columns.items()},
-        fps=np.asarray([sample.fps for sample in samples]),
     )
+    return shard, pa.RecordBatch.from_pydict(columns, schema=SAMPLE_SCHEMA)

@@ -25,8 +25,9 @@ CONFIGS = {"shards": BuildConfig, "pipelines": PipelineConfig, "pretrain": Pretr
 ONLY_IN = {
     "nvidia": {"pipelines/backends/dali.py"},
     "plotly": {"benchmarks/report/charts.py"},
-    "ray": {"benchmarks/executors/ray.py"},
-    "webdataset": set(),
+    "ray": {"benchmarks/executors/ray.py", "pipelines/shards/engine_ray.py"},
+    "datasets": {"pipelines/shards/hf_dataset.py"},
+    "webdataset": {"benchmarks/shards_contenders.py"},
 }
 
 

@@ -24,7 +24,7 @@ def test_every_image_once_in_table_order_with_its_label(small_shards):
     table = images_of(small_shards(images=11))
     batches = list(evaluation_canvases(table, canvas_px=16, batch_size=4))
     assert [len(batch.keys) for batch in batches] == [4, 4, 3]
-    assert sum((batch.keys for batch in batches), ()) == table.keys
+    assert sum((batch.keys for batch in batches), ()) == tuple(table.keys)
     assert torch.cat([batch.labels for batch in batches]).tolist() == [index % 3 for index in range(11)]
     assert all(batch.pixels.shape[1:] == (16, 16, 3) and batch.pixels.dtype == torch.uint8 for batch in batches)
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from skimage.color import rgb2lab
@@ -47,8 +48,21 @@ def test_the_saved_prior_is_the_one_counted(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "color_prior.json",
         "manifest.json",
+        "samples.arrow",
         "train-images-000000.tar",
     ]
+
+
+def test_a_remote_folder_keeps_its_own_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOURFOLD_CACHE", str(tmp_path / "cache"))
+    folder = write_shards(tmp_path / "shards", [RED, BLUE])
+    fsspec.filesystem("memory").put(str(folder), "/colors/shards", recursive=True)
+    assert load_prior("memory://colors/shards") is None
+    with quiet_progress():
+        result = count_prior("memory://colors/shards", canvas_px=32, num_threads=1)
+    np.testing.assert_array_equal(load_prior("memory://colors/shards"), result.prior)
+    assert fsspec.filesystem("memory").exists("/colors/shards/color_prior.json")
+    assert not (folder / PRIOR_NAME).exists()
 
 
 def test_a_folder_without_counts_has_no_prior(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from pipelines import color
 from pipelines.color_prior import class_rebalancing
 from pipelines.config import validate
 from pipelines.errors import UsageError
-from pipelines.shards.manifest import Manifest, save_manifest
+from pipelines.shards.manifest import ManifestWriter
+from pipelines.shards.storage import storage_of
 from pipelines.tasks.base import CanvasSpec, TaskBatch
 from pipelines.tasks.colorization import Colorization, ColorizationConfig
 
@@ -95,7 +96,7 @@ def test_gray_images_weigh_0_unless_kept() -> None:
 def counted(tmp_path: Path) -> tuple[Path, np.ndarray]:
     """A folder whose counted colors are known: its prior file written by hand, over no shards."""
     prior = np.random.default_rng(3).dirichlet(np.full(313, 0.2))
-    save_manifest(Manifest(folder=tmp_path, shards=()))
+    ManifestWriter(storage_of(tmp_path), ()).close()
     content = {"format_version": 1, "split": "train", "shards": {}, "prior": prior.tolist()}
     (tmp_path / "color_prior.json").write_text(json.dumps(content))
     return tmp_path, prior
@@ -114,7 +115,7 @@ def test_rebalancing_can_be_turned_off_and_tuned(counted: tuple[Path, np.ndarray
 
 
 def test_a_prior_that_was_not_counted_is_refused_with_the_command(tmp_path: Path) -> None:
-    save_manifest(Manifest(folder=tmp_path, shards=()))
+    ManifestWriter(storage_of(tmp_path), ()).close()
     with pytest.raises(UsageError, match=f"fourfold shards stats {tmp_path}"):
         task(prior=tmp_path)
 

@@ -1,59 +1,97 @@
+from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from pipelines.shards.build import BuildConfig, build_shards
+from pipelines.errors import UsageError
+from pipelines.shards import info
 from pipelines.shards.info import describe
-from tests.media import gray_frames, write_image, write_video
+from tests.pictures import Stored, encode, smooth_picture, stored_clips
+from tests.whole_shards import write_splits, write_whole
+
+LABELS = ("cat", "dog")
+CAT, DOG = 0, 1
+
+
+def images(count: int, label: int, suffix: str = "jpg", *, width: int = 300, height: int = 280) -> list[Stored]:
+    encoded = encode(smooth_picture(0, width, height), suffix)
+    facts = {"suffix": suffix, "encoded": encoded, "width": width, "height": height, "label": label}
+    return [Stored(key=f"{suffix}{label}{index:03d}", **facts) for index in range(count)]  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """7 cats (300 x 280 px), 3 dogs as PNG (400 x 360 px), one video of 2 clips, one bad file."""
-    for index in range(7):
-        write_image(tmp_path / "src" / "cat" / f"{index}.jpg", index, width=300, height=280)
-    for index in range(3):
-        write_image(tmp_path / "src" / "dog" / f"{index}.png", index, width=400, height=360, kind="PNG")
-    write_video(tmp_path / "src" / "v.mp4", gray_frames([10 * index for index in range(20)]))
-    (tmp_path / "src" / "cat" / "bad.jpg").write_text("text")
-    return tmp_path / "src"
+def folder(tmp_path: Path) -> Path:
+    """7 cats (300 x 280 px), 3 dogs as PNG (400 x 360 px) and 2 clips, 6 to a shard; one source was rejected."""
+    samples = [*images(7, CAT), *images(3, DOG, "png", width=400, height=360), *stored_clips(2)]
+    write_whole(tmp_path / "out", samples, labels=LABELS, per_shard=6)
+    (tmp_path / "out/rejects.jsonl").write_text('{"key": "bad"}\n')
+    return tmp_path / "out"
 
 
-def test_groups_are_counted(source: Path, tmp_path: Path) -> None:
-    build_shards(BuildConfig(sources=[source], out=tmp_path / "out", samples_per_shard=6))
-    summary = describe(tmp_path / "out")
-    images, clips = summary.groups
-    assert (images.kind, images.split, images.num_samples, images.num_shards) == ("image", "train", 10, 2)
-    assert images.codecs == {"jpeg": 7, "png": 3}
-    assert images.labels == {"cat": 7, "dog": 3}
-    assert (images.median_width_px, images.median_height_px) == (300, 280)
-    assert images.shard_bytes == sum(path.stat().st_size for path in (tmp_path / "out").glob("train-images-*.tar"))
+def test_groups_are_counted(folder: Path) -> None:
+    summary = describe(folder)
+    pictures, clips = summary.groups
+    assert (pictures.kind, pictures.split, pictures.num_samples, pictures.num_shards) == ("image", "train", 10, 2)
+    assert pictures.codecs == {"jpeg": 7, "png": 3}
+    assert pictures.labels == {"cat": 7, "dog": 3}
+    assert (pictures.median_width_px, pictures.median_height_px) == (300, 280)
+    assert pictures.median_sample_bytes == len(images(1, CAT)[0].encoded)
+    assert pictures.shard_bytes == sum(path.stat().st_size for path in folder.glob("train-images-*.tar"))
     assert (clips.kind, clips.num_samples, clips.codecs, clips.labels) == ("clip", 2, {"mjpeg": 2}, {})
-    assert summary.labels == ("cat", "dog")
+    assert summary.labels == LABELS
     assert summary.num_rejects == 1
 
 
-def test_warnings_name_what_may_hurt(source: Path, tmp_path: Path) -> None:
-    build_shards(BuildConfig(sources=[source], out=tmp_path / "out"))
-    (tmp_path / "out" / "train-clips-000000.tar").unlink()
-    warnings = "\n".join(describe(tmp_path / "out").warnings)
+def test_medians_of_many_samples_are_of_some_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(info, "MAX_MEDIAN_SAMPLES", 5)
+    pictures, _ = describe(folder).groups
+    assert (pictures.num_samples, pictures.labels, pictures.median_width_px) == (10, {"cat": 7, "dog": 3}, 300)
+
+
+def test_warnings_name_what_may_hurt(folder: Path) -> None:
+    (folder / "train-clips-000000.tar").unlink()
+    (folder / "train-images-000000.idx").write_text("")
+    summary = describe(folder)
+    warnings = "\n".join(summary.warnings)
     assert "1 shards are missing: train-clips-000000.tar" in warnings
     assert "1 source files were rejected" in warnings
     assert "no validation split" in warnings
+    assert [group.codecs for group in summary.groups] == [{"unknown": 6, "png": 3, "jpeg": 1}, {"unknown": 2}]
 
 
 def test_class_without_a_val_sample_is_named(tmp_path: Path) -> None:
-    for label, count in (("a", 40), ("b", 1)):
-        for index in range(count):
-            write_image(tmp_path / "src" / label / f"{index}.jpg", index)
-    build_shards(BuildConfig(sources=[tmp_path / "src"], out=tmp_path / "out", val="hash:0.2"))
+    small = [replace(one, width=64, height=48) for one in [*images(4, CAT), *images(1, DOG)]]
+    write_splits(tmp_path / "out", {"train": small[1:], "val": small[:1]}, labels=LABELS)
     warnings = "\n".join(describe(tmp_path / "out").warnings)
-    assert "no sample of class b" in warnings
+    assert "images in split val: no sample of class dog" in warnings
     assert "median size 64 x 48 px is below a 256 px canvas" in warnings
 
 
 def test_sound_folder_has_no_warning(tmp_path: Path) -> None:
-    for index in range(4):
-        write_image(tmp_path / "src" / f"{index}.jpg", index, width=300, height=300)
-    build_shards(BuildConfig(sources=[tmp_path / "src"], out=tmp_path / "out"))
+    write_whole(tmp_path / "out", images(4, -1))
     assert describe(tmp_path / "out").warnings == ()
+
+
+def test_remote_folder_is_described_without_fetching_its_shards(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOURFOLD_CACHE", str(tmp_path / "cache"))
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/info", recursive=True)
+    try:
+        summary = describe("memory://info")
+    finally:
+        memory.rm("/info", recursive=True)
+    assert summary.folder == "memory://info"
+    assert (summary.groups, summary.num_rejects, summary.warnings) == (
+        describe(folder).groups,
+        1,
+        describe(folder).warnings,
+    )
+    assert not list((tmp_path / "cache").rglob("*.tar"))
+
+
+def test_folder_without_manifest_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"it has no manifest\.json"):
+        describe(tmp_path)

@@ -1,6 +1,5 @@
 """The reader: the bytes that tarfile finds, without unpacking, and errors that name the shard."""
 
-import dataclasses
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -72,6 +71,7 @@ def test_a_shard_cut_short_is_named(small_shards):
 @pytest.mark.parametrize(("offset", "size"), [(10**9, 5), (-3, 5), (0, 0)])
 def test_a_manifest_that_points_outside_the_tar_is_refused(small_shards, offset, size):
     table = load_manifest(small_shards(images=2)).select("image", "train")
-    wrong = dataclasses.replace(table, offset=np.array([offset, 0]), size=np.array([size, 1]))
+    # The columns are cached in the instance, so these stand in for those of a file.
+    vars(table).update(offset=np.array([offset, 0]), size=np.array([size, 1]))
     with pytest.raises(DataError, match="does not fit the tar"):
-        SampleReader(wrong).read(0)
+        SampleReader(table).read(0)

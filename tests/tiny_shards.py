@@ -8,16 +8,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 
-from pipelines.shards.manifest import Manifest, Shard, save_manifest
+from pipelines.shards.manifest import SAMPLE_SCHEMA, ManifestWriter, Shard
+from pipelines.shards.storage import storage_of
 
 
 def write_shards(folder: Path, splits: Mapping[str, Sequence[tuple[int, np.ndarray]]], *, num_labels: int = 0) -> Path:
     """One tar of PNGs per split from (label, uint8 RGB image) pairs."""
     folder.mkdir(parents=True, exist_ok=True)
-    shards = tuple(_write_tar(folder, split, samples) for split, samples in splits.items())
     count = num_labels or 1 + max(label for samples in splits.values() for label, _ in samples)
-    save_manifest(Manifest(folder=folder, shards=shards, labels=tuple(f"class{index}" for index in range(count))))
+    with ManifestWriter(storage_of(folder), [f"class{index}" for index in range(count)]) as manifest:
+        for split, samples in splits.items():
+            manifest.add(*_write_tar(folder, split, samples))
     return folder
 
 
@@ -29,7 +32,7 @@ def coloured(label: int, rng: np.random.Generator, size_px: int = 32) -> np.ndar
     return image.clip(0, 255).astype(np.uint8)
 
 
-def _write_tar(folder: Path, split: str, samples: Sequence[tuple[int, np.ndarray]]) -> Shard:
+def _write_tar(folder: Path, split: str, samples: Sequence[tuple[int, np.ndarray]]) -> tuple[Shard, pa.RecordBatch]:
     path = folder / f"{split}-images-000000.tar"
     members = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -42,22 +45,22 @@ def _write_tar(folder: Path, split: str, samples: Sequence[tuple[int, np.ndarray
             members.append((f"{split}{index:04d}", len(encoded), image.shape, label))
     with tarfile.open(path) as tar:
         offsets = {Path(member.name).stem: member.offset_data for member in tar if member.name.endswith("png")}
-    keys = tuple(key for key, *_ in members)
     columns = {
-        "offset": [offsets[key] for key in keys],
+        "key": [key for key, *_ in members],
+        "offset": [offsets[key] for key, *_ in members],
         "size": [size for _, size, *_ in members],
         "width": [shape[1] for *_, shape, _ in members],
         "height": [shape[0] for *_, shape, _ in members],
         "label": [label for *_, label in members],
         "num_frames": [1] * len(members),
+        "fps": [0.0] * len(members),
     }
-    return Shard(
+    shard = Shard(
         name=path.name,
         kind="image",
         split=split,
+        num_samples=len(members),
         shard_bytes=path.stat().st_size,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        keys=keys,
-        columns={name: np.asarray(values, dtype=np.int64) for name, values in columns.items()},
-        fps=np.zeros(len(members)),
     )
+    return shard, pa.RecordBatch.from_pydict(columns, schema=SAMPLE_SCHEMA)

@@ -1,4 +1,4 @@
-"""`fourfold shards build|info|verify|stats`: pack images and videos, and look at what was packed."""
+"""`fourfold shards build|info|verify|merge|stats`: pack images and videos, and look at what was packed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from benchmarks.commands.output import AsJson, Overrides, plain, print_facts, print_json, print_table, say, size_text
+from pipelines.errors import UsageError
 from pipelines.progress import quiet_progress
 
 if TYPE_CHECKING:
+    from pipelines.shards.build import BuildConfig, BuildSummary
     from pipelines.shards.info import GroupSummary
 
 __all__ = ["app"]
@@ -16,46 +18,112 @@ __all__ = ["app"]
 MOST_SHOWN = 10
 
 app = typer.Typer(help="Build shards, look at them.")
-Folder = typer.Argument(help="Folder of shards (it holds a manifest.json).", metavar="DIR")
+Folder = typer.Argument(help="Folder of shards (it holds a manifest.json), or its URL.", metavar="DIR")
+Workers = typer.Option(0, "--workers", min=0, help="Worker processes; 0 is one per core.")
 
 
 @app.command()
 def build(
-    sources: list[Path] = typer.Argument(
-        metavar="SRC...", help="Folders of images, videos or both; or single files. Class folders become labels."
+    sources: list[str] | None = typer.Argument(
+        None,
+        metavar="SRC",
+        help="Folders (class folders become labels), csv, tsv, jsonl, parquet or txt lists, tars, Hugging Face "
+        "datasets on disk, single files; local, or URLs such as s3://bucket/photos.",
     ),
-    out: Path = typer.Option(..., "--out", metavar="DIR", help="Where the shards go."),
-    val: str | None = typer.Option(
-        None, help="What goes into the validation split: none, every:N (of each class), or hash:SHARE."
-    ),
+    out: str | None = typer.Option(None, metavar="DIR", help="Where the shards go: a folder, or a URL to write to."),
+    config: Path | None = typer.Option(None, metavar="FILE", help="YAML of settings; options given here win over it."),
+    val: str | None = typer.Option(None, help="Validation split: none, every:N (of each class), or hash:SHARE."),
+    check: str | None = typer.Option(None, help="Images: decode each (decode), or look at its structure (header)."),
+    short_side: int | None = typer.Option(None, help="Shrink larger images to this short side, in px. Default: keep."),
+    clip_short_side: int | None = typer.Option(None, help="Short side of clips in px."),
+    num_frames: int | None = typer.Option(None, help="Frames of a clip."),
+    fps: float | None = typer.Option(None, help="Frames per second of a clip."),
+    codec: str | None = typer.Option(None, help="Codec of clips: mjpeg or vp9."),
+    samples_per_shard: int | None = typer.Option(None, help="Most samples of a shard."),
+    max_reject_ratio: float | None = typer.Option(None, help="Stop when a larger share of the items is unusable."),
+    workers: int | None = typer.Option(None, help="Worker processes; 0 is one per core."),
+    engine: str | None = typer.Option(None, help="local, or ray: the cluster that RAY_ADDRESS names."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace a finished build of something else in DIR."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be built, how long and how large; no shard."),
+    ranks: str = typer.Option("8x4", metavar="RxW", help="Dry run: training processes x loader workers of each."),
     overrides: list[str] | None = Overrides,
     as_json: bool = AsJson,
 ) -> None:
-    """Pack images and videos into shards; a killed build goes on where it stopped, a finished one is reused.
+    """Pack images and videos into shards. Killed, the same command goes on; finished, it changes nothing.
 
     Examples:
 
-    fourfold shards build photos/ --out shards --val every:10
+    fourfold shards build photos/ --out shards --val every:10 --dry-run
 
-    fourfold shards build videos/ --out shards --set fps=5 --set codec=mjpeg
+    fourfold shards build videos/ list.csv --out shards --fps 5 --num-frames 16
+
+    fourfold shards build photos/ --config yaml/shards/labelled-photos.yaml --out s3://bucket/shards --engine ray
     """
-    from pipelines.config import apply_overrides, validate
-    from pipelines.shards.build import BuildConfig, build_shards
+    given = {
+        "sources": sources or None,
+        "out": out,
+        "val": val,
+        "check": check,
+        "short_side_px": short_side,
+        "clip_short_side_px": clip_short_side,
+        "num_frames": num_frames,
+        "fps": fps,
+        "codec": codec,
+        "samples_per_shard": samples_per_shard,
+        "max_reject_ratio": max_reject_ratio,
+        "num_workers": workers,
+        "engine": engine,
+        "overwrite": overwrite or None,
+    }
+    checked = _checked(config, {name: value for name, value in given.items() if value is not None}, overrides or [])
+    if dry_run:
+        from benchmarks.commands.dry_run import show_estimate
 
-    given: dict[str, Any] = {"sources": [str(source) for source in sources], "out": str(out)}
-    if val is not None:
-        given["val"] = val
-    config = validate(BuildConfig, apply_overrides(given, overrides or []), source="shards build")
+        show_estimate(checked, ranks, as_json)
+        return
+    _build(checked, as_json)
+
+
+def _checked(path: Path | None, options: dict[str, Any], overrides: list[str]) -> "BuildConfig":
+    """The settings of the file, of the options, and of --set, the later ones winning."""
+    from pipelines.config import apply_overrides, read_yaml, validate
+    from pipelines.shards.build import BuildConfig
+
+    in_file, lines = read_yaml(path) if path else ({}, {})
+    settings = apply_overrides(in_file | options, overrides)
+    for name, what in (("sources", "no source"), ("out", "no --out DIR")):
+        if name not in settings:
+            raise UsageError(
+                f"shards build: {what} given. Say for example: fourfold shards build photos/ --out shards; "
+                f"or give a --config FILE that has {name}."
+            )
+    lines = {place: line for place, line in lines.items() if place[0] not in options}
+    return validate(BuildConfig, settings, source=str(path or "shards build"), lines=lines)
+
+
+def _build(config: "BuildConfig", as_json: bool) -> None:
+    from pipelines.shards.build import build_shards
+
     if as_json:
         with quiet_progress():
             print_json(build_shards(config))
         return
-    print_facts(str(out), _readable(plain(build_shards(config))))
-    say(f"look at it: fourfold preview {out} --out preview.png")
+    summary = build_shards(config)
+    print_facts(str(config.out), _summary_facts(summary))
+    say(f"look at it: fourfold preview {config.out} --out preview.png")
+
+
+def _summary_facts(summary: "BuildSummary") -> dict[str, Any]:
+    """The rate in bytes is that of a build that found nothing to reuse."""
+    facts: dict[str, Any] = plain(summary)
+    rate = f"{facts.pop('samples_per_s'):.4g} samples/s"
+    if not summary.num_reused:
+        rate += f", {summary.bytes / 1e6 / summary.seconds:.3g} MB/s"
+    return {name.removeprefix("num_"): _text(name, value) for name, value in (facts | {"rate": rate}).items()}
 
 
 @app.command()
-def info(folder: Path = Folder, as_json: bool = AsJson) -> None:
+def info(folder: str = Folder, as_json: bool = AsJson) -> None:
     """What a folder of shards holds.
 
     Example: fourfold shards info shards --json
@@ -73,36 +141,66 @@ def info(folder: Path = Folder, as_json: bool = AsJson) -> None:
 
 
 @app.command()
-def verify(folder: Path = Folder, as_json: bool = AsJson) -> None:
+def verify(
+    folder: str = Folder,
+    decode: bool = typer.Option(False, "--decode", help="Also decode every image and clip."),
+    workers: int = Workers,
+    as_json: bool = AsJson,
+) -> None:
     """Check every shard against the manifest: structure, sizes, sha256. Exit code 1 if anything is wrong.
 
-    Example: fourfold shards verify shards
+    Example: fourfold shards verify shards --decode
     """
     from pipelines.shards.verify import verify_shards
 
-    problems = verify_shards(folder)
     if as_json:
+        with quiet_progress():
+            problems = verify_shards(folder, decode=decode, num_workers=workers)
         print_json({"folder": folder, "is_whole": not problems, "problems": problems})
     else:
-        print("\n".join(problems) or f"{folder}: whole, every shard is what the manifest says")
+        problems = verify_shards(folder, decode=decode, num_workers=workers)
+        decoded = ", every sample decodes" if decode else ""
+        print("\n".join(problems) or f"{folder}: whole, every shard is what the manifest says{decoded}")
     if problems:
         raise typer.Exit(1)
 
 
 @app.command()
-def stats(folder: Path = Folder, as_json: bool = AsJson) -> None:
-    """Count the colors of the training images, so that colorization can weigh rare colors up. Writes color_prior.json.
+def merge(
+    folders: list[str] = typer.Argument(metavar="DIR...", help="Folders of shards, two or more."),
+    out: str = typer.Option(..., metavar="DIR", help="A new folder for all of them, or a URL."),
+    prefix_keys: bool = typer.Option(
+        False, "--prefix-keys", help="Put each folder's name before its keys, for folders that use the same ones."
+    ),
+    as_json: bool = AsJson,
+) -> None:
+    """Join folders of shards into one, with one manifest; tars are linked or copied where their labels allow it.
 
-    Example: fourfold shards stats shards
+    Example: fourfold shards merge shards/photos shards/videos --out shards/all
     """
-    from pipelines.color_prior import PRIOR_NAME, count_prior
+    from pipelines.shards.merge import merge_shards
 
-    prior = count_prior(folder)
     if as_json:
-        print_json(prior)
+        with quiet_progress():
+            print_json(merge_shards(folders, out, prefix_keys=prefix_keys))
         return
-    facts = {"split": prior.split, "num_images": prior.num_images, "num_gray_images": prior.num_gray_images}
-    print_facts(str(folder / PRIOR_NAME), facts)
+    summary = plain(merge_shards(folders, out, prefix_keys=prefix_keys))
+    print_facts(out, {name.removeprefix("num_"): _text(name, value) for name, value in summary.items()})
+
+
+@app.command()
+def stats(
+    folder: str = Folder,
+    colors: bool = typer.Option(True, "--colors/--no-colors", help="Decode all training images to count colors."),
+    as_json: bool = AsJson,
+) -> None:
+    """Sizes, motion of the clips, and the colors of the training images, by which colorization weighs rare ones up.
+
+    The count of colors goes to color_prior.json in the folder. Example: fourfold shards stats shards --no-colors
+    """
+    from benchmarks.commands.shard_stats import show_stats
+
+    show_stats(folder, colors, as_json)
 
 
 def _group_row(group: "GroupSummary") -> list[Any]:
@@ -112,12 +210,8 @@ def _group_row(group: "GroupSummary") -> list[Any]:
     return [*counts, median, formats, len(group.labels) or None]
 
 
-def _readable(facts: dict[str, Any]) -> dict[str, Any]:
-    """Bytes with a unit; lists and mappings in a line, long ones as their number."""
-    return {name: _text(name, value) for name, value in facts.items()}
-
-
 def _text(name: str, value: Any) -> Any:
+    """Bytes with a unit; lists and mappings in a line, long ones as their number."""
     if name.endswith("bytes") and isinstance(value, int):
         return size_text(value)
     if isinstance(value, dict | list) and len(value) > MOST_SHOWN:

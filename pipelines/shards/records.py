@@ -1,81 +1,102 @@
-"""Records of finished shards, `.build/<shard>.json`: what a shard was made of, so that a later build can keep it."""
+"""Records of made shards, `.build/<shard>.arrow`: what a shard was made of, so that a later build can keep it.
+
+An Arrow file: the shard's samples as one record batch, and beside the schema a JSON of the rest. It is written last,
+so that a record stands for a whole tar and a whole index. A shard of rejects only has a record and no tar.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from pipelines.atomic import write_atomically
-from pipelines.shards.index import index_path
-from pipelines.shards.manifest import Shard, shard_from_json, shard_to_json
-from pipelines.shards.samples import Position, Reject
-from pipelines.shards.sources import SourceFile
+import pyarrow as pa
 
-__all__ = ["RECORD_FOLDER", "ShardRecord", "fingerprint", "load_record", "remove_stale", "save_record"]
+from pipelines.shards.columns import content_of
+from pipelines.shards.index import index_name
+from pipelines.shards.items import Reject
+from pipelines.shards.plan import PlannedShard
+from pipelines.shards.storage import Storage
+from pipelines.shards.table import SAMPLE_SCHEMA, Kind, Shard
+
+__all__ = ["RECORD_FOLDER", "ShardRecord", "fingerprint", "load_record", "record_name", "save_record", "tar_name"]
 
 RECORD_FOLDER = ".build"
+HEADER_KEY = b"fourfold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRecord:
-    """A finished shard, the position after it, and the files rejected on the way."""
+    """A made shard. `num_samples` 0: all its items are rejected or dropped, and there is no tar.
 
-    shard: Shard
-    end: Position
+    `dropped`: clips left out, by reason. `is_final`: False if an item could not be read at all, which may be better
+    next time, so that a later build makes the shard again. `samples`: rows of SAMPLE_SCHEMA.
+    """
+
+    name: str
+    kind: Kind
+    split: str
+    fingerprint: str
+    num_samples: int
+    shard_bytes: int
+    sha256: str
+    is_final: bool
     rejects: tuple[Reject, ...]
+    dropped: dict[str, int]
+    samples: pa.RecordBatch = field(repr=False)
+
+    @property
+    def shard(self) -> Shard:
+        """Its entry in the manifest."""
+        return Shard(**{one.name: getattr(self, one.name) for one in fields(Shard)})
 
 
-def fingerprint(settings: Mapping[str, Any], files: Sequence[SourceFile], start: Position, end: Position) -> str:
-    """Hash of all that decides a shard's bytes: the settings, and the files from `start` to `end`."""
-    read = files[start.file_index : end.file_index + 1]
-    rows = [[f.source, f.key, f.label, f.file_bytes, f.modified_ns] for f in read]
-    is_last = end.file_index >= len(files)
-    content = json.dumps([settings, start, end, is_last, rows], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+def record_name(shard_name: str) -> str:
+    return f"{RECORD_FOLDER}/{shard_name.removesuffix('.tar')}.arrow"
 
 
-def save_record(folder: Path, record: ShardRecord, mark: str) -> None:
-    content = {
-        "fingerprint": mark,
-        "end": list(record.end),
-        "rejects": [asdict(reject) for reject in record.rejects],
-        "shard": shard_to_json(record.shard),
-    }
-    write_atomically(_record_path(folder, record.shard.name), json.dumps(content).encode())
+def tar_name(name: str) -> str:
+    """The shard of a record."""
+    return name.removeprefix(f"{RECORD_FOLDER}/").removesuffix(".arrow") + ".tar"
 
 
-def load_record(
-    folder: Path, name: str, settings: Mapping[str, Any], files: Sequence[SourceFile], start: Position
-) -> ShardRecord | None:
-    """The record of a shard that is there, whole, and made of just these files; else None."""
-    tar = folder / name
+def fingerprint(settings: Mapping[str, Any], shard: PlannedShard) -> str:
+    """Hash of all that decides a shard's bytes: the settings, and its rows with sizes and times of change."""
+    content = json.dumps([settings, shard.name, shard.kind, shard.split, shard.places], sort_keys=True)
+    digest = hashlib.sha256(content.encode())
+    for column in shard.rows.columns:
+        digest.update(content_of(column))
+    return digest.hexdigest()
+
+
+def save_record(storage: Storage, record: ShardRecord) -> None:
+    """Raises OSError."""
+    header = {one.name: getattr(record, one.name) for one in fields(record) if one.name not in ("samples", "rejects")}
+    header["rejects"] = [asdict(reject) for reject in record.rejects]
+    schema = SAMPLE_SCHEMA.with_metadata({HEADER_KEY: json.dumps(header).encode()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(record.samples.replace_schema_metadata(schema.metadata))
+    storage.write(record_name(record.name), sink.getvalue().to_pybytes())
+
+
+def load_record(storage: Storage, shard_name: str) -> ShardRecord | None:
+    """The record of a shard; None if there is none, it is damaged, or tar and index are not what it says."""
     try:
-        content = json.loads(_record_path(folder, name).read_text(encoding="utf-8"))
-        end = Position(*content["end"])
-        record = ShardRecord(
-            shard=shard_from_json(content["shard"]),
-            end=end,
-            rejects=tuple(Reject(**reject) for reject in content["rejects"]),
-        )
-        is_same = content["fingerprint"] == fingerprint(settings, files, start, end)
-        is_whole = tar.stat().st_size == record.shard.shard_bytes and index_path(tar).is_file()
-    except (OSError, ValueError, KeyError, TypeError):
+        record = _read(storage.read(record_name(shard_name)))
+        index_bytes = storage.size(index_name(shard_name))
+        is_whole = storage.size(shard_name) == record.shard_bytes and bool(index_bytes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
         return None
-    return record if is_same and is_whole else None
+    return record if record.name == shard_name and (is_whole or record.num_samples == 0) else None
 
 
-def remove_stale(folder: Path, keep: Sequence[Shard]) -> None:
-    """Delete shards that an earlier build left here and this one has no use for. Files of others stay."""
-    names = {shard.name for shard in keep}
-    for path in (folder / RECORD_FOLDER).glob("*-*s-*.json"):
-        name = f"{path.stem}.tar"
-        if name not in names:
-            (folder / name).unlink(missing_ok=True)
-            index_path(folder / name).unlink(missing_ok=True)
-            path.unlink()
-
-
-def _record_path(folder: Path, name: str) -> Path:
-    return folder / RECORD_FOLDER / f"{Path(name).stem}.json"
+def _read(content: bytes) -> ShardRecord:
+    reader = pa.ipc.open_file(pa.py_buffer(content))
+    samples = reader.get_batch(0)
+    samples.validate(full=True)
+    header = json.loads(reader.schema.metadata[HEADER_KEY])
+    rejects = tuple(Reject(**reject) for reject in header.pop("rejects"))
+    if not samples.schema.equals(SAMPLE_SCHEMA) or samples.num_rows != header["num_samples"]:
+        raise ValueError(f"{samples.num_rows} rows of {samples.schema.names}, the header says {header['num_samples']}")
+    return ShardRecord(**header, rejects=rejects, samples=samples)

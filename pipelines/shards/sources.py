@@ -1,194 +1,154 @@
-"""Source files of a build: paths in, one `SourceFile` per image or video out, with key, label and split.
+"""Sources of a build to items: folders, images, videos, lists, tars and saved datasets, here or behind URLs.
 
-Nothing is opened here: kind goes by the name's suffix, and a file whose bytes disagree is rejected later.
-The order of the result is the order of the shards, and depends on the relative paths only.
+No image or video is opened: kind goes by the name's suffix, and a file whose bytes disagree is rejected later. Items
+come in batches, in the order of the sources and of the names in each, so that any number fits in memory.
 """
 
-import hashlib
 import os
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from pipelines.errors import UsageError
-from pipelines.shards.manifest import Kind
-
-__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "SourceFile", "Sources", "assign_splits", "find_sources", "safe_key"]
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp"})
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "m2ts", "ts", "vob"),
-        *("wmv", "asf", "flv", "ogv", "3gp", "mjpeg", "mjpg", "gif", "y4m"),
-    )
+from pipelines.shards.archives import archive_items
+from pipelines.shards.folders import folder_items
+from pipelines.shards.hf_dataset import dataset_items, is_dataset
+from pipelines.shards.items import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Found,
+    Reject,
+    SourceItem,
+    kind_of,
+    local_item,
+    printable,
+    safe_key,
 )
-# A ustar name holds 100 bytes; this leaves room for "_c000012" and the longest extension.
-MAX_KEY_BYTES = 80
+from pipelines.shards.lists import LIST_SUFFIXES, ListColumns, list_items
+from pipelines.shards.locations import filesystem, is_remote, remote_errors
+
+__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "ListColumns", "Listing", "list_sources", "safe_key"]
+
+BATCH_ITEMS = 10_000
+COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """One file to pack. `source` is its path below the source root, "/" between parts."""
+class Listing:
+    """`items`: batches of at most 10,000 items, to be gone through once. The counts are complete after that.
 
-    path: Path
-    source: str
-    key: str
-    kind: Kind
-    label: str | None
-    file_bytes: int
-    modified_ns: int
-    split: str = "train"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """All files of a build. `labels`: class names, sorted. `num_ignored`: files that are neither image nor video."""
-
-    files: tuple[SourceFile, ...]
-    labels: tuple[str, ...]
-    num_ignored: int
-
-
-def find_sources(paths: Sequence[Path], *, labels: Literal["auto", "off"] = "auto") -> Sources:
-    """Images and videos below `paths` (folders, searched whole, or single files), each key unique.
-
-    With labels "auto", the first folder level that branches names an image's class, if every image of that
-    source lies in such a folder. Raises UsageError if a path is missing or nothing usable is found.
+    num_items, num_ignored: files that are neither image nor video (hidden ones are not counted). rejects: what
+    cannot be an item, such as a list's row without a path. Raises UsageError at the end if there was no item.
     """
-    found: list[SourceFile] = []
-    num_ignored = 0
-    for path in paths:
-        files, ignored = _scan(path)
-        found += _with_labels(files) if labels == "auto" else files
-        num_ignored += ignored
-    if not found:
-        raise UsageError(_nothing_found(paths, num_ignored))
-    names = tuple(sorted({file.label for file in found if file.label is not None}))
-    return Sources(files=tuple(_unique_keys(found)), labels=names, num_ignored=num_ignored)
 
+    def __init__(self, sources: Sequence[Path | str], found: Sequence[Iterator[Found]]) -> None:
+        self.num_items = 0
+        self.num_ignored = 0
+        self.rejects: list[Reject] = []
+        self.items: Iterator[list[SourceItem]] = self._batches(sources, found)
 
-def assign_splits(files: Iterable[SourceFile], rule: str) -> list[SourceFile]:
-    """Each file with its split, "train" or "val"; a video goes whole into one split.
+    def _batches(self, sources: Sequence[Path | str], found: Sequence[Iterator[Found]]) -> Iterator[list[SourceItem]]:
+        for one_source in found:
+            while batch := list(islice(one_source, BATCH_ITEMS)):
+                items = [one for one in batch if type(one) is SourceItem]
+                if len(items) < len(batch):
+                    self.num_ignored += batch.count(None)
+                    self.rejects += [one for one in batch if isinstance(one, Reject)]
+                self.num_items += len(items)
+                if items:
+                    yield items
+        if self.num_items == 0:
+            raise UsageError(self._nothing_found(sources))
 
-    `rule`: "none"; "every:N", every N-th file of a class in the given order, starting with the first; "hash:P",
-    a share P of the files, chosen by their key alone, so that adding files moves no other file.
-    """
-    name, _, value = rule.partition(":")
-    seen: Counter[tuple[str, str | None]] = Counter()
-    result = []
-    for file in files:
-        group = (file.kind, file.label)
-        is_val = (name == "every" and seen[group] % int(value) == 0) or (
-            name == "hash" and key_hash(file.key) / 2**64 < float(value)
+    def _nothing_found(self, sources: Sequence[Path | str]) -> str:
+        where = ", ".join(str(source) for source in sources) or "(no source given)"
+        what = f"{self.num_ignored} files, but no image and no video" if self.num_ignored else "no files"
+        bad = f" ({len(self.rejects)} rejected, first {_shown(self.rejects[0])})" if self.rejects else ""
+        allowed = " ".join(sorted(IMAGE_SUFFIXES)), " ".join(sorted(VIDEO_SUFFIXES))
+        return (
+            f"{where}: {what} found{bad}. Allowed: {allowed[0]} and {allowed[1]}. Give another folder, "
+            f"or name tars and lists ({' '.join(sorted(LIST_SUFFIXES))}) themselves: those in folders are not opened."
         )
-        seen[group] += 1
-        result.append(replace(file, split="val" if is_val else "train"))
-    return result
 
 
-def key_hash(key: str) -> int:
-    """64 bits that depend on the key alone."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+def _shown(reject: Reject) -> str:
+    return f"{reject.source}: {reject.reason}"
 
 
-def safe_key(source: str) -> str:
-    """A relative path as a WebDataset key: no extension, no dot, no space, at most 80 bytes of UTF-8."""
-    stem = source[: -len(suffix)] if (suffix := Path(source).suffix) else source
-    key = re.sub(r"[^\w/-]", "_", unicodedata.normalize("NFC", stem)).strip("/")
-    encoded = key.encode()
-    if len(encoded) <= MAX_KEY_BYTES:
-        return key
-    digest = hashlib.blake2b(encoded, digest_size=4).hexdigest()
-    return f"{encoded[: MAX_KEY_BYTES - 9].decode(errors='ignore')}_{digest}"
+def list_sources(
+    sources: Sequence[Path | str],
+    *,
+    labels: Literal["auto", "off"] = "auto",
+    columns: ListColumns = ListColumns(),  # noqa: B008  (frozen)
+) -> Listing:
+    """Images and videos of all sources: local paths or URLs of folders, files, lists and tars, and saved datasets.
+
+    labels "auto": class folders, a list's or dataset's label column, or a tar's .cls and .json members. Keys may
+    repeat. Raises UsageError at once if a local path or a tar is missing or a tar is compressed; folders and lists
+    are opened when their turn comes.
+    """
+    with_labels = labels == "auto"
+    found = [
+        (_remote if is_remote(source) else _local)(str(source), columns, with_labels)
+        for pattern in sources
+        for source in _matches(pattern)
+    ]
+    return Listing(sources, found)
 
 
-def _scan(path: Path) -> tuple[list[SourceFile], int]:
-    if path.is_file():
-        one = _source_file(path, path.name)
-        return ([one], 0) if one else ([], 1)
-    if not path.is_dir():
-        raise UsageError(f"{path}: no such file or folder. Give an image, a video, or a folder that holds some.")
-    files, num_ignored = [], 0
-    for name in sorted(_walk(path)):
-        one = _source_file(path / name, name)
-        files += [one] if one else []
-        num_ignored += one is None
-    return files, num_ignored
-
-
-def _walk(root: Path) -> Iterator[str]:
-    """Relative names of all files; follows links to folders, each real folder once, so a loop of links ends."""
-    seen: set[str] = set()
-    for folder, inner, names in os.walk(root, followlinks=True, onerror=_raise_unreadable):
-        real = os.path.realpath(folder)
-        if real in seen:
-            inner.clear()
-            continue
-        seen.add(real)
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for name in names:
-            if not name.startswith("."):
-                yield os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/")
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise UsageError(
-        f"{error.filename}: cannot list this folder ({error.strerror}). Make it readable, or leave it out."
-    )
-
-
-def _source_file(path: Path, source: str) -> SourceFile | None:
-    suffix = path.suffix.lower()
-    if suffix not in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
-        return None
+def _matches(source: Path | str) -> list[Path | str]:
+    """The URLs that a pattern such as s3://bucket/train-*.tar stands for; a shell does that for local paths."""
+    if not (isinstance(source, str) and is_remote(source) and "*" in source):
+        return [source]
     try:
-        stat = path.stat()
-        file_bytes, modified_ns = stat.st_size, stat.st_mtime_ns
-    except OSError:  # a dangling link: keep it, so that it shows up among the rejects
-        file_bytes, modified_ns = 0, 0
-    return SourceFile(
-        path=path,
-        source=source.encode(errors="replace").decode(),
-        key=safe_key(source),
-        kind="image" if suffix in IMAGE_SUFFIXES else "clip",
-        label=None,
-        file_bytes=file_bytes,
-        modified_ns=modified_ns,
-    )
+        with remote_errors(source):
+            system, path = filesystem(source)
+            names = sorted(system.glob(path))
+    except OSError as error:
+        raise UsageError(f"{source}: cannot list it ({error.strerror}). Check the address and the rights.") from error
+    if not names:
+        raise UsageError(f"{source}: matches nothing. Check the pattern and the rights.")
+    return [system.unstrip_protocol(name) for name in names]
 
 
-def _with_labels(files: list[SourceFile]) -> list[SourceFile]:
-    """Class names from folders: a lone wrapping folder is skipped, and fewer than two classes are none."""
-    paths = [file.source.split("/") for file in files if file.kind == "image"]
-    level = 0
-    while paths and all(len(parts) > level + 1 for parts in paths):
-        names = {parts[level] for parts in paths}
-        if len(names) > 1:
-            return [
-                replace(file, label=file.source.split("/")[level]) if file.kind == "image" else file for file in files
-            ]
-        level += 1
-    return files
+def _local(path: str, columns: ListColumns, with_labels: bool) -> Iterator[Found]:
+    if os.path.isdir(path):
+        if is_dataset(Path(path)):
+            return dataset_items(Path(path), columns, with_labels=with_labels)
+        return folder_items(path, with_labels=with_labels)
+    if not os.path.lexists(path):
+        raise UsageError(
+            f"{path}: no such file or folder. Give an image, a video, a list, a tar, or a folder that holds some."
+        )
+    opened = _opened(path, columns, with_labels)
+    if opened is not None:
+        return opened
+    kind = kind_of(path)
+    if kind is None:
+        return iter([None])
+    try:
+        facts = os.stat(path)
+    except OSError:
+        facts = None
+    return iter([local_item(os.path.abspath(path), os.path.basename(path), kind, facts)])
 
 
-def _unique_keys(files: Sequence[SourceFile]) -> Iterator[SourceFile]:
-    taken = {file.key for file in files}
-    given: set[str] = set()
-    for file in files:
-        key, number = file.key, 2
-        while key in given or (key != file.key and key in taken):
-            key, number = f"{file.key}_{number}", number + 1
-        given.add(key)
-        yield replace(file, key=key)
+def _remote(url: str, columns: ListColumns, with_labels: bool) -> Iterator[Found]:
+    opened = _opened(url, columns, with_labels)
+    if opened is not None:
+        return opened
+    kind = kind_of(url)
+    if kind is None:
+        return folder_items(url, with_labels=with_labels)
+    source = printable(url.rpartition("/")[2])
+    return iter([SourceItem(url, "file", 0, -1, 0, source, safe_key(source), kind)])
 
 
-def _nothing_found(paths: Sequence[Path], num_ignored: int) -> str:
-    where = ", ".join(str(path) for path in paths) or "(no source given)"
-    what = f"{num_ignored} files, but no image and no video" if num_ignored else "no files"
-    allowed = f"{' '.join(sorted(IMAGE_SUFFIXES))} and {' '.join(sorted(VIDEO_SUFFIXES))}"
-    return f"{where}: {what} found. Allowed: {allowed}. Give another folder, or unpack archives first."
+def _opened(location: str, columns: ListColumns, with_labels: bool) -> Iterator[Found] | None:
+    """Items of a list or a tar; None if it is neither, by its suffix."""
+    lower = location.lower()
+    if lower.endswith((".tar", *COMPRESSED_SUFFIXES)):
+        return archive_items(location, with_labels=with_labels, label_column=columns.label)
+    if os.path.splitext(lower)[1] in LIST_SUFFIXES:
+        return list_items(location, columns, with_labels=with_labels)
+    return None

@@ -1,0 +1,33 @@
+"""How many items a build may lose: it stops as soon as more are lost, or so many of a fair sample that more will be."""
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["RejectBudget"]
+
+MIN_SAMPLE = 1000
+SAMPLE_SIGMAS = 6
+
+
+@dataclass(slots=True, kw_only=True)
+class RejectBudget:
+    """`is_mixed`: items come in an order that has nothing to do with their quality, such as that of a hash."""
+
+    max_ratio: float
+    num_items: int
+    is_mixed: bool
+    num_seen: int = 0
+    num_rejects: int = 0
+
+    def add(self, num_items: int, num_rejects: int) -> None:
+        self.num_seen += num_items
+        self.num_rejects += num_rejects
+
+    def is_spent(self) -> bool:
+        """Whether too many are lost for certain: rejects over all items, or in the sample seen so far."""
+        if self.num_rejects > self.max_ratio * self.num_items:
+            return True
+        if not self.is_mixed or self.num_seen < MIN_SAMPLE:
+            return False
+        expected = self.max_ratio * self.num_seen
+        return self.num_rejects > expected + SAMPLE_SIGMAS * math.sqrt(expected * (1 - self.max_ratio) + 1)
