@@ -332,6 +332,8 @@ def fetch(folder: Path, shard: "Shard") -> Path:
                 raise DataError(f"{url}: cannot fetch it ({error.strerror or error}). {_CACHE_HINT}") from error
             _check_sha256(temporary, url, shard.sha256)
             temporary.replace(path)
+        # Opened after another had published the shard, it is a new file, and empty.
+        temporary.unlink(missing_ok=True)
     return path
 
 
