@@ -20,9 +20,9 @@ from training.run_folder import NOT_PART_OF_THE_RESULT
 
 __all__ = ["Cell", "Graph", "Stage", "expand"]
 
-STAGE_VERSIONS = {"pretrain": 1, "linear_probe": 1, "pixel_floor": 1}
+STAGE_VERSIONS = {"pretrain": 2, "linear_probe": 2, "pixel_floor": 2}
 """Raised by one when a change of code changes results, so that old records of that kind no longer count."""
-NOT_IN_KEY = {"images", "clips"} | NOT_PART_OF_THE_RESULT
+NOT_IN_KEY = {"images", "clips", "num_threads", "prefetch_batches", "cache_gib"} | NOT_PART_OF_THE_RESULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ def _stage(
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    """Folders stand in `inputs` by content, so moving the shards re-runs nothing; nor does how often a run saves."""
+    """Folders stand in `inputs` by content, so moving the shards re-runs nothing; nor do threads, caches and saving."""
     kept = {name: value for name, value in config.items() if name not in NOT_IN_KEY}
     if isinstance(kept.get("pipeline"), dict):
         kept["pipeline"] = _identity(kept["pipeline"])

@@ -4,8 +4,8 @@ Folders, splits, tasks, sizes, backend: the first thing that cannot work is a Us
 """
 
 import difflib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,31 +13,55 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator, mo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from pipelines.backends import BackendName, choose_backend, open_backend, thread_count
+from pipelines.centred import CentredSource
 from pipelines.color_prior import PRIOR_NAME
 from pipelines.config import Config
 from pipelines.errors import UsageError
 from pipelines.harmonize import HarmonizeMode, task_sees_lightness
-from pipelines.plan import Plan
+from pipelines.joined import joined_table
+from pipelines.memory import PipelineMemory, pipeline_memory
+from pipelines.plan import DEFAULT_WINDOW_SHARDS, Order, Plan
+from pipelines.replacement import ReplacingSource
 from pipelines.rng import rng_for
 from pipelines.samples import Fault, SampleSource
+from pipelines.shard_cache import open_shard_cache
 from pipelines.shards.manifest import Kind, SampleTable, load_manifest
+from pipelines.source_config import SourceConfig, Sources, as_sources
 from pipelines.stats import StageClock
 from pipelines.stream import Pipeline, Step
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import CanvasSpec, Task, TaskConfig
 from pipelines.tasks.colorization import ColorizationConfig
 
-__all__ = ["Fault", "Pipeline", "PipelineConfig", "Step", "active_tasks", "build_pipeline"]
+__all__ = [
+    "Fault",
+    "Pipeline",
+    "PipelineConfig",
+    "SourceConfig",
+    "Step",
+    "active_tasks",
+    "build_pipeline",
+    "memory_of",
+]
+
+BYTES_PER_GIB = 2**30
+KINDS: tuple[Kind, ...] = ("image", "clip")
 
 
 class PipelineConfig(Config):
     """What to read, which tasks to make of it, and how large."""
 
-    images: Path | None = None
-    """Folder of image shards. Needed by every task but motion_segmentation."""
-    clips: Path | None = None
-    """Folder of clip shards. Needed by motion_segmentation."""
+    images: Sources | None = None
+    """Folder or URL of image shards, or a list of {path, weight}. Needed by every task but motion_segmentation."""
+    clips: Sources | None = None
+    """Folder or URL of clip shards, or a list of {path, weight}. Needed by motion_segmentation."""
     split: str = "train"
+    """Which samples; every source must have them."""
+    window_shards: int = Field(default=DEFAULT_WINDOW_SHARDS, ge=1)
+    """Shards whose samples are mixed with each other, per source. More mixes better; of remote shards, twice as many
+    are kept on the disk."""
+    cache_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Room on the disk for shards of remote folders; left out, they are all kept. Less means downloading again."""
     tasks: dict[str, SerializeAsAny[TaskConfig]] = Field(default_factory=dict)
     """Options by task name; `{colorization: {}}` is colorization as it comes."""
     canvas_px: int = Field(default=256, ge=8, le=4096)
@@ -62,9 +86,11 @@ class PipelineConfig(Config):
     num_threads: int = Field(default=0, ge=0, le=1024)
     """0: all cores. The batches do not depend on it."""
     prefetch_batches: int = Field(default=2, ge=1, le=64)
-    """Steps held ready. More evens out slow reads; each costs all its batches in memory."""
+    """Steps held ready. More evens out slow reads; each costs all its batches, 50 MB for the four tasks at these sizes:
+    `memory_of` says how much."""
     max_failure_ratio: float = Field(default=0.01, ge=0.0, le=1.0)
-    """Share of samples that may fail before the run stops."""
+    """Share of the last 10,000 samples that may fail before the run stops. Until then the next good sample of the plan
+    takes the place of each."""
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -77,6 +103,10 @@ class PipelineConfig(Config):
         if not 0 < low <= high <= 1:
             raise ValueError(f"canvas_scale = {low, high}; need 0 < low <= high <= 1")
         return self
+
+    def sources_of(self, kind: Kind) -> tuple[SourceConfig, ...]:
+        """The sources of a kind, in order; () if none are given."""
+        return as_sources(self.images if kind == "image" else self.clips)
 
     def batch_size_of(self, kind: Kind) -> int:
         """Samples of a kind per step over all ranks."""
@@ -108,94 +138,158 @@ def build_pipeline(
     device: torch.device | str = "cpu",
     rank: int = 0,
     world_size: int = 1,
+    augment: bool = True,
 ) -> Pipeline:
     """Check everything, then return a pipeline at position 0; nothing is read until its first step is asked for.
 
+    augment False is for measuring: every task at every step, the centre square of images, nothing mirrored, all
+    sources one after the other in the order of their shards, and every pass the same (see Pipeline.pass_steps).
     Raises UsageError if the configuration cannot work, DataError if a shard is missing or of the wrong size.
     """
     if seed < 0:
         raise UsageError(f"seed {seed}; need an integer of at least 0.")
     device = torch.device(device)
-    tasks = _make_tasks(config)
+    kinds = _kinds(config)
+    parts = {kind: _tables(config, kind) for kind in kinds}
+    tables = {kind: joined_table(parts[kind]) for kind in kinds}
+    tasks = _make_tasks(config, parts.get("image", ()))
     choice = choose_backend(config.backend, device)
-    kinds = sorted({task.source for task in tasks.values()}, reverse=True)
-    tables = {kind: _table(config, kind, tasks) for kind in kinds}
-    plans = {kind: _plan(config, kind, tables[kind], tasks, (seed, rank, world_size)) for kind in kinds}
+    orders = {kind: _orders(config, kind, parts[kind], seed, augment=augment) for kind in kinds}
+    plans = {kind: _plan(config, kind, orders[kind], tasks, (seed, rank, world_size)) for kind in kinds}
     clocks = {name: StageClock(name) for name in ("read", "decode", *tasks)}
     num_threads = thread_count(config.num_threads)
+    cache_bytes = None if config.cache_gib is None else int(config.cache_gib * BYTES_PER_GIB)
+    shard_cache = open_shard_cache(tables, plans, limit_bytes=cache_bytes, window_shards=config.window_shards)
     backend = open_backend(choice, device=device, num_threads=num_threads)
-    sources = {
-        kind: SampleSource(
-            tables[kind],
-            plans[kind],
-            backend,
-            tasks,
-            canvas=config.canvas,
-            canvas_scale=config.canvas_scale,
-            flip_probability=config.flip_probability,
-            share_decode=config.share_decode,
-            device=device,
-            clocks=(clocks["read"], clocks["decode"]),
-        )
-        for kind in kinds
-    }
+    open_source = partial(
+        SampleSource if augment else CentredSource,
+        backend=backend,
+        tasks=tasks,
+        canvas=config.canvas,
+        canvas_scale=config.canvas_scale,
+        flip_probability=config.flip_probability,
+        share_decode=config.share_decode,
+        device=device,
+        clocks=(clocks["read"], clocks["decode"]),
+    )
     return Pipeline(
         tasks=tasks,
-        sources=sources,
-        schedule=lambda step: active_tasks(config, seed, step),
+        sources={kind: ReplacingSource(partial(open_source, tables[kind]), plans[kind]) for kind in kinds},
+        schedule=partial(active_tasks, config, seed) if augment else lambda _: tuple(tasks),
         backend=backend,
         backend_choice=choice,
         clocks=clocks,
+        shard_cache=shard_cache,
+        memory=_memory(config, tasks, world_size),
+        labels=tables["image"].labels if "image" in tables else (),
         num_threads=num_threads,
-        prefetch_batches=config.prefetch_batches,
         max_failure_ratio=config.max_failure_ratio,
     )
 
 
-def _make_tasks(config: PipelineConfig) -> dict[str, Task]:
+def memory_of(config: PipelineConfig, *, world_size: int = 1) -> PipelineMemory:
+    """What the batches of one rank will take, from the configuration alone. Raises UsageError if it cannot work."""
+    return _memory(config, _make_tasks(config, ()), world_size)
+
+
+def _memory(config: PipelineConfig, tasks: Mapping[str, Task], world_size: int) -> PipelineMemory:
+    return pipeline_memory(
+        tasks,
+        {kind: config.batch_size_of(kind) // world_size for kind in KINDS},
+        config.canvas,
+        share_decode=config.share_decode,
+        prefetch_batches=config.prefetch_batches,
+    )
+
+
+def _kinds(config: PipelineConfig) -> list[Kind]:
+    """The kinds of samples that the tasks need, images first. Raises UsageError if one is not given."""
     if not config.tasks:
         raise UsageError(
             f"tasks: none given; allowed are {', '.join(TASKS)}. Add at least one, such as colorization: {{}}."
         )
+    users = {kind: [name for name in config.tasks if TASKS[name].source == kind] for kind in KINDS}
+    for kind, names in users.items():
+        if names and not config.sources_of(kind):
+            raise UsageError(
+                f"{kind}s: not given, but tasks need {kind}s ({', '.join(names)}). Set {kind}s to a folder of shards."
+            )
+    return [kind for kind in KINDS if users[kind]]
+
+
+def _make_tasks(config: PipelineConfig, images: Sequence[SampleTable]) -> dict[str, Task]:
     return {
         name: TASKS[name](
-            _with_prior(task, config.images), config.canvas, lightness=task_sees_lightness(config.harmonize, name)
+            _with_prior(task, images), config.canvas, lightness=task_sees_lightness(config.harmonize, name)
         )
         for name, task in config.tasks.items()
     }
 
 
-def _with_prior(task: TaskConfig, images: Path | None) -> TaskConfig:
-    """Colorization uses the colors counted in its own images, unless told otherwise."""
-    if isinstance(task, ColorizationConfig) and task.prior is None and images and (images / PRIOR_NAME).is_file():
-        return task.model_copy(update={"prior": images})
+def _with_prior(task: TaskConfig, images: Sequence[SampleTable]) -> TaskConfig:
+    """Colorization uses the colors counted in its own images, unless told otherwise; in a mix, those of the first
+    source that has some."""
+    if isinstance(task, ColorizationConfig) and task.prior is None:
+        counted = [table.folder for table in images if (table.folder / PRIOR_NAME).is_file()]
+        return task.model_copy(update={"prior": counted[0]}) if counted else task
     return task
 
 
-def _table(config: PipelineConfig, kind: Kind, tasks: Mapping[str, Task]) -> SampleTable:
-    folder = config.images if kind == "image" else config.clips
-    if folder is None:
-        users = ", ".join(name for name, task in tasks.items() if task.source == kind)
-        raise UsageError(f"{kind}s: not given, but tasks need {kind}s ({users}). Set {kind}s to a folder of shards.")
-    table = load_manifest(folder).select(kind, config.split)
+def _tables(config: PipelineConfig, kind: Kind) -> list[SampleTable]:
+    sources = config.sources_of(kind)
+    names = [f"{kind}s"] if len(sources) == 1 else [f"{kind}s.{index}.path" for index in range(len(sources))]
+    return [_table(config, kind, source, name) for source, name in zip(sources, names, strict=True)]
+
+
+def _table(config: PipelineConfig, kind: Kind, source: SourceConfig, name: str) -> SampleTable:
+    try:
+        table = load_manifest(source.path).select(kind, config.split)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
     if kind == "clip" and int(table.num_frames.min()) < config.num_frames:
         raise UsageError(
-            f"num_frames = {config.num_frames}; the clips in {folder} hold {int(table.num_frames.min())}. "
+            f"num_frames = {config.num_frames}; the clips in {source.path} hold {int(table.num_frames.min())}. "
             "Lower num_frames or build the shards with more."
         )
     return table
 
 
+def _orders(
+    config: PipelineConfig, kind: Kind, tables: Sequence[SampleTable], seed: int, *, augment: bool
+) -> tuple[Order, ...]:
+    """One order per source; without augmentation one for all."""
+    sizes = [tuple(shard.num_samples for shard in table.shards) for table in tables]
+    if not augment:
+        sizes = [sum(sizes, ())]
+    return tuple(
+        Order(
+            one,
+            seed=seed,
+            # The first source of a mix is read in the order that it has alone.
+            stream=kind if index == 0 else f"{kind} {index}",
+            window_shards=config.window_shards,
+            is_shuffled=augment,
+        )
+        for index, one in enumerate(sizes)
+    )
+
+
 def _plan(
     config: PipelineConfig,
     kind: Kind,
-    table: SampleTable,
+    orders: tuple[Order, ...],
     tasks: Mapping[str, Task],
     place: tuple[int, int, int],
 ) -> Plan:
     seed, rank, world_size = place
+    field = "batch_size" if kind == "image" else "clip_batch_size"
+    if config.batch_size_of(kind) % world_size:
+        raise UsageError(
+            f"{field} = {config.batch_size_of(kind)}: over {world_size} ranks; need a multiple of {world_size}."
+        )
     plan = Plan(
-        shard_sizes=tuple(shard.num_samples for shard in table.shards),
+        orders=orders,
+        weights=tuple(source.weight for source in config.sources_of(kind)),
         seed=seed,
         stream=kind,
         global_batch_size=config.batch_size_of(kind),
@@ -203,12 +297,12 @@ def _plan(
         world_size=world_size,
     )
     for name, task in tasks.items():
-        available = min(plan.local_batch_size, len(table))
+        available = min(plan.local_batch_size, plan.num_samples)
         if task.source == kind and available < task.min_batch_size:
             raise UsageError(
                 f"tasks.{name}: needs at least {task.min_batch_size} different {kind}s per rank and step, gets "
-                f"{available} (batch of {plan.global_batch_size} over {world_size} ranks, {len(table)} {kind}s in "
-                "all). Raise the batch size."
+                f"{available} (batch of {plan.global_batch_size} over {world_size} ranks, {plan.num_samples} {kind}s "
+                f"in all). Raise {field}."
             )
     return plan
 

@@ -13,11 +13,12 @@ import torch
 
 from pipelines.backends import thread_count
 from pipelines.backends.opencv import OpenCVBackend
+from pipelines.centred import centre_boxes
 from pipelines.errors import DataError, UsageError
 from pipelines.reader import SampleReader
 from pipelines.shards.manifest import SampleTable
 
-__all__ = ["EvaluationBatch", "centre_boxes", "evaluation_canvases"]
+__all__ = ["EvaluationBatch", "evaluation_canvases"]
 
 Int64s = npt.NDArray[np.int64]
 
@@ -44,13 +45,6 @@ def evaluation_canvases(
             "need images and sizes of at least 1."
         )
     return _batches(table, SampleReader(table), canvas_px, batch_size, thread_count(num_threads))
-
-
-def centre_boxes(width_B: Int64s, height_B: Int64s) -> npt.NDArray[np.int32]:
-    """The largest centred square of each image as x0, y0, x1, y1: int32 (B, 4)."""
-    side = np.minimum(width_B, height_B)
-    x0, y0 = (width_B - side) // 2, (height_B - side) // 2
-    return np.stack([x0, y0, x0 + side, y0 + side], axis=1).astype(np.int32)
 
 
 def _batches(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "DenseFlow",
     "DisFlow",
     "EngineName",
     "FarnebackFlow",
@@ -25,13 +26,18 @@ __all__ = [
     "build_engine",
     "follow",
     "look_up",
+    "look_up_all",
+    "returns",
 ]
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
-EngineName = Literal["lucas_kanade", "dis", "farneback"]
+Bools = npt.NDArray[np.bool_]
+EngineName = Literal["lucas_kanade", "dis", "farneback", "raft", "nvof"]
 Preset = Literal["ultrafast", "fast", "medium"]
 
+MAX_ITERATIONS = 10
+MIN_STEP_PX = 0.05
 DIS_PRESETS: dict[str, int] = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
     "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
@@ -50,8 +56,8 @@ class FlowEngine(Protocol):
 class LucasKanade:
     """Each point's window aligned from frame to frame; work grows with the number of points."""
 
-    def __init__(self, window_px: int = 7, num_levels: int = 3) -> None:
-        """A larger window is steadier where there is little texture, and blurs motion borders."""
+    def __init__(self, window_px: int = 8, num_levels: int = 4) -> None:
+        """A larger window is steadier where there is little texture, and blurs motion borders. Odd ones are slower."""
         self._window_px = window_px
         self._num_levels = num_levels
 
@@ -77,7 +83,7 @@ class LucasKanade:
             None,
             winSize=(self._window_px, self._window_px),
             maxLevel=self._num_levels - 1,
-            criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 15, 0.03),
+            criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, MAX_ITERATIONS, MIN_STEP_PX),
         )
         return np.asarray(there, np.float32), np.asarray(status, np.uint8)
 
@@ -121,8 +127,16 @@ class FarnebackFlow(DenseFlow):
         return np.asarray(flow, np.float32)
 
 
-def build_engine(name: EngineName, preset: Preset = "fast") -> FlowEngine:
-    """`preset` is for "dis" only."""
+def build_engine(name: EngineName, preset: Preset = "fast", raft_weights: str = "default") -> FlowEngine:
+    """`preset` is for "dis" only, `raft_weights` (flow_raft.py) for "raft". Raises UsageError if it cannot be had."""
+    if name == "raft":
+        from pipelines.flow_raft import RaftFlow
+
+        return RaftFlow(raft_weights)
+    if name == "nvof":
+        from pipelines.flow_nvof import NvofFlow
+
+        return NvofFlow()
     if name == "lucas_kanade":
         return LucasKanade()
     return DisFlow(preset, finest_level=0) if name == "dis" else FarnebackFlow()
@@ -141,8 +155,35 @@ def follow(points_N2: Floats, flow_THW2: Floats) -> Floats:
     return np.stack(track)
 
 
+def returns(engine: FlowEngine, gray_THW: Bytes, tracks_TN2: Floats, max_px: float) -> Bools:
+    """bool (N,): which tracks, followed back from where they last are, end within `max_px` of their start.
+
+    A track that jumped to another point does not find back; one that is lost before the last frame cannot.
+    """
+    ends_N2 = tracks_TN2[-1]
+    is_back_N = np.isfinite(ends_N2).all(axis=1)
+    # Every other frame will do to see where a track belongs, and is cheaper.
+    way_back = [*range(len(gray_THW) - 1, 0, -2), 0]
+    back_N2 = engine.tracks(gray_THW[way_back], ends_N2[is_back_N])[-1]
+    # A comparison with NaN, a track that is lost on its way back, is False.
+    is_back_N[is_back_N] = ((back_N2 - tracks_TN2[0, is_back_N]) ** 2).sum(axis=1) <= max_px**2
+    return np.asarray(is_back_N, np.bool_)
+
+
 def look_up(image: npt.NDArray[Any], places_HW2: Floats, interpolation: int = cv2.INTER_LINEAR) -> npt.NDArray[Any]:
     """Values (H, W[, C]) of an image at places (x, y), of the image's dtype; the border's values outside of it."""
     if not places_HW2.size:
         return np.zeros((*places_HW2.shape[:2], *image.shape[2:]), image.dtype)
     return cv2.remap(image, places_HW2, None, interpolation, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload, no-any-return]
+
+
+def look_up_all(frames_THW: Bytes, places_TAB2: Floats) -> Bytes:
+    """(T, A, B): values of each frame at its places; all frames in one call, as one tall image. Changes the places."""
+    num_frames, height, width = frames_THW.shape
+    shape, is_one = places_TAB2.shape[:3], num_frames == 1 or frames_THW.strides[0] == 0
+    if not is_one:
+        y_TAB = places_TAB2[..., 1]
+        np.clip(y_TAB, 0, height - 1, out=y_TAB)
+        y_TAB += np.arange(0, num_frames * height, height, dtype=np.float32)[:, None, None]
+    tall = frames_THW[0] if is_one else frames_THW.reshape(-1, width)
+    return np.asarray(look_up(tall, places_TAB2.reshape(-1, shape[2], 2))).reshape(shape)

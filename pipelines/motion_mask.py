@@ -2,53 +2,62 @@
 
 Points on a grid are tracked through the stabilized clip, as in improved dense trajectories, where camera motion is what
 stays in place. A dense mask from tracks alone is blurred by half the tracker's window and takes along the background
-that the object runs over; so tracks only propose motions, and the pixels decide which of them, if any, they follow:
-the pixel must look the same along the motion, look different in place, and the motion must not be arguable, as on a
-smooth surface, where every motion fits.
+that the object runs over; so tracks only propose motions, here, and pixels decide which of them, if any, they follow
+(motion_growth.py). A point that surely moves, a seed, looks the same along its motion and different in place; and its
+motion is not arguable, as on a smooth surface, where every motion fits.
 
-Letters: T frames, H W size, N points, K motions tried for each point. Gray levels 0 to 255; lengths in pixels.
-A motion is float32 (T, N, 2): how far from its place in the first frame the point is at frame t, NaN when not seen.
+Letters: T frames, H W size, N points, K motions tried for each point, P pixels of a patch. Gray levels 0 to 255;
+lengths in pixels. A motion is float32 (T, N, 2): how far from its place in the first frame the point is at frame t, NaN
+when not seen.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.camera_motion import CameraPath, camera_path, rescaled, stabilize
-from pipelines.flow import FlowEngine, look_up
+from pipelines.camera_motion import Box, CameraPath, camera_path, rescaled, stabilize
+from pipelines.flow import FlowEngine, look_up_all, returns
+from pipelines.motion_growth import MAX_GRAY_DIFFERENCE, grow
 
-__all__ = ["ClipLabel", "label_clip"]
+__all__ = ["VERDICTS", "ClipLabel", "Verdict", "label_clip"]
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
+Verdict = Literal["usable", "no_texture", "cut"]
+VERDICTS: tuple[Verdict, ...] = ("usable", "no_texture", "cut")
 
-TRACK_WIDTH_PX = 160
+CAMERA_WIDTH_PX = 160
 MASK_WIDTH_PX = 320
-"""Points are tracked in frames of at most the first width and pixels judged at the second: cost grows with both."""
-GRID_PX = 4
-NUM_NEIGHBORS = 8
+"""The camera's motion and changes are found in frames of at most the first width, moving pixels at the second."""
+CHANGE_PX = 4
+MARGIN_PX = 24
+GRID_PX = 8
+MIN_GRID_PX = 4
+"""One point is tracked in every square of this side at a width of 320 px, or at least of that."""
+NUM_NEIGHBORS = 6
 PATCH_PX = 5
-SMOOTH_PX = 5
 
 MIN_CHANGE = 1.5
 MAX_CHANGED_RATIO = 0.7
 """More than this share of the frame changed: a cut, a fade or a flash."""
-MIN_FRAMES_SEEN = 3
+MIN_FRAMES_SEEN = 2
 MISFIT_FACTOR = 2.0
 """A track must stray this many times further than the background does from the fitted camera motion."""
-MAX_GRAY_DIFFERENCE = np.uint8(10)
-"""Differences are cut here: beyond it a pixel is simply another one, and must not outvote its neighbours."""
+MAX_RETURN_PX = 1.5
+"""A track followed back must end this near to where it began, at a width of 320 px, or nobody knows where it went."""
 
-# Chosen on 48 composites, none of whose photos and cut-outs is among those the results are reported on.
-STILL_COST_RATIO = 0.7
+# Chosen on 168 composites, none of whose photos and cut-outs is among those the results are reported on.
+STILL_COST_RATIO = 0.75
 MIN_STILL_GAIN = 0.5
 ARGUABLE_COST_RATIO = 0.85
 MIN_ARGUABLE_GAIN = 2.0
-MIN_PIXEL_GAIN = 1.0
-NUM_ROUNDS = 2
+
+SIDE = np.arange(PATCH_PX, dtype=np.float32) - PATCH_PX // 2
+PATCH_X, PATCH_Y = (axis.reshape(-1, 1) for axis in np.meshgrid(SIDE, SIDE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +66,12 @@ class ClipLabel:
 
     moving: Bools
     """(H, W) of the first frame."""
-    is_seen: Bools
-    """(H, W): inside the camera's view for long enough to tell."""
-    is_reliable: bool
-    """False for a cut or where no background motion fits; `moving` is then empty."""
+    is_known: Bools
+    """(H, W): long enough in the camera's view to tell; and what changed is moving, or its track leads there and back
+    again. Elsewhere nobody knows, and nothing should be learned."""
+    verdict: Verdict
+    """Unless "usable", `moving` is empty: "no_texture" holds too few corners to find the camera's motion; "cut" is a
+    cut, a fade, or no rigid background."""
 
 
 def label_clip(gray_THW: Bytes, engine: FlowEngine, *, threshold_px: float = 2.0, reach_px: float = 16.0) -> ClipLabel:
@@ -69,18 +80,25 @@ def label_clip(gray_THW: Bytes, engine: FlowEngine, *, threshold_px: float = 2.0
     threshold_px: tracks that stray less from the camera's motion belong to the background. reach_px: how far from a
     moving track moving pixels are looked for.
     """
-    small_THW = _resized(gray_THW, TRACK_WIDTH_PX)
+    size = gray_THW.shape[1:]
+    small_THW = _resized(gray_THW, CAMERA_WIDTH_PX)
     path = camera_path(small_THW)
     steady_THW, inside_THW = stabilize(small_THW, path.matrices)
-    change_HW = _change(steady_THW, inside_THW, path.misfit_px)
-    is_reliable = path.is_reliable and bool(np.mean(change_HW > MIN_CHANGE) < MAX_CHANGED_RATIO)
-    is_seen_HW = inside_THW[1:].sum(axis=0) >= min(MIN_FRAMES_SEEN, len(gray_THW) - 1)
-    moving_HW = np.zeros((1, 1), bool)
-    if is_reliable:
-        points_N2, motion_TN2 = _proposals(steady_THW, inside_THW, change_HW, engine)
-        moving_HW = _moving(_resized(gray_THW, MASK_WIDTH_PX), path, points_N2, motion_TN2, threshold_px, reach_px)
-    size = gray_THW.shape[1:]
-    return ClipLabel(moving=_enlarged(moving_HW, size), is_seen=_enlarged(is_seen_HW, size), is_reliable=is_reliable)
+    has_changed_HW = _change(steady_THW, inside_THW, path.misfit_px) > MIN_CHANGE
+    is_seen_HW = _enlarged(inside_THW[1:].sum(axis=0) >= min(MIN_FRAMES_SEEN, len(gray_THW) - 1), size)
+    verdict = _verdict(path, float(np.mean(has_changed_HW)))
+    if verdict != "usable" or not has_changed_HW.any():
+        return ClipLabel(moving=np.zeros(size, np.bool_), is_known=is_seen_HW, verdict=verdict)
+    region = _region(_resized(gray_THW, MASK_WIDTH_PX), path, has_changed_HW, reach_px)
+    moving_HW, is_known_HW = _moving(region, engine, threshold_px, reach_px)
+    is_known_HW = is_seen_HW & _enlarged(is_known_HW, size)
+    return ClipLabel(moving=_enlarged(moving_HW, size), is_known=is_known_HW, verdict=verdict)
+
+
+def _verdict(path: CameraPath, changed_ratio: float) -> Verdict:
+    if not path.has_texture:
+        return "no_texture"
+    return "usable" if path.is_reliable and changed_ratio < MAX_CHANGED_RATIO else "cut"
 
 
 def _resized(gray_THW: Bytes, width_px: int) -> Bytes:
@@ -94,179 +112,172 @@ def _resized(gray_THW: Bytes, width_px: int) -> Bytes:
 
 def _enlarged(mask_HW: Bools, size: tuple[int, ...]) -> Bools:
     height, width = size
-    return np.asarray(cv2.resize(mask_HW.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0)
-
-
-def _moving(
-    gray_THW: Bytes, path: CameraPath, points_N2: Floats, motion_TN2: Floats, threshold_px: float, reach_px: float
-) -> Bools:
-    """(H, W): moving pixels, from points and motions of the small frames."""
-    height, width = gray_THW.shape[1:]
-    if not len(points_N2):
-        return np.zeros((height, width), bool)
-    scale = width / min(width, TRACK_WIDTH_PX)
-    steady_THW, inside_THW = stabilize(gray_THW, rescaled(path.matrices, scale))
-    least_px = max(threshold_px * width / MASK_WIDTH_PX, MISFIT_FACTOR * path.misfit_px * scale)
-    points_N2 = (points_N2 + 0.5) * scale - 0.5
-    seeds_N2, motion_TN2 = _seeds(steady_THW, points_N2, motion_TN2 * scale, least_px)
-    return _grow(steady_THW, inside_THW, seeds_N2, motion_TN2, reach_px * width / MASK_WIDTH_PX)
+    return np.asarray(cv2.resize(mask_HW.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0)
 
 
 def _change(steady_THW: Bytes, inside_THW: Bools, misfit_px: float) -> Floats:
     """(H, W): the greatest difference to the first frame, over what noise and misfit can explain."""
-    smooth = [cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 1.0) for frame in steady_THW]
-    slope_x, slope_y = (cv2.Sobel(smooth[0], cv2.CV_32F, *axes, scale=1 / 8) for axes in ((1, 0), (0, 1)))
-    difference = np.stack([cv2.absdiff(frame, smooth[0]) for frame in smooth[1:]]) * inside_THW[1:]
-    noise = 1.5 * float(np.median(difference[:, ::4, ::4])) + 0.5
-    change = difference.max(axis=0) / (2 * noise + misfit_px * cv2.magnitude(slope_x, slope_y))
-    return np.asarray(cv2.blur(change, (GRID_PX, GRID_PX)), np.float32)
+    first_HW, *later = (cv2.GaussianBlur(frame.astype(np.float32), (5, 5), 1.0) for frame in steady_THW)
+    slope_x, slope_y = (cv2.Sobel(first_HW, cv2.CV_32F, *axes, scale=1 / 8) for axes in ((1, 0), (0, 1)))
+    greatest_HW, some = np.zeros_like(first_HW), []
+    for frame_HW, inside_HW in zip(later, inside_THW[1:], strict=True):
+        difference_HW = cv2.absdiff(frame_HW, first_HW) * inside_HW
+        cv2.max(greatest_HW, difference_HW, dst=greatest_HW)
+        some.append(difference_HW[::4, ::4])
+    noise = 1.5 * float(np.median(np.stack(some))) + 0.5
+    change = greatest_HW / (2 * noise + misfit_px * cv2.magnitude(slope_x, slope_y))
+    return np.asarray(cv2.blur(change, (CHANGE_PX, CHANGE_PX)), np.float32)
 
 
-def _proposals(steady_THW: Bytes, inside_THW: Bools, change_HW: Floats, engine: FlowEngine) -> tuple[Floats, Floats]:
-    """The best textured point (N, 2) of every grid square in which something changed, and its motion."""
-    height, width = (size // GRID_PX for size in change_HW.shape)
-    texture = cv2.cornerMinEigenVal(steady_THW[0], 5, ksize=3)[: height * GRID_PX, : width * GRID_PX]
-    squares = texture.reshape(height, GRID_PX, width, GRID_PX).swapaxes(1, 2).reshape(height, width, GRID_PX**2)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Region:
+    """The part of a clip in which something changed, stabilized at full size. Places count from its corner."""
+
+    size: tuple[int, ...]
+    """Height and width of the whole frame."""
+    box: Box
+    steady_THW: Bytes
+    inside_THW: Bools
+    changed_HW: Bools
+    grid_px: int
+    """Side of the squares that get one point each; `box` starts on one."""
+    unit_px: float
+    """Pixels that are one pixel at a width of 320."""
+    misfit_px: float
+
+
+def _region(gray_THW: Bytes, path: CameraPath, has_changed_HW: Bools, reach_px: float) -> _Region:
+    size = gray_THW.shape[1:]
+    unit_px, scale = size[1] / MASK_WIDTH_PX, size[1] / has_changed_HW.shape[1]
+    grid_px = max(round(GRID_PX * unit_px), MIN_GRID_PX)
+    changed_HW = _enlarged(has_changed_HW, size)
+    box = x0, y0, x1, y1 = _around(changed_HW, max(reach_px, MARGIN_PX) * unit_px, grid_px)
+    steady_THW, inside_THW = stabilize(gray_THW, rescaled(path.matrices, scale), box)
+    return _Region(
+        size=size,
+        box=box,
+        steady_THW=steady_THW,
+        inside_THW=inside_THW,
+        changed_HW=changed_HW[y0:y1, x0:x1],
+        grid_px=grid_px,
+        unit_px=unit_px,
+        misfit_px=path.misfit_px * scale,
+    )
+
+
+def _moving(region: _Region, engine: FlowEngine, threshold_px: float, reach_px: float) -> tuple[Bools, Bools]:
+    """Which pixels move, and of which that is known, both (H, W) of the whole frame."""
+    moving_HW, is_known_HW = np.zeros(region.size, np.bool_), np.ones(region.size, np.bool_)
+    x0, y0, x1, y1 = region.box
+    points_N2 = _textured_points(region.steady_THW[0], region.changed_HW, region.grid_px)
+    if not len(points_N2):
+        return moving_HW, is_known_HW
+    tracks_TN2 = engine.tracks(region.steady_THW, points_N2)
+    x, y = points_N2.astype(np.intp).T
+    motion_TN2 = np.where(region.inside_THW[:, y, x, None], tracks_TN2 - points_N2, np.float32(np.nan))
+    least_px = max(threshold_px * region.unit_px, MISFIT_FACTOR * region.misfit_px)
+    is_seed_N, motion_TN2 = _seeds(region.steady_THW, points_N2, motion_TN2, least_px)
+    if is_seed_N.any():
+        seeds = points_N2[is_seed_N], motion_TN2[:, is_seed_N]
+        moving_HW[y0:y1, x0:x1] = grow(region.steady_THW, region.inside_THW, *seeds, reach_px * region.unit_px)
+    max_px = MAX_RETURN_PX * region.unit_px
+    is_lost_N = ~is_seed_N
+    is_lost_N[is_lost_N] = ~returns(engine, region.steady_THW, tracks_TN2[:, ~is_seed_N], max_px)
+    side = region.grid_px
+    for y_px, x_px in zip(y[is_lost_N] // side * side + y0, x[is_lost_N] // side * side + x0, strict=True):
+        is_known_HW[y_px : y_px + side, x_px : x_px + side] = False
+    return moving_HW, is_known_HW | moving_HW
+
+
+def _around(mask_HW: Bools, margin_px: float, grid_px: int) -> Box:
+    """The box of what is True, with a margin, on whole squares of the grid."""
+    height, width = mask_HW.shape
+    x, y, box_width, box_height = cv2.boundingRect(mask_HW.view(np.uint8))
+    margin = int(np.ceil(margin_px))
+    x0, y0 = (max(start - margin, 0) // grid_px * grid_px for start in (x, y))
+    return x0, y0, min(x + box_width + margin, width), min(y + box_height + margin, height)
+
+
+def _textured_points(gray_HW: Bytes, wanted_HW: Bools, grid_px: int) -> Floats:
+    """The best textured point (N, 2) of every grid square, where it is wanted."""
+    rows, columns = (size // grid_px for size in gray_HW.shape)
+    texture = cv2.cornerMinEigenVal(gray_HW, 5, ksize=3)[: rows * grid_px, : columns * grid_px]
+    squares = texture.reshape(rows, grid_px, columns, grid_px).swapaxes(1, 2).reshape(rows, columns, grid_px**2)
     best = squares.argmax(axis=2)
-    rows, columns = np.indices(best.shape)
-    y, x = rows * GRID_PX + best // GRID_PX, columns * GRID_PX + best % GRID_PX
-    has_changed = change_HW[y, x] > MIN_CHANGE
-    y, x = y[has_changed], x[has_changed]
-    points_N2 = np.stack([x, y], axis=1).astype(np.float32)
-    motion_TN2 = engine.tracks(steady_THW, points_N2) - points_N2
-    motion_TN2[~inside_THW[:, y, x]] = np.nan
-    return points_N2, motion_TN2
+    row, column = np.indices(best.shape)
+    y, x = row * grid_px + best // grid_px, column * grid_px + best % grid_px
+    is_wanted = wanted_HW[y, x]
+    return np.stack([x[is_wanted], y[is_wanted]], axis=1).astype(np.float32)
 
 
-def _seeds(steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, threshold_px: float) -> tuple[Floats, Floats]:
-    """The points that surely move, over the whole clip or over its first frames only, and their motion."""
-    found_points, found_motion = [points_N2[:0]], [motion_TN2[:, :0]]
+def _seeds(steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, least_px: float) -> tuple[Bools, Floats]:
+    """Which points surely move, over the whole clip or over its first frames only; and the motion of each."""
+    is_seed_N, best_TN2 = np.zeros(len(points_N2), np.bool_), np.full_like(motion_TN2, np.nan)
     # Limbs turn and faces change within a second; half of it still shows that they move.
     for num_frames in (len(steady_THW), len(steady_THW) // 2):
-        is_seed_N, best_TN2 = _judge(steady_THW[:num_frames], points_N2, motion_TN2[:num_frames], threshold_px)
-        later = np.full_like(motion_TN2[num_frames:, is_seed_N], np.nan)
-        found_points.append(points_N2[is_seed_N])
-        found_motion.append(np.concatenate([best_TN2[:, is_seed_N], later]))
-        points_N2, motion_TN2 = points_N2[~is_seed_N], motion_TN2[:, ~is_seed_N]
-    return np.concatenate(found_points), np.concatenate(found_motion, axis=1)
+        left = np.flatnonzero(~is_seed_N)
+        if len(left):
+            motion_TM2 = motion_TN2[:num_frames, left]
+            is_seed_N[left], best_TN2[:num_frames, left] = _judge(
+                steady_THW[:num_frames], points_N2[left], motion_TM2, least_px
+            )
+            best_TN2[num_frames:, left] = np.nan
+    return is_seed_N, best_TN2
 
 
 def _judge(steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, threshold_px: float) -> tuple[Bools, Floats]:
     """Which points surely move, and the motion of each: its own or, where that fits better, a neighbour's."""
-    if not len(points_N2):
-        return np.zeros(0, bool), motion_TN2
-    distance_NN = ((points_N2[:, None] - points_N2) ** 2).sum(axis=2)
-    near_NK = np.argsort(distance_NN, axis=1, kind="stable")[:, : NUM_NEIGHBORS + 1]
-    cost_NK = _patch_cost(steady_THW, points_N2, motion_TN2[:, near_NK])
-    motion_TN2 = motion_TN2[:, near_NK[np.arange(len(cost_NK)), cost_NK.argmin(axis=1)]]
+    near_NK = _nearest_points(points_N2)
+    judged = _judged_frames(len(steady_THW))
+    frames_THW, tried_TNK2 = steady_THW[judged], motion_TN2[judged][:, near_NK]
+    staying_TN12 = np.zeros_like(tried_TNK2[:, :, :1])
+    cost_NK = _patch_cost(frames_THW, points_N2, np.concatenate([tried_TNK2, staying_TN12], axis=2))
+    cost_NK, still_N = cost_NK[:, :-1], cost_NK[:, -1]
+    motion_TN2 = motion_TN2[:, near_NK[np.arange(len(near_NK)), cost_NK.argmin(axis=1)]]
     cost_N = cost_NK.min(axis=1)
-    still_N = _patch_cost(steady_THW, points_N2, motion_TN2[:, :, None] * 0)[:, 0]
     # What the first frame alone costs along the motion: near nothing on a smooth surface, where nothing can be told.
-    first_THW = np.broadcast_to(steady_THW[:1], steady_THW.shape)
-    arguable_N = _patch_cost(first_THW, points_N2, motion_TN2[:, :, None])[:, 0]
-    far_N = np.nanmax(np.linalg.norm(motion_TN2, axis=2), axis=0, initial=0.0) > threshold_px
+    first_THW = np.broadcast_to(frames_THW[:1], frames_THW.shape)
+    arguable_N = _patch_cost(first_THW, points_N2, motion_TN2[judged, :, None])[:, 0]
+    far_N = np.nanmax((motion_TN2**2).sum(axis=2), axis=0, initial=0.0) > threshold_px**2
     is_better_N = (cost_N < STILL_COST_RATIO * still_N) & (still_N - cost_N > MIN_STILL_GAIN)
     is_clear_N = (cost_N < ARGUABLE_COST_RATIO * arguable_N) & (arguable_N - cost_N > MIN_ARGUABLE_GAIN)
     return far_N & is_better_N & is_clear_N, motion_TN2
 
 
+def _judged_frames(num_frames: int) -> list[int]:
+    """The first frame and those it is compared with, the last first: of more than 3 every second tells as much."""
+    return [0, *range(num_frames - 1, 0, -2)] if num_frames > 4 else list(range(num_frames))
+
+
+def _nearest_points(points_N2: Floats) -> npt.NDArray[np.int64]:
+    """(N, K): each point's nearest points, itself first; of equally near ones those that come first."""
+    num_points = len(points_N2)
+    num_near = min(NUM_NEIGHBORS + 1, num_points)
+    x, y = points_N2.T.astype(np.int64)
+    key_NN = ((x[:, None] - x) ** 2 + (y[:, None] - y) ** 2) * num_points + np.arange(num_points)
+    key_NN.partition(num_near - 1, axis=1)
+    return np.asarray(np.sort(key_NN[:, :num_near], axis=1) % num_points)
+
+
 def _patch_cost(frames_THW: Bytes, points_N2: Floats, motion_TNK2: Floats) -> Floats:
     """(N, K): mean difference of a point's patch in the first frame to that along a motion; high if rarely seen."""
-    side = np.arange(PATCH_PX, dtype=np.float32) - PATCH_PX // 2
-    x_P, y_P = (axis.ravel() for axis in np.meshgrid(side, side))
-    shape = motion_TNK2.shape[1:3]
-    first_N1 = points_N2[:, None]
-    wanted = np.tile(_patches(frames_THW[0], first_N1, x_P, y_P), shape[1])
-    is_seen_TNK = np.isfinite(motion_TNK2[..., 0])
-    place_TNK2 = first_N1 + np.where(is_seen_TNK[..., None], motion_TNK2, 0)
-    total = np.zeros(shape, np.float32)
-    for frame_HW, place_NK2, is_seen_NK in zip(frames_THW[1:], place_TNK2[1:], is_seen_TNK[1:], strict=True):
-        difference = _difference(_patches(frame_HW, place_NK2, x_P, y_P), wanted)
-        total += difference.reshape(*shape, -1).sum(axis=2, dtype=np.float32) * is_seen_NK
-    count = is_seen_TNK[1:].sum(axis=0)
-    return np.where(count >= MIN_FRAMES_SEEN, total / len(x_P) / np.maximum(count, 1), MAX_GRAY_DIFFERENCE)
+    num_later, (num_points, num_motions) = len(frames_THW) - 1, motion_TNK2.shape[1:3]
+    place_TNK2 = points_N2[:, None] + motion_TNK2[1:]
+    is_seen_TNK = np.isfinite(place_TNK2[..., 0])
+    place_TNK2[~is_seen_TNK] = 0
+    found_TPN = _patches(frames_THW[1:], place_TNK2.reshape(num_later, -1, 2))
+    wanted_PN = np.repeat(_patches(frames_THW[:1], points_N2[None])[0], num_motions, axis=1)
+    for found_PN in found_TPN:
+        cv2.min(cv2.absdiff(found_PN, wanted_PN), MAX_GRAY_DIFFERENCE, dst=found_PN)  # type: ignore[call-overload]
+    total_TNK = found_TPN.sum(axis=1, dtype=np.float32).reshape(num_later, num_points, num_motions) * is_seen_TNK
+    count_NK = is_seen_TNK.sum(axis=0)
+    mean_NK = total_TNK.sum(axis=0) / (np.maximum(count_NK, 1) * len(PATCH_X))
+    return np.where(count_NK >= min(MIN_FRAMES_SEEN, num_later), mean_NK, MAX_GRAY_DIFFERENCE)
 
 
-def _patches(frame_HW: Bytes, centre_NK2: Floats, x_P: Floats, y_P: Floats) -> Bytes:
-    """(N, K * P): the patches around K places of each of N points."""
-    map_x, map_y = (
-        (centre_NK2[..., axis, None] + offset_P).reshape(len(centre_NK2), -1)
-        for axis, offset_P in enumerate((x_P, y_P))
-    )
-    patches = cv2.remap(frame_HW, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(patches, np.uint8)
-
-
-def _difference(one: Bytes, other: Bytes) -> Bytes:
-    return np.minimum(cv2.absdiff(one, other), MAX_GRAY_DIFFERENCE)
-
-
-def _grow(steady_THW: Bytes, inside_THW: Bools, seeds_N2: Floats, motion_TN2: Floats, reach_px: float) -> Bools:
-    """(H, W): pixels near a seed that follow the nearest seed's motion rather than stay."""
-    height, width = steady_THW.shape[1:]
-    moving = np.zeros((height, width), bool)
-    if not len(seeds_N2):
-        return moving
-    low = np.floor(seeds_N2.min(axis=0) - reach_px).astype(int).clip(0)
-    high = np.ceil(seeds_N2.max(axis=0) + reach_px + 1).astype(int).clip(max=(width, height))
-    window = slice(low[1], high[1]), slice(low[0], high[0])
-    nearest_HW, distance_HW = _nearest(seeds_N2 - low, tuple(high - low))
-    is_known_TN = np.isfinite(motion_TN2[..., 0])
-    motion_THW2 = np.where(is_known_TN[..., None], motion_TN2, 0)[:, nearest_HW]
-    is_seen_THW = inside_THW[(slice(None), *window)] & is_known_TN[:, nearest_HW]
-    gain_THW = _gains(steady_THW, window, motion_THW2)
-    moving[window] = _decide(gain_THW, is_seen_THW[1:], motion_THW2[1:], distance_HW < reach_px)
-    return moving
-
-
-def _nearest(seeds_N2: Floats, size: tuple[int, int]) -> tuple[npt.NDArray[np.int64], Floats]:
-    """For every pixel of a (width, height) window, the index of the nearest seed and the distance to it."""
-    width, height = size
-    x, y = np.rint(seeds_N2).astype(int).clip(0, (width - 1, height - 1)).T
-    blank = np.full((height, width), 255, np.uint8)
-    blank[y, x] = 0
-    distance, region = cv2.distanceTransformWithLabels(blank, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
-    seed_of_region = np.zeros(region.max() + 1, np.int64)
-    seed_of_region[region[y, x]] = np.arange(len(x))
-    return seed_of_region[region], np.asarray(distance, np.float32)
-
-
-def _gains(steady_THW: Bytes, window: tuple[slice, slice], motion_THW2: Floats) -> npt.NDArray[np.int16]:
-    """(T-1, H, W) of the window: by how much moving explains a pixel of frame t better than staying."""
-    first_HW = steady_THW[0][window]
-    place_HW2 = _places(window)
-    gains = np.empty((len(steady_THW) - 1, *first_HW.shape), np.int16)
-    for frame_HW, motion_HW2, gain_HW in zip(steady_THW[1:], motion_THW2[1:], gains, strict=True):
-        found = look_up(frame_HW, place_HW2 + motion_HW2)
-        staying = _difference(frame_HW[window], first_HW)
-        moving = _difference(found, first_HW)
-        cv2.subtract(staying, moving, gain_HW, dtype=cv2.CV_16S)
-    return gains
-
-
-def _places(window: tuple[slice, slice]) -> Floats:
-    """(H, W, 2): x and y of every pixel of a window."""
-    y, x = np.mgrid[window]
-    return np.stack([x, y], axis=2).astype(np.float32)
-
-
-def _decide(gain_THW: npt.NDArray[np.int16], is_seen_THW: Bools, motion_THW2: Floats, is_near_HW: Bools) -> Bools:
-    """Pixels that gain by moving, judged again without the frames in which the object of the last round covers them."""
-    height, width = is_near_HW.shape
-    came_from_THW2 = _places((slice(height), slice(width))) - motion_THW2
-    is_open_THW = is_seen_THW
-    moving = np.zeros(is_near_HW.shape, bool)
-    for round_index in range(NUM_ROUNDS + 1):
-        if round_index:
-            object_HW = moving.astype(np.uint8)
-            covered = [look_up(object_HW, maps_HW2, cv2.INTER_NEAREST) for maps_HW2 in came_from_THW2]
-            is_open_THW = is_seen_THW & (np.stack(covered) == 0)
-        gain_HW = _mean_where(gain_THW, is_open_THW, _mean_where(gain_THW, is_seen_THW, np.float32(0.0)))
-        moving = (cv2.blur(gain_HW, (SMOOTH_PX, SMOOTH_PX)) > MIN_PIXEL_GAIN) & is_near_HW
-    return moving
-
-
-def _mean_where(values_THW: npt.NDArray[np.int16], mask_THW: Bools, otherwise: Floats | np.float32) -> Floats:
-    count = mask_THW.sum(axis=0)
-    mean = (values_THW * mask_THW).sum(axis=0) / np.maximum(count, 1)
-    return np.where(count > 0, mean, otherwise).astype(np.float32)
+def _patches(frames_THW: Bytes, centre_TN2: Floats) -> Bytes:
+    """(T, P, N): the patches around N places of each frame."""
+    places = np.empty((len(centre_TN2), len(PATCH_X), centre_TN2.shape[1], 2), np.float32)
+    for axis, offset_P1 in enumerate((PATCH_X, PATCH_Y)):
+        np.add(centre_TN2[:, None, :, axis], offset_P1, out=places[..., axis])
+    return look_up_all(frames_THW, places)

@@ -1,6 +1,7 @@
 """A background thread that runs an iterator ahead of its consumer, by a bounded number of items.
 
-An exception in the iterator reaches the consumer in place of the item it prevented; `stop` always ends the thread.
+An exception in the iterator reaches the consumer in place of the item it prevented; a thread that is gone without one
+is an error at once, never a wait without end; `stop` ends the thread.
 """
 
 import atexit
@@ -9,9 +10,14 @@ from collections.abc import Generator
 from threading import Condition, Thread
 from typing import Generic, TypeVar
 
+from pipelines.errors import FourfoldError
+from pipelines.workers import POLL_S
+
 __all__ = ["Prefetcher"]
 
 T = TypeVar("T")
+STOP_S = 30.0
+"""What `stop` waits for an item in the making; a thread that hangs in a network read is left behind, a daemon."""
 
 
 class Prefetcher(Generic[T]):
@@ -29,9 +35,17 @@ class Prefetcher(Generic[T]):
         self._thread.start()
 
     def get(self) -> T:
-        """The next item; waits for it. Raises the iterator's exception, again at every later call."""
+        """The next item; waits for it. Raises the iterator's exception, again at every later call.
+
+        Raises FourfoldError if the thread is not there any more and left nothing, as in a forked process.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._error is not None or self._is_stopped)
+            while not self._changed.wait_for(self._is_decided, timeout=POLL_S):
+                if not self._thread.is_alive() and not self._is_decided():
+                    raise FourfoldError(
+                        f"Thread {self._thread.name} has died without an error. Start again; in a process that was "
+                        "forked, build the pipeline after the fork."
+                    )
             if self._ready:
                 item = self._ready.popleft()
                 self._changed.notify_all()
@@ -39,13 +53,16 @@ class Prefetcher(Generic[T]):
             raise self._error or RuntimeError("get() after stop()")
 
     def stop(self) -> None:
-        """Drop what is ready and wait for the thread to end. Safe to call twice."""
+        """Drop what is ready and wait for the thread to end, at most STOP_S. Safe to call twice."""
         with self._changed:
             self._is_stopped = True
             self._ready.clear()
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(STOP_S)
         atexit.unregister(self.stop)
+
+    def _is_decided(self) -> bool:
+        return bool(self._ready) or self._error is not None or self._is_stopped
 
     def _run(self) -> None:
         try:

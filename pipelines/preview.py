@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from pipelines.backends.opencv import OpenCVBackend
+from pipelines.batch_rng import BatchRng
 from pipelines.color import ab_bins
 from pipelines.color_prior import load_prior
 from pipelines.errors import DataError, UsageError
@@ -38,7 +39,7 @@ from pipelines.reader import SampleReader
 from pipelines.rng import rng_for
 from pipelines.shards.manifest import Kind, Manifest, SampleTable, load_manifest
 from pipelines.sheet import Example, Panel, Section, draw_sheet, fit_height
-from pipelines.tasks import PRETEXT_TASKS, CanvasSpec, Geometry, Task, TaskBatch, stack_geometry
+from pipelines.tasks import PRETEXT_TASKS, CanvasSpec, Task, TaskBatch
 
 __all__ = ["write_sheet"]
 
@@ -148,8 +149,8 @@ def _build(task_class: type[Task], samples: _Samples) -> Task:
 
 
 def _make(task: Task, samples: _Samples, seed: int) -> TaskBatch:
-    drawn: list[Geometry] = [task.draw(rng_for(seed, 0, key, task.name)) for key in samples.keys]
-    return task.make(samples.pixels, stack_geometry(drawn), samples.keys)
+    geometry = task.draw(BatchRng(seed, [0] * len(samples.keys), samples.keys, task.name))
+    return task.make(samples.pixels, geometry, samples.keys)
 
 
 def _relative_position(task: Any, samples: _Samples, seed: int) -> Section:

@@ -9,15 +9,15 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["rng_for"]
+__all__ = ["rng_for", "word_of"]
 
 
 @lru_cache(maxsize=4096)
-def _word(name: str) -> int:
+def word_of(name: str) -> int:
     """64 bits of a name, the same on every machine and in every process (unlike `hash`)."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def rng_for(seed: int, epoch: int, key: str, task: str) -> np.random.Generator:
     """The generator of one sample for one task. `seed` and `epoch` are integers of at least 0."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, _word(key), _word(task)])))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, word_of(key), word_of(task)])))

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import torch
 
 from pipelines.backends import Backend, Decoded, fill_failed
+from pipelines.backends.reduction import reduction
+from pipelines.batch_rng import BatchRng
 from pipelines.plan import Picks, Plan
 from pipelines.reader import SampleReader
-from pipelines.rng import rng_for
 from pipelines.shards.manifest import SampleTable
 from pipelines.stats import StageClock
-from pipelines.tasks.base import CanvasSpec, Geometry, Task, stack_geometry
+from pipelines.tasks.base import CanvasSpec, Geometry, Task
 
 __all__ = ["Fault", "Prepared", "SampleSource", "canvas_boxes"]
 
@@ -50,18 +51,21 @@ class Prepared:
 
 
 def canvas_boxes(
-    uniform_B4: Floats, width_B: Int64s, height_B: Int64s, scale: tuple[float, float]
+    uniform_B4: Floats, width_B: Int64s, height_B: Int64s, scale: tuple[float, float], canvas_px: int
 ) -> npt.NDArray[np.int32]:
     """Square boxes x0, y0, x1, y1, int32 (B, 4), inside images of the given sizes.
 
     `uniform_B4`: numbers in [0, 1) for side, x, y (and flip, not used here). `scale`: bounds of the side as a share
-    of the short side.
+    of the short side. Of images that are much larger than the canvas, boxes start and end at multiples of the factor
+    by which a decoder may reduce them.
     """
     low, high = scale
     short_B = np.minimum(width_B, height_B)
     side_B = np.clip(np.rint(short_B * (low + (high - low) * uniform_B4[:, 0])), 1, short_B)
-    x0_B = np.floor(uniform_B4[:, 1] * (width_B - side_B + 1))
-    y0_B = np.floor(uniform_B4[:, 2] * (height_B - side_B + 1))
+    step_B = np.array([reduction(side, canvas_px) for side in side_B.tolist()])
+    side_B -= side_B % step_B
+    x0_B = np.floor(uniform_B4[:, 1] * ((width_B - side_B) // step_B + 1)) * step_B
+    y0_B = np.floor(uniform_B4[:, 2] * ((height_B - side_B) // step_B + 1)) * step_B
     return np.stack([x0_B, y0_B, x0_B + side_B, y0_B + side_B], axis=1).astype(np.int32)
 
 
@@ -85,8 +89,6 @@ class SampleSource:
         self.plan = plan
         self._table, self._backend, self._tasks = table, backend, tasks
         self._reader = SampleReader(table)
-        # A generator costs 12 us, more than many draws: none is made for tasks that draw nothing.
-        self._drawing = {name for name, task in tasks.items() if task.draw(rng_for(0, 0, "", name))}
         self._canvas, self._canvas_scale, self._flip_probability = canvas, canvas_scale, flip_probability
         self._share_decode, self._device = share_decode, device
         self._read_clock, self._decode_clock = clocks
@@ -128,30 +130,25 @@ class SampleSource:
     def _common_geometry(self, picks: Picks, keys: tuple[str, ...], stream: str) -> Geometry:
         """ "label" (B,), "flip" (B,) and, for images, "box" (B, 4)."""
         seed, epochs = self.plan.seed, picks.epochs.tolist()
-        drawn = [rng_for(seed, epoch, key, stream).random(4) for epoch, key in zip(epochs, keys, strict=True)]
-        uniform_B4 = np.stack(drawn)
+        uniform_B4 = BatchRng(seed, epochs, keys, stream).random(4)
         geometry: Geometry = {
             "label": self._table.label[picks.rows],
             "flip": uniform_B4[:, 3] < self._flip_probability,
         }
         if self._table.kind == "image":
             width_B, height_B = self._table.width[picks.rows], self._table.height[picks.rows]
-            geometry["box"] = canvas_boxes(uniform_B4, width_B, height_B, self._canvas_scale)
+            geometry["box"] = canvas_boxes(uniform_B4, width_B, height_B, self._canvas_scale, self._canvas.canvas_px)
         return geometry
 
     def _task_geometry(self, picks: Picks, keys: tuple[str, ...], name: str) -> Geometry:
-        task, seed, epochs = self._tasks[name], self.plan.seed, picks.epochs.tolist()
-        if name not in self._drawing:
-            return {}
-        return stack_geometry(
-            [task.draw(rng_for(seed, epoch, key, name)) for epoch, key in zip(epochs, keys, strict=True)]
-        )
+        return self._tasks[name].draw(BatchRng(self.plan.seed, picks.epochs.tolist(), keys, name))
 
     def _decode(self, encoded: Sequence[memoryview], common: Geometry) -> Decoded:
         size = self._canvas
         if self._table.kind == "image":
             return self._backend.canvases(encoded, common["box"], common["flip"], size.canvas_px)
-        return self._backend.clips(encoded, common["flip"], size.num_frames, size.clip_height_px, size.clip_width_px)
+        frames = size.num_frames, size.clip_height_px, size.clip_width_px
+        return self._backend.clip_planes(encoded, common["flip"], *frames)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -5,18 +5,23 @@ bounded queue of steps in order stands before the consumer. `position()` is the 
 """
 
 import time
-from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from types import TracebackType
 
 from pipelines.backends import Backend, BackendChoice
 from pipelines.errors import DataError, UsageError
+from pipelines.failure_budget import FailureBudget
+from pipelines.memory import PipelineMemory
 from pipelines.prefetch import Prefetcher
-from pipelines.samples import Fault, Prepared, SampleSource
+from pipelines.replacement import ReplacingSource
+from pipelines.samples import Fault, Prepared
+from pipelines.shard_cache import ShardCache
 from pipelines.shards.manifest import Kind
 from pipelines.stats import StageClock, StageStats
 from pipelines.tasks.base import Task, TaskBatch
+from pipelines.workers import Workers
 
 __all__ = ["Pipeline", "Step"]
 
@@ -24,13 +29,12 @@ POSITION_KEYS = ("step", "image_batch", "clip_batch")
 START = dict.fromkeys(POSITION_KEYS, 0)
 READING_STAGES = ("read", "decode")
 """Both run in the producing thread, one after the other."""
-MIN_SAMPLES_TO_JUDGE = 100
-"""Below this many samples one bad one is no ratio to speak of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one step of training gets: a batch per active task. `faults`: samples that failed, with weight 0."""
+    """What one step of training gets: a batch per active task. `faults`: samples that failed; the next good one of the
+    plan is in their place, or, where none was found, weight 0."""
 
     index: int
     batches: dict[str, TaskBatch]
@@ -50,33 +54,34 @@ class _Pending:
 class Pipeline:
     """Made by `build_pipeline`. Iterate for ever; use as a context manager, or call `close`.
 
-    tasks: the tasks by name. backend: which one decodes, and why. Raises DataError from `next` when more samples
-    fail than allowed.
+    tasks: the tasks by name. backend_choice: which one decodes, and why. labels: names of the classes that targets
+    count in. memory: what its batches take. `next` raises DataError when more samples fail than allowed, and
+    FourfoldError within a second when a thread it waits for has died.
     """
 
     def __init__(
         self,
         *,
         tasks: Mapping[str, Task],
-        sources: Mapping[Kind, SampleSource],
+        sources: Mapping[Kind, ReplacingSource],
         schedule: Callable[[int], tuple[str, ...]],
         backend: Backend,
         backend_choice: BackendChoice,
         clocks: Mapping[str, StageClock],
+        shard_cache: ShardCache | None,
+        memory: PipelineMemory,
+        labels: tuple[str, ...],
         num_threads: int,
-        prefetch_batches: int,
         max_failure_ratio: float,
     ) -> None:
         """`sources`: by kind. `schedule`: step -> active tasks. `clocks`: "read", "decode" and one per task."""
         self.tasks = dict(tasks)
-        self.backend_choice = backend_choice
+        self.backend_choice, self.memory, self.labels = backend_choice, memory, labels
         self._sources, self._schedule, self._backend, self._clocks = sources, schedule, backend, clocks
-        self._prefetch_batches, self._max_failure_ratio = prefetch_batches, max_failure_ratio
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="fourfold-tasks")
+        self._shard_cache, self._budget = shard_cache, FailureBudget(max_failure_ratio)
+        self._pool = Workers(num_threads, thread_name_prefix="fourfold-tasks")
         self._prefetcher: Prefetcher[_Pending] | None = None
         self._position = dict(START)
-        self._num_samples = self._num_faults = 0
-        self._last_fault: Fault | None = None
         self._is_closed = False
 
     def __enter__(self) -> "Pipeline":
@@ -94,11 +99,11 @@ class Pipeline:
         if self._is_closed:
             raise UsageError("this pipeline is closed; build another one with build_pipeline")
         if self._prefetcher is None:
-            self._prefetcher = Prefetcher(self._produce(), self._prefetch_batches, "fourfold-pipeline")
+            self._prefetcher = Prefetcher(self._produce(), self.memory.prefetch_batches, "fourfold-pipeline")
         try:
             pending = self._prefetcher.get()
-            batches = {name: future.result() for name, future in pending.batches.items()}
-            self._count(pending)
+            batches = {name: self._pool.result_of(future) for name, future in pending.batches.items()}
+            self._budget.count(pending.num_samples, pending.faults)
         except Exception:
             self.close()
             raise
@@ -117,6 +122,13 @@ class Pipeline:
         self._stop()
         self._position = {key: position[key] for key in POSITION_KEYS}
 
+    @property
+    def pass_steps(self) -> dict[str, int]:
+        """By task, the steps after which every sample was there once, if the task is active in all of them; where
+        the last batch has room left, the next pass begins in it."""
+        plans = {name: self._sources[task.source].plan for name, task in self.tasks.items()}
+        return {name: -(-plan.num_samples // plan.global_batch_size) for name, plan in plans.items()}
+
     def stage_stats(self) -> tuple[StageStats, ...]:
         """What "read", "decode" and each task did since the pipeline was built; see pipelines.stats.bottleneck."""
         return tuple(clock.read() for clock in self._clocks.values())
@@ -125,6 +137,8 @@ class Pipeline:
         """Stop all threads. Safe to call twice."""
         self._is_closed = True
         self._stop()
+        if self._shard_cache is not None:
+            self._shard_cache.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._backend.close()
 
@@ -132,18 +146,6 @@ class Pipeline:
         if self._prefetcher is not None:
             self._prefetcher.stop()
             self._prefetcher = None
-
-    def _count(self, pending: _Pending) -> None:
-        self._num_samples += pending.num_samples
-        self._num_faults += len(pending.faults)
-        self._last_fault = pending.faults[-1] if pending.faults else self._last_fault
-        ratio = self._num_faults / max(self._num_samples, 1)
-        if self._num_samples >= MIN_SAMPLES_TO_JUDGE and ratio > self._max_failure_ratio:
-            raise DataError(
-                f"{self._num_faults} of {self._num_samples} samples failed ({ratio:.1%}), max_failure_ratio allows "
-                f"{self._max_failure_ratio:.1%}. The last: {self._last_fault}. "
-                "Check the shards (fourfold shards verify) or raise max_failure_ratio."
-            )
 
     def _produce(self) -> Generator[_Pending, None, None]:
         position, room_wait_s = dict(self._position), 0.0
@@ -162,6 +164,7 @@ class Pipeline:
         """Read and decode one step here, and hand its tasks to the pool."""
         after = {**position, "step": position["step"] + 1}
         names = self._schedule(position["step"])
+        self._fetch_ahead(position)
         batches: dict[str, Future[TaskBatch]] = {}
         faults: list[Fault] = []
         num_samples = 0
@@ -171,10 +174,10 @@ class Pipeline:
                 continue
             batch = f"{kind}_batch"
             prepared, failed = source.load(position[batch], active)
+            _refuse_hopeless(prepared.values(), failed)
             after[batch] += 1
             faults += failed
             num_samples += source.plan.local_batch_size
-            _refuse_hopeless(failed, source.plan.local_batch_size)
             batches |= {name: self._submit(name, prepared[name], room_wait_s) for name in active}
         return _Pending(
             index=position["step"],
@@ -183,6 +186,10 @@ class Pipeline:
             num_samples=num_samples,
             position=after,
         )
+
+    def _fetch_ahead(self, position: Mapping[str, int]) -> None:
+        if self._shard_cache is not None:
+            self._shard_cache.advance({kind: position[f"{kind}_batch"] for kind in self._sources})
 
     def _submit(self, name: str, prepared: Prepared, room_wait_s: float) -> Future[TaskBatch]:
         clock = self._clocks[name]
@@ -208,9 +215,10 @@ def _silence(batch: TaskBatch, failed: tuple[int, ...], examples_per_sample: int
     return replace(batch, weight=weight)
 
 
-def _refuse_hopeless(faults: list[Fault], batch_size: int) -> None:
-    if len(faults) >= batch_size:
+def _refuse_hopeless(batches: Iterable[Prepared], faults: list[Fault]) -> None:
+    size = next((len(one.keys) for one in batches if len(one.failed) == len(one.keys)), None)
+    if size is not None:
         raise DataError(
-            f"All {batch_size} samples of a batch failed. The first: {faults[0]}. "
+            f"All {size} samples of a batch failed, and those that would take their places. The first: {faults[0]}. "
             "Check the shards: fourfold shards verify."
         )

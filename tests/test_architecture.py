@@ -23,11 +23,11 @@ RECIPES = sorted((ROOT / "yaml").rglob("*.yaml"))
 CONFIGS = {"shards": BuildConfig, "pipelines": PipelineConfig, "pretrain": PretrainConfig}
 # A heavy or optional package may be imported by the files named here and by no other.
 ONLY_IN = {
-    "nvidia": {"pipelines/backends/dali.py"},
+    "nvidia": {"pipelines/backends/dali.py", "pipelines/backends/dali_flow.py", "benchmarks/throughput/with_dali.py"},
     "plotly": {"benchmarks/report/charts.py"},
     "ray": {"benchmarks/executors/ray.py", "pipelines/shards/engine_ray.py"},
     "datasets": {"pipelines/shards/hf_dataset.py"},
-    "webdataset": {"benchmarks/shards_contenders.py"},
+    "webdataset": {"benchmarks/shards_contenders.py", "benchmarks/throughput/plain_loaders.py"},
 }
 
 

@@ -1,5 +1,7 @@
 """The records and arithmetic that all tasks share."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,27 @@ def test_a_moved_batch_keeps_everything_else():
     moved = batch().to("meta")
     assert {moved.inputs.device.type, moved.weight.device.type, moved.target["turn"].device.type} == {"meta"}
     assert (moved.task, moved.keys) == ("rotation", ("a", "b", "c"))
+
+
+def test_one_plane_seen_three_times_is_moved_once():
+    plane = torch.rand(6, 1, 8, 8)
+    moved = replace(batch(), inputs=plane.expand(-1, 3, -1, -1)).to("meta").inputs
+    assert moved.shape == (6, 3, 8, 8)
+    assert moved.stride() == (64, 0, 8, 1)
+    assert moved.untyped_storage().nbytes() == plane.untyped_storage().nbytes()
+
+
+@pytest.mark.cuda
+def test_one_plane_seen_three_times_stays_one_on_the_gpu():
+    pairs = torch.rand(4, 1, 8, 8).expand(-1, 3, -1, -1).view(2, 2, 3, 8, 8)
+    moved = replace(batch(), inputs=pairs).to("cuda").inputs
+    assert moved.untyped_storage().nbytes() == 4 * 64 * 4
+    torch.testing.assert_close(moved.cpu(), pairs, rtol=0, atol=0)
+
+
+def test_a_batch_that_is_there_already_is_not_copied():
+    there = batch()
+    assert there.to("cpu").inputs.data_ptr() == there.inputs.data_ptr()
 
 
 def test_geometry_is_stacked_by_name():

@@ -59,7 +59,7 @@ def test_device_lightness_is_that_of_skimage(pixels: torch.Tensor) -> None:
 
 def test_lightness_spans_0_to_1() -> None:
     black_white = torch.tensor([[[0, 0, 0], [255, 255, 255]]], dtype=torch.uint8)
-    for path in (color._lightness_opencv, color._lightness_torch):
+    for path in (color.lightness, color._lightness_torch):
         assert path(black_white).tolist() == [[0.0, 1.0]]
 
 

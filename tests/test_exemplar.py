@@ -8,12 +8,13 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from pipelines import view_colors
+from pipelines.batch_rng import BatchRng
 from pipelines.color import lightness
 from pipelines.config import validate
 from pipelines.errors import UsageError
-from pipelines.rng import rng_for
 from pipelines.tasks import exemplar
-from pipelines.tasks.base import CanvasSpec, Geometry, stack_geometry
+from pipelines.tasks.base import CanvasSpec, Geometry
 from pipelines.tasks.exemplar import Exemplar, ExemplarConfig
 
 STILL = {"translation_ratio": 0, "scale": (1, 1), "rotation_deg": 0}
@@ -25,7 +26,7 @@ def task(canvas_px: int = 96, *, gray: bool = False, **options: object) -> Exemp
 
 
 def drawn(of: Exemplar, count: int) -> Geometry:
-    return stack_geometry([of.draw(rng_for(0, 0, str(key), of.name)) for key in range(count)])
+    return of.draw(BatchRng(0, [0] * count, names(count), of.name))
 
 
 def names(count: int) -> list[str]:
@@ -113,11 +114,36 @@ def test_a_view_beyond_the_border_is_mirrored() -> None:
     np.testing.assert_allclose(x, np.broadcast_to(expected, (36, 36)), atol=0.51)
 
 
-def test_shrinking_does_not_alias() -> None:
-    stripes = torch.zeros(1, 96, 96, 3, dtype=torch.uint8)
+@pytest.mark.parametrize("scale", [2, 3])
+def test_shrinking_does_not_alias(scale: float) -> None:
+    stripes = torch.zeros(1, 192, 192, 3, dtype=torch.uint8)
     stripes[:, :, ::2] = 255
-    view = task()._make_cpu(stripes, one_view(scale=2))
+    view = task(192, patch_px=36)._make_cpu(stripes, one_view(scale=scale, centre_xy=(96, 96)))
     assert view.std() < 0.02
+
+
+@pytest.mark.parametrize("scale", [0.5, 1, 1.02, 1.2, 1.4, 2, 3, 5])
+def test_smoothing_adds_the_blur_that_sampling_lacks(scale: float) -> None:
+    weights = exemplar._smoothing(scale)
+    places = np.arange(len(weights)) - len(weights) // 2
+    assert weights.sum() == 1
+    assert weights.min() >= 0
+    assert np.array_equal(weights, weights[::-1])
+    assert np.array_equal(weights * 256, np.rint(weights * 256))
+    assert (weights * places**2).sum() == pytest.approx(max(scale**2 - 1, 0) / 6, rel=0.06, abs=0.008)
+
+
+@pytest.mark.parametrize("centre_xy", [(48, 48), (4, 4), (200, 130), (252, 252), (-40, 300)])
+@pytest.mark.parametrize("scale", [0.7, 1.4, 2.5])
+def test_a_view_of_a_part_is_that_of_the_whole_canvas(centre_xy: tuple[int, int], scale: float) -> None:
+    view = one_view(scale=scale, centre_xy=centre_xy, rotation_deg=17)
+    affine, canvas = exemplar._inverse_affine(view, 96), photos(1, 256)
+    weights = exemplar._smoothing(scale)
+    smooth = cv2.sepFilter2D(canvas[0].numpy(), -1, weights, weights, borderType=cv2.BORDER_REFLECT_101)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    expected = cv2.warpAffine(smooth, affine[0], (96, 96), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    out = exemplar._warp_opencv(canvas, affine, view["scale"], 96)[0].numpy()
+    assert np.abs(out.astype(int) - expected).max() <= 1
 
 
 def test_numbers_are_drawn_within_their_ranges_and_reach_them() -> None:
@@ -140,27 +166,42 @@ def test_numbers_are_drawn_within_their_ranges_and_reach_them() -> None:
     assert abs((geometry["power"] > 1).mean() - 0.5) < 0.06
 
 
+def test_one_sample_is_drawn_like_a_batch_but_without_its_axis() -> None:
+    one, many = task(256).draw(np.random.default_rng(0)), drawn(task(256), 3)
+    assert {name: (3, *value.shape) for name, value in one.items()} == {name: v.shape for name, v in many.items()}
+
+
 def test_geometry_is_golden() -> None:
     # A change here changes every pretraining run: it must be deliberate.
-    geometry = task(256).draw(rng_for(0, 0, "sample", "exemplar"))
+    geometry = task(256).draw(BatchRng(0, [0], ["sample"], "exemplar"))
     rounded = {name: np.round(geometry[name].ravel()[:2], 4).tolist() for name in ("centre_xy", "scale", "power")}
-    assert rounded == {"centre_xy": [154.1376, 216.5668], "scale": [0.8807, 1.0227], "power": [1.011, 0.8151]}
+    assert rounded == {"centre_xy": [130.0557, 182.5604], "scale": [1.1259, 0.8096], "power": [2.7932, 1.2416]}
 
 
-def test_component_contrast_is_that_of_a_principal_component_analysis() -> None:
+def scaled_on_a_cpu(patch: torch.Tensor, factor: np.ndarray) -> torch.Tensor:
+    affine = view_colors.component_affine(patch, factor).numpy()
+    levels = np.concatenate([patch.numpy(), np.ones_like(patch.numpy()[..., :1])], axis=-1)
+    return torch.from_numpy(np.einsum("nck,nhwk->nhwc", affine, levels).clip(0, 1)).float()
+
+
+SCALINGS = pytest.mark.parametrize("path", [scaled_on_a_cpu, view_colors.scale_components], ids=["cpu", "device"])
+
+
+@SCALINGS
+def test_component_contrast_is_that_of_a_principal_component_analysis(path) -> None:  # type: ignore[no-untyped-def]
     patch = photos(1, 36)
     factor = np.array([[0.5, 1.5, 2.0]])
     colors = patch.numpy().reshape(-1, 3) / 255.0
-    analysis = PCA().fit(colors)
+    analysis = PCA().fit(patch[:, ::2, ::2].numpy().reshape(-1, 3) / 255.0)
     # scikit-learn orders components from the largest variance down.
     expected = analysis.inverse_transform(analysis.transform(colors) * factor[0, ::-1]).clip(0, 1)
-    out = exemplar._scale_components(patch, factor)
-    np.testing.assert_allclose(out.view(-1, 3), expected, atol=1e-4)
+    np.testing.assert_allclose(path(patch, factor).view(-1, 3), expected, atol=1e-4)
 
 
-def test_component_contrast_leaves_a_flat_patch_alone() -> None:
+@SCALINGS
+def test_component_contrast_leaves_a_flat_patch_alone(path) -> None:  # type: ignore[no-untyped-def]
     flat = torch.full((1, 8, 8, 3), 77, dtype=torch.uint8)
-    out = exemplar._scale_components(flat, np.array([[2.0, 2.0, 2.0]]))
+    out = path(flat, np.array([[2.0, 2.0, 2.0]]))
     torch.testing.assert_close(out, torch.full((1, 8, 8, 3), 77 / 255))
 
 
@@ -190,7 +231,14 @@ VIEWS = {
 }
 
 
-@pytest.mark.parametrize("path", [exemplar._jitter_hsv_opencv, exemplar._jitter_hsv_torch], ids=["opencv", "torch"])
+def jittered_on_a_cpu(rgb: torch.Tensor, view: Geometry) -> torch.Tensor:
+    turn_deg, log_factor = float(view["hue_shift"][0] % 1 * 360), np.log(view["factor"][0])
+    shift = view["shift"][0].astype(np.float32)[:, None, None]
+    out = view_colors.jitter_hsv_opencv(rgb[0].numpy(), turn_deg, view["power"][0], log_factor, shift)
+    return torch.from_numpy(out)[None].permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("path", [jittered_on_a_cpu, view_colors.jitter_hsv_torch], ids=["cpu", "device"])
 @pytest.mark.parametrize("name", VIEWS)
 def test_color_jitter_is_that_of_one_color_at_a_time(path, name: str) -> None:  # type: ignore[no-untyped-def]
     # 24 pixels a row: OpenCV's vector code and its scalar remainder differ in what they take.

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines.flow import DisFlow, FarnebackFlow, LucasKanade, build_engine, follow, look_up
+from pipelines.flow import DisFlow, FarnebackFlow, LucasKanade, build_engine, follow, look_up, returns
 
 ENGINES = {
     "lucas_kanade": LucasKanade(),
@@ -103,3 +103,24 @@ def test_opencv_threads_do_not_change_the_flow(name):
 def test_engines_by_name():
     built = [type(build_engine(name)) for name in ("lucas_kanade", "dis", "farneback")]
     assert built == [LucasKanade, DisFlow, FarnebackFlow]
+    assert type(build_engine("raft", raft_weights="random")).__name__ == "RaftFlow"
+
+
+def test_tracks_of_a_shift_return():
+    frames = shifting(5, (2, -1))
+    tracks = LucasKanade().tracks(frames, inner_grid())
+    assert returns(LucasKanade(), frames, tracks, 0.5).all()
+
+
+def test_tracks_that_jumped_or_ended_do_not_return():
+    frames = shifting(5, (2, -1))
+    tracks = LucasKanade().tracks(frames, inner_grid())
+    tracks[-1, 0] += 12
+    tracks[-1, 1] = np.nan
+    is_back = returns(LucasKanade(), frames, tracks, 1.0)
+    assert is_back[:2].tolist() == [False, False]
+    assert is_back[2:].all()
+
+
+def test_no_tracks_return_nothing():
+    assert returns(LucasKanade(), shifting(4, (1, 0)), np.zeros((4, 0, 2), np.float32), 1.0).shape == (0,)

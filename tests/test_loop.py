@@ -80,7 +80,8 @@ def stop_at(step: int, monkeypatch, error: BaseException) -> None:
 
 def test_a_run_leaves_its_files(unbroken) -> None:
     names = {path.name for path in unbroken.iterdir()}
-    assert names == {"config.yaml", "checkpoint.pt", "trunk.pt", "log.jsonl", "tensorboard", "summary.json"}
+    begun, made = {"config.yaml", "backend.json"}, {"trunk.pt", "summary.json"}
+    assert names == {*begun, "checkpoint.pt", "log.jsonl", "tensorboard", *made}
     assert load_config(PretrainConfig, unbroken / "config.yaml").trunk.depth == 10
 
 

@@ -4,13 +4,15 @@ import cv2
 import numpy as np
 import pytest
 
+from pipelines.clip_planes import chosen_frames
 from pipelines.flow import LucasKanade, build_engine
 from pipelines.motion_mask import label_clip
 from tests.composites import CameraPath, cell_means, compose, cutout, iou, photo, random_composite, shared_images
 
 
 def label(clip: np.ndarray, **options):
-    gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip])
+    frames = [clip[index] for index in chosen_frames(len(clip))]
+    gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
     return label_clip(gray, options.pop("engine", LucasKanade()), **options)
 
 
@@ -51,7 +53,7 @@ def test_a_square_over_a_static_background(step_xy):
 def test_a_square_under_a_moving_camera(camera):
     made = square((-2.5, 1.5), camera)
     found = label(made.clip)
-    assert found.is_reliable
+    assert found.verdict == "usable"
     assert iou(cells(found.moving), made.mask) >= 0.75
 
 
@@ -66,7 +68,7 @@ def test_other_sizes(size):
     scale = size[1] / 320
     made = square((3.0 * scale, -1.5 * scale), CameraPath(shift_px=(1.5 * scale, 0.0)), size)
     found = label(made.clip)
-    assert found.moving.shape == found.is_seen.shape == size
+    assert found.moving.shape == found.is_known.shape == size
     assert iou(cells(found.moving), made.mask) >= 0.7
 
 
@@ -82,22 +84,55 @@ def test_motion_below_the_threshold_is_background():
 
 def test_a_repeated_frame_has_no_motion():
     found = label(np.repeat(square((0.0, 0.0)).clip[:1], 10, axis=0))
-    assert found.is_reliable
+    assert found.verdict == "usable"
     assert not found.moving.any()
-    assert found.is_seen.all()
+    assert found.is_known.all()
 
 
-def test_a_cut_is_unreliable_and_empty():
+def test_a_cut_is_named_and_empty():
     other = compose(photo(5), None, rng=np.random.default_rng(1), camera=CameraPath())
     found = label(np.concatenate([square((3.0, 0.0)).clip[:6], other.clip[6:]]))
-    assert not found.is_reliable
+    assert found.verdict == "cut"
     assert not found.moving.any()
 
 
-def test_a_border_that_leaves_the_view_is_not_seen():
-    is_seen = label(square((0.0, 2.0), CameraPath(shift_px=(-9.0, 0.0))).clip).is_seen
-    assert not is_seen[:, :10].any()
-    assert is_seen[:, 40:].all()
+def test_a_clip_without_texture_is_named_and_empty():
+    found = label(np.full((6, 96, 128, 3), 90, np.uint8))
+    assert found.verdict == "no_texture"
+    assert not found.moving.any()
+
+
+def test_flat_ground_before_a_slow_object_does_not_move_along():
+    flat = np.full_like(photo(0), 120)
+    flat[:60] = photo(0)[:60]  # corners for the camera's motion
+    options = {"rng": np.random.default_rng(0), "camera": CameraPath(), "noise": 0.5}
+    place = {"object_height_px": 60.0, "object_start_xy": (160, 150), "object_step_xy": (1.5, 0.0)}
+    made = compose(flat, cutout(1), **options, **place)
+    found = cells(label(made.clip).moving)
+    assert np.count_nonzero(found & ~made.mask) <= 0.1 * np.count_nonzero(made.mask)
+    assert iou(found, made.mask) >= 0.8
+
+
+def test_what_flickers_is_not_known_and_not_moving():
+    made = square((0.0, 0.0), CameraPath(shift_px=(1.0, 0.5)))
+    clip, rng = made.clip.copy(), np.random.default_rng(1)
+    clip[:, 96:144, 96:160] = rng.integers(0, 256, (10, 48, 64, 3))
+    found = label(clip)
+    assert not found.moving.any()
+    assert found.is_known[100:140, 100:156].mean() < 0.5
+    assert found.is_known[:, :64].all()
+
+
+def test_what_moves_is_known():
+    found = label(square((3.0, 0.0)).clip)
+    assert found.moving.any()
+    assert found.is_known[found.moving].all()
+
+
+def test_a_border_that_leaves_the_view_is_not_known():
+    is_known = label(square((0.0, 0.0), CameraPath(shift_px=(-9.0, 0.0))).clip).is_known
+    assert not is_known[:, :10].any()
+    assert is_known[:, 100:].mean() > 0.95
 
 
 def test_an_object_that_leaves_the_frame_is_found():
@@ -117,12 +152,12 @@ def real_composites(num: int, kind: str, *, with_object: bool = True):
 
 def test_real_photos_and_cutouts_under_a_moving_camera():
     ious = [iou(cells(label(made.clip).moving), made.mask) for made in real_composites(20, "all")]
-    # 0.79 on 60 of them; masks of a few cells, where one cell is a third, spread the mean of 20.
-    assert np.mean(ious) >= 0.7
+    # 0.84 on 60 of them; masks of a few cells, where one cell is a third, spread the mean of 20.
+    assert np.mean(ious) >= 0.75
 
 
 @pytest.mark.parametrize("kind", ["static", "shift", "all"])
 def test_real_photos_under_a_moving_camera_alone(kind):
     found = [label(made.clip) for made in real_composites(10, kind, with_object=False)]
     assert np.mean([one.moving.mean() for one in found]) <= 0.005
-    assert all(one.is_reliable for one in found)
+    assert all(one.verdict == "usable" for one in found)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.clip_planes import planes_of
 from pipelines.errors import UsageError
+from pipelines.motion_mask import VERDICTS
 from pipelines.rng import rng_for
 from pipelines.tasks.base import CanvasSpec
 from pipelines.tasks.motion_segmentation import MotionSegmentation, MotionSegmentationConfig, _cell_means
@@ -51,11 +53,23 @@ def test_a_batch_keeps_the_promise_of_spec(clips):
         assert tensor.dtype == spec[name].dtype
         assert spec[name].low <= float(tensor.min()) <= float(tensor.max()) <= spec[name].high
     assert batch.keys == ("a", "b", "c")
-    assert set(batch.geometry) == {"flip", "is_reliable"}
+    assert set(batch.geometry) == {"flip", "verdict", "known_ratio"}
 
 
 def test_cells_cover_sizes_that_are_no_multiple_of_the_stride():
     assert task().spec(2)["moving"].shape == (2, 13, 17)
+
+
+def test_planes_and_colors_give_the_same_batch(clips):
+    whole, planes = (task().make(pixels, {}, "abc") for pixels in (clips, planes_of(clips)))
+    assert torch.equal(whole.inputs, planes.inputs)
+    assert torch.equal(whole.weight, planes.weight)
+    assert torch.equal(whole.target["moving"], planes.target["moving"])
+
+
+def test_an_engine_that_cannot_be_had_is_refused_at_once(tmp_path):
+    with pytest.raises(UsageError, match=r"raft_weights = .*none\.pth; cannot be had"):
+        task(engine="raft", raft_weights=str(tmp_path / "none.pth"))
 
 
 def test_inputs_are_the_first_frame(clips):
@@ -72,7 +86,8 @@ def test_harmonized_inputs_are_lightness_three_times(clips):
 
 def test_the_cut_has_no_weight_and_is_counted(clips):
     batch = task().make(clips, {}, ["a", "b", "c"])
-    assert batch.geometry["is_reliable"].tolist() == [True, True, False]
+    assert [VERDICTS[verdict] for verdict in batch.geometry["verdict"]] == ["usable", "usable", "cut"]
+    assert batch.geometry["known_ratio"][2] == 0
     assert not batch.weight[2].any()
     assert not batch.target["moving"][2].any()
     assert batch.weight[:2].mean() > 0.9

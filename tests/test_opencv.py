@@ -2,12 +2,14 @@
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from skimage.transform import resize as skimage_resize
 
+from pipelines.backends import opencv
 from pipelines.backends.opencv import OpenCVBackend
 from tests.pictures import encode, encode_clip, smooth_picture
 
@@ -48,11 +50,54 @@ def test_flip_mirrors_left_and_right(backend, canvas_px):
     torch.testing.assert_close(pixels[1], pixels[0].flip(1), rtol=0, atol=0)
 
 
-def test_shrinking_averages_areas(backend):
-    image = smooth_picture(2, 80, 80)
-    decoded = canvases(backend, [encode(image, "png")], [(0, 0, 80, 80)], 20)
-    expected = image.reshape(20, 4, 20, 4, 3).mean((1, 3))
-    assert np.abs(decoded.pixels[0].numpy() - expected).max() <= 0.51
+@pytest.mark.parametrize("side_px", [21, 29, 40, 77])
+def test_shrinking_is_pillows_antialiased_linear(backend, side_px):
+    image = np.random.default_rng(2).integers(0, 256, (80, 90, 3), dtype=np.uint8)
+    decoded = canvases(backend, [encode(image, "png")], [(3, 2, 3 + side_px, 2 + side_px)], 20)
+    crop = Image.fromarray(image).crop((3, 2, 3 + side_px, 2 + side_px))
+    expected = np.asarray(crop.resize((20, 20), Image.Resampling.BILINEAR)).astype(int)
+    # Both sum bytes with weights rounded to fractions of 2^n, and not the same n.
+    assert np.abs(decoded.pixels[0].numpy() - expected).max() <= 2
+
+
+def test_shrinking_does_not_alias(backend):
+    stripes = np.zeros((120, 120, 3), np.uint8)
+    stripes[:, ::2] = 255
+    decoded = canvases(backend, [encode(stripes, "png")], [(0, 0, 120, 120)], 40)
+    assert decoded.pixels.float().std() < 16  # 127 where every third column is taken
+
+
+REDUCED_BOX = (16, 24, 16 + 128, 24 + 128)
+
+
+@pytest.mark.parametrize(("canvas_px", "reduced_by"), [(64, 1), (32, 2), (16, 4), (8, 8)])
+def test_large_jpegs_are_decoded_at_reduced_size(canvas_px, reduced_by, monkeypatch):
+    encoded, used = encode(smooth_picture(3, 160, 176), quality=95), []
+    decode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda array, flags: used.append(flags) or decode(array, flags))
+    pixels = np.empty((canvas_px, canvas_px, 3), np.uint8)
+    opencv._decode_canvas(memoryview(encoded), list(REDUCED_BOX), False, pixels)
+    assert used == [opencv.READ_FLAGS[reduced_by]]
+    whole = Image.open(io.BytesIO(encoded)).convert("RGB").crop(REDUCED_BOX)
+    expected = np.asarray(whole.resize((canvas_px, canvas_px), Image.Resampling.BILINEAR)).astype(int)
+    difference = np.abs(pixels - expected)
+    assert difference.mean() < 1.2
+    assert difference.max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("box", "orientation", "kind"),
+    [((16, 24, 144, 151), 1, "JPEG"), ((15, 24, 144, 152), 1, "JPEG"), ((16, 24, 144, 152), 3, "JPEG"),
+     ((16, 24, 144, 152), 1, "PNG")],
+)  # fmt: skip
+def test_what_would_be_off_by_part_of_a_pixel_is_decoded_whole(box, orientation, kind, monkeypatch):
+    buffer, tags, used = io.BytesIO(), Image.Exif(), []
+    tags[0x0112] = orientation
+    Image.fromarray(smooth_picture(3, 160, 176)).save(buffer, kind, exif=tags)
+    decode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda array, flags: used.append(flags) or decode(array, flags))
+    opencv._decode_canvas(memoryview(buffer.getvalue()), list(box), False, np.empty((16, 16, 3), np.uint8))
+    assert used == [cv2.IMREAD_COLOR_RGB]
 
 
 def test_growing_is_linear(backend):

@@ -154,7 +154,7 @@ def test_exemplar_needs_two_images_per_rank(small_shards):
 
 
 def test_a_batch_that_does_not_divide_over_the_ranks(small_shards):
-    refused(small_shards(), "need a multiple of 4", batch_size=6, world_size=4)
+    refused(small_shards(), "batch_size = 6: over 4 ranks; need a multiple of 4", batch_size=6, world_size=4)
 
 
 def test_a_negative_seed_is_refused():

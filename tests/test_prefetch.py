@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from pipelines.errors import FourfoldError
 from pipelines.prefetch import Prefetcher
 
 
@@ -105,3 +106,37 @@ def test_a_process_that_forgets_to_stop_ends_all_the_same():
         [sys.executable, "-c", textwrap.dedent(script)], timeout=60, capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_thread_that_is_gone_without_an_error_is_an_error():
+    prefetcher = Prefetcher(counting([]), 1, "lost")
+    prefetcher.get()
+    prefetcher.stop()
+    # As in a forked process: the thread is not there, and nobody has stopped it.
+    prefetcher._is_stopped = False
+    start_s = time.monotonic()
+    with pytest.raises(FourfoldError, match="Thread lost has died without an error"):
+        prefetcher.get()
+    assert time.monotonic() - start_s < 5
+
+
+def test_an_exit_in_the_thread_reaches_the_consumer():
+    prefetcher = Prefetcher(counting([], stop_at=1, error=SystemExit("killed")), 1, "test")
+    assert prefetcher.get() == 0
+    with pytest.raises(SystemExit, match="killed"):
+        prefetcher.get()
+    prefetcher.stop()
+
+
+def test_stop_leaves_a_thread_that_hangs(monkeypatch):
+    monkeypatch.setattr("pipelines.prefetch.STOP_S", 0.05)
+    release = threading.Event()
+
+    def items():
+        release.wait()
+        yield 1
+
+    prefetcher = Prefetcher(items(), 1, "hanging")
+    prefetcher.stop()
+    release.set()
+    wait_until(lambda: "hanging" not in [thread.name for thread in threading.enumerate()])

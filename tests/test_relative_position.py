@@ -6,13 +6,14 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from skimage.transform import resize as skimage_resize
 
+from pipelines.batch_rng import BatchRng
 from pipelines.color import lightness
 from pipelines.config import validate
 from pipelines.errors import UsageError
-from pipelines.rng import rng_for
 from pipelines.tasks import relative_position
-from pipelines.tasks.base import CanvasSpec, Geometry, TaskBatch, stack_geometry
+from pipelines.tasks.base import CanvasSpec, Geometry, TaskBatch
 from pipelines.tasks.relative_position import RelativePosition, RelativePositionConfig
 
 PLACES = {
@@ -29,7 +30,7 @@ def task(canvas_px: int = 256, *, gray: bool = False, **options: object) -> Rela
 
 
 def drawn(of: RelativePosition, count: int, seed: int = 0) -> Geometry:
-    return stack_geometry([of.draw(rng_for(seed, 0, str(key), of.name)) for key in range(count)])
+    return of.draw(BatchRng(seed, [0] * count, [str(key) for key in range(count)], of.name))
 
 
 def make(of: RelativePosition, pixels: torch.Tensor) -> TaskBatch:
@@ -152,13 +153,13 @@ def test_a_wrong_option_is_refused_by_name(option: str, value: object) -> None:
 
 def test_geometry_is_golden() -> None:
     # A change here changes every pretraining run: it must be deliberate.
-    geometry = task().draw(rng_for(0, 0, "sample", "relative_position"))
+    geometry = task().draw(BatchRng(0, [0], ["sample"], "relative_position"))
     assert {name: value.tolist() for name, value in geometry.items()} == {
-        "position": [5],
-        "corner_xy": [[[144, 12], [10, 144]]],
-        "channel": [[0, 1]],
-        "noise_start": [[21513, 328506]],
-        "resample_px": [[96, 96]],
+        "position": [[5]],
+        "corner_xy": [[[[150, 12], [14, 156]]]],
+        "channel": [[[0, 2]]],
+        "noise_start": [[[105283, 1037461]]],
+        "resample_px": [[[96, 96]]],
     }
 
 
@@ -224,12 +225,20 @@ def test_gray_and_harmonized_inputs_are_lightness(options: dict[str, object]) ->
 
 
 @pytest.mark.parametrize("small_px", [4, 9, 20, 31, 35])
-def test_resampling_is_that_of_opencv(small_px: int) -> None:
+@pytest.mark.parametrize("axes", [(), (3,)])
+def test_both_ways_of_resampling_are_equal(small_px: int, axes: tuple[int, ...]) -> None:
+    planes = torch.rand(1, *axes, 36, 36)
+    matrices = relative_position._resampled_device(planes.clone(), np.array([small_px]))
+    opencv = relative_position._resampled_cpu(planes.clone(), np.array([small_px]))
+    torch.testing.assert_close(opencv, matrices, atol=1e-5, rtol=0)
+
+
+def test_resampling_averages_areas_then_interpolates() -> None:
     patch = np.random.default_rng(0).random((36, 36)).astype(np.float32)
-    small = cv2.resize(patch, (small_px, small_px), interpolation=cv2.INTER_AREA)
-    expected = cv2.resize(small, (36, 36), interpolation=cv2.INTER_LINEAR)
-    planes = relative_position._resampled(torch.from_numpy(patch)[None].clone(), np.array([small_px]))
-    np.testing.assert_allclose(planes[0], expected, atol=2e-3)
+    small = patch.reshape(12, 3, 12, 3).mean((1, 3))
+    expected = skimage_resize(small, (36, 36), order=1, mode="edge")
+    planes = relative_position._resampled(torch.from_numpy(patch)[None].clone(), np.array([12]))
+    np.testing.assert_allclose(planes[0], expected, atol=1e-5)
 
 
 def test_only_chosen_patches_are_resampled() -> None:
@@ -255,6 +264,14 @@ def test_both_ways_of_cutting_are_equal(color: str, monkeypatch: pytest.MonkeyPa
     cpu = make(of, photos(6))
     monkeypatch.setattr(relative_position, "_crop_cpu", relative_position._crop_device)
     assert torch.equal(make(of, photos(6)).inputs, cpu.inputs)
+
+
+def test_both_ways_of_dropping_colors_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = task(color="drop", resample_probability=0.5)
+    cpu = make(of, photos(6)).inputs
+    monkeypatch.setattr(relative_position, "_drop_cpu", lambda *drawn: relative_position._drop_device(*drawn[:-1]))
+    monkeypatch.setattr(relative_position, "_resampled_cpu", relative_position._resampled_device)
+    torch.testing.assert_close(make(of, photos(6)).inputs, cpu, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("options", [{}, {"pairs_per_image": 4}, {"color": "project"}, {"gray": True}])

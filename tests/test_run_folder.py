@@ -1,11 +1,14 @@
 """Who owns a run's folder, and when it is finished."""
 
+import json
+
 import pytest
+import torch
 
 from pipelines.config import validate
 from pipelines.errors import UsageError
 from training.config import PretrainConfig
-from training.run_folder import RunSummary, claim, read_summary, write_summary
+from training.run_folder import BACKEND_NAME, RunSummary, claim, read_summary, settle_backend, write_summary
 
 SUMMARY = RunSummary(
     num_steps=3,
@@ -48,3 +51,26 @@ def test_a_summary_comes_back_once_there_is_a_trunk(tmp_path) -> None:
 
 def test_a_new_folder_has_no_summary(tmp_path) -> None:
     assert read_summary(tmp_path) is None
+
+
+def test_the_backend_is_chosen_once_and_written_down_with_its_reason(tmp_path) -> None:
+    choice = settle_backend(tmp_path, "auto", torch.device("cpu"))
+    assert choice.name == "opencv"
+    assert json.loads((tmp_path / BACKEND_NAME).read_text()) == {"name": "opencv", "reason": choice.reason}
+
+
+def test_a_run_goes_on_with_the_backend_it_began_with(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("pipelines.backends.dali.require_dali", lambda: None)
+    begun = settle_backend(tmp_path, "auto", torch.device("cuda"))
+    assert begun.name == "dali"
+    assert settle_backend(tmp_path, "auto", torch.device("cpu")) == begun
+
+
+def test_a_run_whose_backend_is_gone_does_not_go_on_with_another(tmp_path, monkeypatch) -> None:
+    def no_dali():
+        raise UsageError("DALI cannot be loaded")
+
+    (tmp_path / BACKEND_NAME).write_text('{"name": "dali", "reason": "device is cuda"}')
+    monkeypatch.setattr("pipelines.backends.dali.require_dali", no_dali)
+    with pytest.raises(UsageError, match=r"began with dali and goes on with no other\. DALI cannot be loaded"):
+        settle_backend(tmp_path, "auto", torch.device("cpu"))

@@ -16,12 +16,14 @@ import pytest
 import torch
 
 from pipelines.build import PipelineConfig, build_pipeline
-from pipelines.errors import DataError, UsageError
+from pipelines.errors import DataError, FourfoldError, UsageError
 from pipelines.shards.manifest import load_manifest
 from pipelines.stats import bottleneck
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import Task, TaskBatch, TaskConfig, TensorSpec
+from pipelines.workers import Workers
 from tests.pictures import Stored, stored_images, write_folder
+from tests.restore_every_step import digest
 
 
 class EchoConfig(TaskConfig):
@@ -97,17 +99,6 @@ def config_for(folder, tasks=("echo",), **options):
     small = {"canvas_px": 24, "clip_height_px": 16, "clip_width_px": 24, "num_frames": 3, "num_threads": 2}
     sizes = {"batch_size": 4, "clip_batch_size": 2}
     return PipelineConfig(**({"images": folder, "clips": folder, "tasks": tasks} | small | sizes | options))
-
-
-def digest(step):
-    content = hashlib.sha256(str(step.index).encode())
-    for name, batch in sorted(step.batches.items()):
-        content.update(repr((name, batch.keys)).encode())
-        for tensor in (batch.inputs, batch.weight, *(batch.target[key] for key in sorted(batch.target))):
-            content.update(tensor.contiguous().numpy().tobytes())
-        for key in sorted(batch.geometry):
-            content.update(key.encode() + np.ascontiguousarray(batch.geometry[key]).tobytes())
-    return content.hexdigest()
 
 
 def digests(config, count, position=None, **options):
@@ -254,21 +245,50 @@ def broken_folder(tmp_path, num_good, num_bad):
     return write_folder(tmp_path / "broken", [*junk, *samples], per_shard=40)
 
 
-def test_a_bad_sample_is_named_and_weighs_nothing(tmp_path):
-    config = config_for(broken_folder(tmp_path, 5, 1), {"echo": {"repeats": 3}}, batch_size=6)
+def test_the_next_of_the_plan_takes_the_place_of_a_bad_sample(tmp_path):
+    """20 good and 1 bad in batches of 7: wherever the bad one comes, the sample 7 places later stands there."""
+    config = config_for(broken_folder(tmp_path, 20, 1), {"echo": {"repeats": 3}}, batch_size=7, canvas_px=24)
+    with build_pipeline(config, seed=5) as pipeline:
+        plan, table = pipeline._sources["image"].plan, load_manifest(config.images).select("image", "train")
+        steps = list(itertools.islice(pipeline, 3))
+        decode = {stage.name: stage for stage in pipeline.stage_stats()}["decode"]
+    (step,) = [step for step in steps if step.faults]
+    (fault,) = step.faults
+    planned, later = ([table.keys[row] for row in plan.picks(step.index + more).rows] for more in (0, 1))
+    row = planned.index("bad0")
+    batch = step.batches["echo"]
+    assert (fault.shard, fault.key) == ("train-images-000000.tar", "bad0")
+    assert fault.reason.startswith("not a JPEG")
+    assert fault.reason.endswith(f"; {later[row]} takes its place")
+    assert list(batch.keys) == [*planned[:row], later[row], *planned[row + 1 :]]
+    assert batch.weight.min() == 1
+    assert decode.num_failures >= 1
+
+
+def test_the_one_that_takes_its_place_is_as_it_is_in_its_own_batch(tmp_path):
+    config = config_for(broken_folder(tmp_path, 20, 1), {"echo": {}, "other_echo": {}}, batch_size=7)
+    with build_pipeline(config, seed=5) as pipeline:
+        plan, table = pipeline._sources["image"].plan, load_manifest(config.images).select("image", "train")
+        steps = list(itertools.islice(pipeline, 4))
+    step = next(step for step in steps if step.faults)
+    row = [table.keys[row] for row in plan.picks(step.index).rows].index("bad0")
+    following = steps[step.index + 1]
+    for name, batch in step.batches.items():
+        assert torch.equal(batch.inputs[row], following.batches[name].inputs[row])
+        for key, values in batch.geometry.items():
+            np.testing.assert_array_equal(values[row], following.batches[name].geometry[key][row])
+
+
+def test_where_there_is_no_good_sample_the_place_weighs_nothing(tmp_path):
+    config = config_for(broken_folder(tmp_path, 1, 30), {"echo": {"repeats": 3}}, batch_size=31, max_failure_ratio=1.0)
     with build_pipeline(config, seed=5) as pipeline:
         step = next(pipeline)
-        decode = {stage.name: stage for stage in pipeline.stage_stats()}["decode"]
-    (fault,) = step.faults
-    assert (fault.shard, fault.key) == ("train-images-000000.tar", "bad0")
-    assert "not a JPEG" in fault.reason
     batch = step.batches["echo"]
-    assert "bad0" not in batch.keys
-    weight = batch.weight.view(6, 3)
-    assert sorted(weight.sum(1).tolist()) == [0, 3, 3, 3, 3, 3]
-    bad = int(weight.sum(1).argmin())
-    assert torch.equal(batch.inputs[3 * bad], batch.inputs[3 * ((bad + 1) % 6)])
-    assert decode.num_failures >= 1
+    weight = batch.weight.view(31, 3).sum(1)
+    assert set(weight.tolist()) == {0, 3}
+    assert len(step.faults) == 30
+    assert set(batch.keys) == {"train0000"}
+    assert torch.equal(batch.inputs[3 * int(weight.argmin())], batch.inputs[3 * int(weight.argmax())])
 
 
 def test_too_many_bad_samples_stop_the_run_once_there_are_enough_to_judge(tmp_path):
@@ -284,7 +304,10 @@ def test_too_many_bad_samples_stop_the_run_once_there_are_enough_to_judge(tmp_pa
 
 def test_a_batch_without_a_good_sample_stops_the_run_at_once(tmp_path):
     config = config_for(broken_folder(tmp_path, 0, 4), batch_size=2, max_failure_ratio=1.0)
-    with build_pipeline(config, seed=5) as pipeline, pytest.raises(DataError, match="All 2 samples of a batch failed"):
+    with (
+        build_pipeline(config, seed=5) as pipeline,
+        pytest.raises(DataError, match="All 2 samples of a batch failed, and those"),
+    ):
         next(pipeline)
 
 
@@ -304,6 +327,74 @@ def test_an_error_while_reading_reaches_the_consumer(folder, monkeypatch):
         monkeypatch.setattr("pipelines.reader.SampleReader.read", lambda *_: (_ for _ in ()).throw(OSError("gone")))
         with pytest.raises(OSError, match="gone"):
             list(pipeline)
+
+
+class Bomb:
+    """In place of a job: what it raises is not caught for a job's sake, and ends the thread."""
+
+    def run(self):
+        raise SystemExit
+
+
+def kill_threads(pool):
+    for _ in range(pool._max_workers):
+        pool.submit(time.sleep, 0.01)
+    for _ in range(pool._max_workers):
+        pool._work_queue.put(Bomb())
+    while any(thread.is_alive() for thread in pool._threads):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("which", ["tasks", "decode"])
+def test_dead_workers_are_an_error_within_seconds(folder, monkeypatch, which):
+    monkeypatch.setattr("pipelines.backends.opencv.ThreadPoolExecutor", Workers, raising=False)
+    pipeline = build_pipeline(config_for(folder), seed=5)
+    next(pipeline)
+    kill_threads(pipeline._pool if which == "tasks" else pipeline._backend._pool)
+    start_s = time.monotonic()
+    with pytest.raises(FourfoldError, match=rf"Worker thread fourfold-{which}_\d has died"):
+        list(pipeline)
+    assert time.monotonic() - start_s < 10
+    assert fourfold_threads() == []
+
+
+def test_a_producing_thread_that_dies_is_an_error_within_seconds(folder, monkeypatch):
+    with build_pipeline(config_for(folder), seed=5) as pipeline:
+        next(pipeline)
+        monkeypatch.setattr(
+            "pipelines.reader.SampleReader.read", lambda *_: (_ for _ in ()).throw(SystemExit("killed"))
+        )
+        start_s = time.monotonic()
+        with pytest.raises((FourfoldError, SystemExit)):
+            list(pipeline)
+        assert time.monotonic() - start_s < 10
+
+
+FORK = """
+    import os, sys
+    from pathlib import Path
+    from pipelines.build import PipelineConfig, build_pipeline
+    from pipelines.errors import FourfoldError
+    config = PipelineConfig(images=Path(sys.argv[1]), tasks={"colorization": {}}, canvas_px=64, batch_size=4)
+    pipeline = build_pipeline(config, seed=0)
+    next(pipeline)
+    if child := os.fork():
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    try:
+        for _ in range(9):
+            next(pipeline)
+    except FourfoldError as error:
+        print(error, flush=True)
+        os._exit(0)
+    os._exit(3)
+"""
+
+
+def test_a_forked_process_gets_an_error_and_does_not_hang(folder):
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(FORK), str(folder)]
+    done = subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "build the pipeline after the fork" in done.stdout
 
 
 def fourfold_threads():

@@ -1,6 +1,7 @@
 """Pretraining, from a configuration to a trunk on disk.
 
-A run is a folder: config.yaml, checkpoint.pt, log.jsonl, tensorboard/, and when finished trunk.pt and summary.json.
+A run is a folder: config.yaml, backend.json, checkpoint.pt, log.jsonl, tensorboard/, and when finished trunk.pt and
+summary.json.
 Calling `pretrain` again goes on from the checkpoint, or returns at once if the run is finished.
 """
 
@@ -14,7 +15,7 @@ from training.config import PretrainConfig
 from training.journal import LOG_NAME, Journal, read_log
 from training.model import build_trunk
 from training.parallel import cpu_threads, joined_ranks
-from training.run_folder import RunSummary, claim, read_summary, write_summary
+from training.run_folder import RunSummary, claim, read_summary, settle_backend, write_summary
 from training.session import Session
 from training.stop import StopRequest
 from training.trunk import Trunk, save_trunk
@@ -38,8 +39,16 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
             return finished
         if not config.pipeline.tasks:
             return _save_random(config, out_dir)
+        if ranks.is_first:
+            settle_backend(out_dir, config.pipeline.backend, torch_device)
+        ranks.wait()
+        backend = settle_backend(out_dir, config.pipeline.backend, torch_device)
         pipeline = build_pipeline(
-            config.pipeline, seed=config.seed, device=torch_device, rank=ranks.rank, world_size=ranks.world_size
+            config.pipeline.model_copy(update={"backend": backend.name}),
+            seed=config.seed,
+            device=torch_device,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
         )
         with pipeline:
             session = Session(config, pipeline, ranks, torch_device)

@@ -1,19 +1,33 @@
-"""The files of a run beside checkpoint and log: `config.yaml` from its start, `summary.json` once it is finished."""
+"""The files of a run beside checkpoint and log: `config.yaml` and `backend.json` from its start, `summary.json` once it
+is finished.
+"""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 import yaml
 
 from pipelines.atomic import write_atomically
+from pipelines.backends import BackendChoice, BackendName, choose_backend
 from pipelines.config import load_config
 from pipelines.errors import UsageError
 from training.config import PretrainConfig
 from training.trunk import TRUNK_NAME
 
-__all__ = ["CONFIG_NAME", "SUMMARY_NAME", "RunSummary", "claim", "read_summary", "write_summary"]
+__all__ = [
+    "BACKEND_NAME",
+    "CONFIG_NAME",
+    "SUMMARY_NAME",
+    "RunSummary",
+    "claim",
+    "read_summary",
+    "settle_backend",
+    "write_summary",
+]
 
+BACKEND_NAME = "backend.json"
 CONFIG_NAME = "config.yaml"
 SUMMARY_NAME = "summary.json"
 NOT_PART_OF_THE_RESULT = {"checkpoint", "log_every_steps"}
@@ -49,6 +63,25 @@ def claim(run_dir: Path, config: PretrainConfig) -> None:
             f"{run_dir}: holds a run with other values of {', '.join(changed)}. A run can go on with other values of "
             f"{' and '.join(sorted(NOT_PART_OF_THE_RESULT))} only: give another folder, or delete this one."
         )
+
+
+def settle_backend(run_dir: Path, name: BackendName, device: torch.device) -> BackendChoice:
+    """What decodes for this run: chosen when it begins and written down, with the reason.
+
+    A run goes on with what it began with, on whatever machine: another backend's pixels differ by some levels. Raises
+    UsageError if it cannot be had here.
+    """
+    path = run_dir / BACKEND_NAME
+    if not path.is_file():
+        choice = choose_backend(name, device)
+        write_atomically(path, (json.dumps(asdict(choice), indent=1) + "\n").encode())
+        return choice
+    begun = BackendChoice(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        choose_backend(begun.name, device)
+    except UsageError as error:
+        raise UsageError(f"{path}: this run began with {begun.name} and goes on with no other. {error}") from error
+    return begun
 
 
 def write_summary(run_dir: Path, summary: RunSummary) -> RunSummary:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from pipelines.build import Pipeline, Step, active_tasks
-from pipelines.shards.manifest import load_manifest
 from pipelines.tasks import Task
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.compute import BudgetConfig, count_flop, count_steps, dummy_batch
@@ -32,7 +31,7 @@ class Session:
 
     def __init__(self, config: PretrainConfig, pipeline: Pipeline, ranks: Ranks, device: torch.device) -> None:
         self.config, self.pipeline, self.ranks, self.device = config, pipeline, ranks, device
-        self.model = _build_model(config, pipeline.tasks)
+        self.model = _build_model(config, pipeline.tasks, len(pipeline.labels))
         self.batch_sizes = {name: config.pipeline.batch_size_of(task.source) for name, task in pipeline.tasks.items()}
         self.flop = {
             name: count_flop(self.model, dummy_batch(task, self.batch_sizes[name]))
@@ -135,8 +134,8 @@ class Session:
         return count_steps(budget, cost, active, is_constant=is_constant)
 
 
-def _build_model(config: PretrainConfig, tasks: Mapping[str, Task]) -> Model:
-    shapes = {name: _head_input(config, task) for name, task in tasks.items()}
+def _build_model(config: PretrainConfig, tasks: Mapping[str, Task], num_labels: int) -> Model:
+    shapes = {name: _head_input(config, task, num_labels) for name, task in tasks.items()}
     return build_model(
         build_trunk(config.trunk, tuple(tasks), config.seed),
         config.heads,
@@ -147,12 +146,11 @@ def _build_model(config: PretrainConfig, tasks: Mapping[str, Task]) -> Model:
     )
 
 
-def _head_input(config: PretrainConfig, task: Task) -> HeadInput:
+def _head_input(config: PretrainConfig, task: Task, num_labels: int) -> HeadInput:
     height, width = task.spec(1)["inputs"].shape[-2:]
-    images = config.pipeline.images
     return HeadInput(
         num_channels=config.trunk.channels[-1],
         height=-(-height // STRIDE_PX),
         width=-(-width // STRIDE_PX),
-        num_labels=len(load_manifest(images).labels) if images else 0,
+        num_labels=num_labels,
     )

@@ -13,6 +13,7 @@ import torch
 
 from pipelines.backends import Decoded, fill_failed
 from pipelines.backends.headers import check_header
+from pipelines.clip_planes import planes_of
 from pipelines.errors import UsageError
 
 __all__ = ["DaliBackend", "canvas_graph", "clip_graph", "require_dali"]
@@ -48,6 +49,8 @@ def canvas_graph(device: GraphDevice, canvas_px: int) -> Any:
         axes=[1, 0],
         device="mixed" if device == "gpu" else "cpu",
         output_type=types.RGB,
+        # The GPU's own way to enlarge chroma repeats it; this one is that of libjpeg-turbo, which OpenCV uses.
+        jpeg_fancy_upsampling=True,
     )
     return _resized(dali, images, canvas_px, canvas_px)
 
@@ -67,6 +70,7 @@ def clip_graph(device: GraphDevice, num_frames: int, height_px: int, width_px: i
 
 
 def _resized(dali: ModuleType, pixels: Any, height_px: int, width_px: int) -> Any:
+    """Linear, antialiased when shrinking, as the opencv backend does; then maybe mirrored."""
     fn, types = dali.fn, dali.types
     flip = fn.external_source(name="flip", ndim=0, dtype=types.INT32)
     small = fn.resize(pixels, size=[height_px, width_px], antialias=True, interp_type=types.INTERP_LINEAR)
@@ -113,6 +117,17 @@ class DaliBackend:
         size = (num_frames, height_px, width_px)
         runner = self._runner((*size, 3), lambda: clip_graph(self._graph_device, *size))
         return _decode(runner, encoded, {"flip": flips_B.astype(np.int32)}, [])
+
+    def clip_planes(
+        self,
+        encoded: Sequence[memoryview],
+        flips_B: npt.NDArray[np.bool_],
+        num_frames: int,
+        height_px: int,
+        width_px: int,
+    ) -> Decoded:
+        decoded = self.clips(encoded, flips_B, num_frames, height_px, width_px)
+        return Decoded(pixels=planes_of(decoded.pixels), failures=decoded.failures)
 
     def close(self) -> None:
         self._runners.clear()

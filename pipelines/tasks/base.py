@@ -17,12 +17,15 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
+from pipelines.batch_rng import BatchRng
 from pipelines.config import Config
 from pipelines.errors import UsageError
+from pipelines.recycler import Recycler
 
 __all__ = [
     "CanvasSpec",
     "Geometry",
+    "Rng",
     "Task",
     "TaskBatch",
     "TaskConfig",
@@ -31,6 +34,7 @@ __all__ = [
     "stack_geometry",
 ]
 
+Rng = np.random.Generator | BatchRng
 Geometry = dict[str, npt.NDArray[Any]]
 """One array per name. Of one sample as drawn; of a batch with a leading B axis."""
 
@@ -88,9 +92,17 @@ class TaskBatch:
 
     def to(self, device: torch.device | str) -> "TaskBatch":
         """The same batch with its tensors on `device`."""
-        moved = {name: value.to(device, non_blocking=True) for name, value in self.target.items()}
-        inputs, weight = self.inputs.to(device, non_blocking=True), self.weight.to(device, non_blocking=True)
-        return replace(self, inputs=inputs, target=moved, weight=weight)
+        target = {name: _moved(value, device) for name, value in self.target.items()}
+        return replace(self, inputs=_moved(self.inputs, device), target=target, weight=_moved(self.weight, device))
+
+
+def _moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """On `device`; what is one plane seen three times (lightness) is copied once and stays so there."""
+    single = tensor
+    for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
+        if size > 1 and stride == 0:
+            single = single.narrow(axis, 0, 1)
+    return single.to(device, non_blocking=True).expand(tensor.shape)
 
 
 class Task(ABC):
@@ -107,14 +119,19 @@ class Task(ABC):
         self.config = config
         self.canvas = canvas
         self.lightness = lightness
+        self.memory = Recycler()
+        """For arrays of a batch made on the CPU."""
 
     @property
     def examples_per_sample(self) -> int:
         return 1
 
     @abstractmethod
-    def draw(self, rng: np.random.Generator) -> Geometry:
-        """All random numbers of one sample, as arrays of fixed shape and dtype. May be {}."""
+    def draw(self, rng: Rng) -> Geometry:
+        """All random numbers of one sample, as arrays of fixed shape and dtype. May be {}.
+
+        The pipeline passes a `BatchRng`: then every array has a leading axis B, so count axes from the end.
+        """
 
     @abstractmethod
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 
 from pipelines.color import NUM_BINS, ab_at_stride, has_color, lightness, soft_encode
 from pipelines.color_prior import class_rebalancing, load_prior
 from pipelines.errors import UsageError
-from pipelines.tasks.base import CanvasSpec, Geometry, Task, TaskBatch, TaskConfig, TensorSpec
+from pipelines.tasks.base import CanvasSpec, Geometry, Rng, Task, TaskBatch, TaskConfig, TensorSpec
 
 __all__ = ["Colorization", "ColorizationConfig"]
 
@@ -77,7 +76,7 @@ class Colorization(Task):
             )
         return torch.from_numpy(class_rebalancing(prior, uniform_share=self.config.uniform_share))
 
-    def draw(self, rng: np.random.Generator) -> Geometry:
+    def draw(self, rng: Rng) -> Geometry:
         return {}
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
@@ -85,7 +84,7 @@ class Colorization(Task):
         bins, bin_weights = soft_encode(ab, self.num_neighbors, self.config.sigma)
         return TaskBatch(
             task=self.name,
-            inputs=lightness(pixels).unsqueeze(1).expand(-1, 3, -1, -1),
+            inputs=lightness(pixels, self.memory).unsqueeze(1).expand(-1, 3, -1, -1),
             target={
                 "bins": bins.permute(0, 3, 1, 2).contiguous(),
                 "bin_weights": bin_weights.permute(0, 3, 1, 2).contiguous(),

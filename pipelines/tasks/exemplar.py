@@ -7,7 +7,9 @@ Ranges are those of Dosovitskiy et al. 2014; factors and powers are log-uniform,
 Letters: B samples, V = 2 views, N = 2 B views sample-major, P patch side.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, ClassVar, Literal
 
 import cv2
@@ -18,9 +20,11 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, Field
 
 from pipelines.color import lightness as lightness_of
+from pipelines.guards import PatchGuards, recompressed, standardized
 from pipelines.tasks.base import (
     CanvasSpec,
     Geometry,
+    Rng,
     Task,
     TaskBatch,
     TaskConfig,
@@ -28,12 +32,14 @@ from pipelines.tasks.base import (
     check_fits,
     scaled_px,
 )
+from pipelines.view_colors import jitter_hsv_torch, recolor_opencv, scale_components
 
 __all__ = ["Exemplar", "ExemplarConfig"]
 
 PAPER_PATCH_PX = 96
 NUM_VIEWS = 2
-FULL_SHIFT_CHROMA = 1 / 255
+LARGEST_VARIANCE = 0.5
+"""Of three weights, in square pixels: 1/4, 1/2, 1/4."""
 Float64s = npt.NDArray[np.float64]
 
 
@@ -46,7 +52,7 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
-class ExemplarConfig(TaskConfig):
+class ExemplarConfig(PatchGuards, TaskConfig):
     """What a view may differ in. Wider ranges make the task harder and features more invariant."""
 
     patch_px: int | None = Field(default=None, ge=2)
@@ -87,14 +93,15 @@ class Exemplar(Task):
         self.patch_px = self.config.patch_px or scaled_px(PAPER_PATCH_PX, canvas.canvas_px)
         check_fits(self.name, self.patch_px, canvas.canvas_px, "Lower patch_px or raise canvas_px.")
 
-    def draw(self, rng: np.random.Generator) -> Geometry:
+    def draw(self, rng: Rng) -> Geometry:
         """Per view: centre_xy (2, 2) px, scale, rotation_deg, hue_shift (2,), pca_factor (2, 3), and for saturation
-        and value power, factor, shift (2, 2). Centres are in pixels from the canvas's corner."""
+        and value power, factor, shift (2, 2); last jpeg_quality (2,), if asked for. Centres are in pixels from the
+        canvas's corner."""
         config, patch_px = self.config, self.patch_px
         base_xy = rng.uniform(patch_px / 2, self.canvas.canvas_px - patch_px / 2, 2)
         largest_px = config.translation_ratio * patch_px
         return {
-            "centre_xy": base_xy + rng.uniform(-largest_px, largest_px, (NUM_VIEWS, 2)),
+            "centre_xy": base_xy[..., None, :] + rng.uniform(-largest_px, largest_px, (NUM_VIEWS, 2)),
             "scale": _log_uniform(rng, config.scale, (NUM_VIEWS,)),
             "rotation_deg": rng.uniform(-config.rotation_deg, config.rotation_deg, NUM_VIEWS),
             "pca_factor": _log_uniform(rng, config.pca_factor, (NUM_VIEWS, 3)),
@@ -102,15 +109,18 @@ class Exemplar(Task):
             "factor": _log_uniform(rng, config.factor, (NUM_VIEWS, 2)),
             "shift": rng.uniform(-config.shift, config.shift, (NUM_VIEWS, 2)),
             "hue_shift": rng.uniform(-config.hue_shift, config.hue_shift, NUM_VIEWS),
+            **config.draw(rng, (NUM_VIEWS,)),
         }
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
         is_cpu = pixels.device.type == "cpu"
         make_views = self._make_cpu if is_cpu else self._make_device
         views = make_views(pixels, {name: geometry[name].reshape(-1, *geometry[name].shape[2:]) for name in DRAWN})
-        if self.lightness:
-            levels = views.mul(255).round_().to(torch.uint8).permute(0, 2, 3, 1)
-            views = lightness_of(levels.contiguous()).unsqueeze(1).expand(-1, 3, -1, -1)
+        if self.lightness or self.config.jpeg_quality:
+            levels = views.mul(255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+            saved = recompressed(levels, geometry.get("jpeg_quality"))
+            views = lightness_of(saved).unsqueeze(1) if self.lightness else saved.permute(0, 3, 1, 2).float().div_(255)
+        views = (standardized(views) if self.config.standardize else views).expand(-1, 3, -1, -1)
         negative, has_negative = _negatives(keys)
         return TaskBatch(
             task=self.name,
@@ -124,13 +134,13 @@ class Exemplar(Task):
     def _make_cpu(self, pixels: torch.Tensor, views: Geometry) -> torch.Tensor:
         """float32 (N, 3, P, P); `views` is the geometry with leading axis N."""
         patches = _warp_opencv(pixels, _inverse_affine(views, self.patch_px), views["scale"], self.patch_px)
-        return _jitter_hsv_opencv(_scale_components(patches, views["pca_factor"]), views)
+        return recolor_opencv(patches, views, self.memory)
 
     def _make_device(self, pixels: torch.Tensor, views: Geometry) -> torch.Tensor:
         """The same in batch operations for a GPU. Fewer than 1 value in 1,000 differs by more than 2/255: where the
         two warps round to 8 bits otherwise, a small power magnifies one level in dark and gray places."""
         patches = _warp_torch(pixels, _inverse_affine(views, self.patch_px), views["scale"], self.patch_px)
-        return _jitter_hsv_torch(_scale_components(patches, views["pca_factor"]), views)
+        return jitter_hsv_torch(scale_components(patches, views["pca_factor"]), views)
 
     def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:
         shape = (batch_size, NUM_VIEWS, 3, self.patch_px, self.patch_px)
@@ -144,7 +154,7 @@ class Exemplar(Task):
 DRAWN = ("centre_xy", "scale", "rotation_deg", "pca_factor", "power", "factor", "shift", "hue_shift")
 
 
-def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float], shape: tuple[int, ...]) -> Float64s:
+def _log_uniform(rng: Rng, bounds: tuple[float, float], shape: tuple[int, ...]) -> Float64s:
     low, high = np.log(bounds)
     return np.exp(rng.uniform(float(low), float(high), shape))
 
@@ -169,44 +179,82 @@ def _inverse_affine(views: Geometry, patch_px: int) -> Float64s:
     return np.concatenate([turn, start_xy[..., None]], axis=-1)
 
 
-def _supersampled(affine: Float64s) -> Float64s:
-    """The same map for pixel indices of a patch of twice the side."""
-    doubled = affine.copy()
-    doubled[..., :2] /= 2
-    doubled[..., 2] -= affine[..., :2].sum(-1) / 4
-    return doubled
+def _smoothing(scale: float) -> Float64s:
+    """Weights, an odd number of them, with which the canvas is smoothed before a view is sampled from it.
+
+    Sampling between pixels blurs like a triangle of variance 1/6; content that gets smaller by `scale` needs
+    scale² / 6. Weights are whole 256ths, which is how OpenCV smooths 8-bit pixels.
+    """
+    missing = max(scale**2 - 1, 0) / 6
+    num_passes = math.ceil(missing / LARGEST_VARIANCE)
+    return _binomial(num_passes, round(128 * missing / max(num_passes, 1)))
+
+
+@lru_cache(maxsize=1024)
+def _binomial(num_passes: int, side: int) -> Float64s:
+    """`num_passes` times (side, 256 - 2 side, side) / 256, in whole 256ths of sum 1."""
+    weights = np.ones(1)
+    for _ in range(num_passes if side else 0):
+        weights = np.convolve(weights, np.array([side, 256 - 2 * side, side]) / 256)
+    weights = np.rint(256 * weights) / 256
+    weights[len(weights) // 2] += 1 - weights.sum()
+    return weights
 
 
 def _warp_opencv(pixels: torch.Tensor, affine: Float64s, scale: Float64s, patch_px: int) -> torch.Tensor:
-    """uint8 (N, P, P, 3). Views that shrink their content are sampled twice as densely, then averaged."""
+    """uint8 (N, P, P, 3)."""
     canvases, per_canvas = pixels.numpy(), len(affine) // max(len(pixels), 1)
     out = np.empty((len(affine), patch_px, patch_px, 3), np.uint8)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    doubled = _supersampled(affine)
-    for n in range(len(affine)):
-        factor, matrix = (2, doubled[n]) if scale[n] > 1 else (1, affine[n])
-        size = (factor * patch_px, factor * patch_px)
-        canvas = canvases[n // per_canvas]
-        patch = cv2.warpAffine(canvas, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-        out[n] = cv2.resize(patch, (patch_px, patch_px), interpolation=cv2.INTER_AREA) if factor == 2 else patch
+    size, flags = (patch_px, patch_px), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    weights = [_smoothing(one) for one in scale.tolist()]
+    parts = _sampled_parts(affine, patch_px, canvases.shape[1:3], np.array([len(one) // 2 for one in weights]))
+    moved = affine.copy()
+    moved[..., 2] -= parts[:, :2]
+    for n, (x0, y0, x1, y1) in enumerate(parts.tolist()):
+        part = canvases[n // per_canvas, y0:y1, x0:x1]
+        if len(weights[n]) > 1:
+            part = cv2.sepFilter2D(part, -1, weights[n], weights[n], borderType=cv2.BORDER_REFLECT_101)
+        # Four channels are warped in half the time of three.
+        wide = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
+        patch = cv2.warpAffine(wide, moved[n], size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+        cv2.cvtColor(patch, cv2.COLOR_RGBA2RGB, dst=out[n])
     return torch.from_numpy(out)
+
+
+def _sampled_parts(
+    affine: Float64s, patch_px: int, size_hw: tuple[int, int], radius_N: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """x0, y0, x1, y1 (N, 4), end excluded, of the part of the canvas that a view reads and `radius_N` around it; the
+    whole canvas where the view goes over the border and is mirrored there."""
+    last = patch_px - 1
+    xy = affine @ np.array([(0, 0, 1), (0, last, 1), (last, 0, 1), (last, last, 1)]).T
+    low, high = np.floor(xy.min(-1)).astype(np.int64), np.floor(xy.max(-1)).astype(np.int64) + 2
+    size_xy, radius = np.array(size_hw[::-1]), radius_N[:, None]
+    is_inside = ((low >= 0) & (high <= size_xy)).all(-1, keepdims=True)
+    start = np.where(is_inside, np.maximum(low - radius, 0), 0)
+    return np.concatenate([start, np.where(is_inside, np.minimum(high + radius, size_xy), size_xy)], axis=1)
 
 
 def _warp_torch(pixels: torch.Tensor, affine: Float64s, scale: Float64s, patch_px: int) -> torch.Tensor:
     per_canvas = len(affine) // max(len(pixels), 1)
-    canvases = pixels.permute(0, 3, 1, 2).float()
-    out = torch.empty((len(affine), patch_px, patch_px, 3), dtype=torch.uint8, device=pixels.device)
-    doubled = _supersampled(affine)
-    for factor, matrices, rows in ((1, affine, scale <= 1), (2, doubled, scale > 1)):
-        index = torch.from_numpy(np.flatnonzero(rows)).to(pixels.device)
-        if len(index):
-            grid = _grid(matrices[rows], factor * patch_px, pixels.shape[1], pixels.shape[2]).to(pixels.device)
-            sampled = F.grid_sample(
-                canvases[index // per_canvas], grid, mode="bilinear", padding_mode="reflection", align_corners=True
-            ).round_()
-            # Halves up, as in OpenCV's mean of four: to even would change 7 % of the values by a level.
-            out[index] = F.avg_pool2d(sampled, factor).add_(0.5).floor_().to(torch.uint8).permute(0, 2, 3, 1)
-    return out
+    canvases = pixels.permute(0, 3, 1, 2).float().repeat_interleave(per_canvas, 0)
+    smooth = _smoothed_torch(canvases, [_smoothing(one) for one in scale])
+    grid = _grid(affine, patch_px, pixels.shape[1], pixels.shape[2]).to(pixels.device)
+    sampled = F.grid_sample(smooth, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
+    return sampled.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _smoothed_torch(canvases: torch.Tensor, weights: Sequence[Float64s]) -> torch.Tensor:
+    """float32 (N, 3, S, S) of whole levels, each smoothed with its own weights along both axes."""
+    num_views, channels = canvases.shape[:2]
+    radius = max(len(one) for one in weights) // 2
+    padded = np.stack([np.pad(one, radius - len(one) // 2) for one in weights])
+    kernel = torch.from_numpy(padded).to(canvases).repeat_interleave(channels, 0)[:, None, None]
+    planes = F.pad(canvases.flatten(0, 1)[None], (radius,) * 4, mode="reflect")
+    rows = F.conv2d(planes, kernel, groups=num_views * channels)
+    columns = F.conv2d(rows, kernel.transpose(2, 3), groups=num_views * channels)
+    # Halves up, as OpenCV rounds its integers.
+    return columns.add_(0.5).floor_().view(canvases.shape)
 
 
 def _grid(affine: Float64s, side_px: int, height_px: int, width_px: int) -> torch.Tensor:
@@ -216,63 +264,3 @@ def _grid(affine: Float64s, side_px: int, height_px: int, width_px: int) -> torc
     points = torch.stack([x, y, torch.ones_like(x)], dim=-1)
     source = torch.einsum("hwk,njk->nhwj", points, torch.from_numpy(affine))
     return (source * 2 / torch.tensor([width_px - 1, height_px - 1]) - 1).float()
-
-
-def _scale_components(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
-    """float32 (N, P, P, 3) in [0, 1]: colors' distance from their mean scaled along the patch's own components.
-
-    factor (N, 3): for the components from the smallest variance to the largest.
-    """
-    colors = patches.flatten(1, 2).float().div_(255)
-    mean = colors.mean(1, keepdim=True)
-    colors -= mean
-    _, components = torch.linalg.eigh(colors.transpose(1, 2) @ colors)
-    factors = torch.from_numpy(factor).to(components)
-    matrix = components * factors.unsqueeze(1) @ components.transpose(1, 2)
-    return torch.baddbmm(mean, colors, matrix).clamp_(0, 1).view(patches.shape)
-
-
-def _jitter_hsv_opencv(rgb: torch.Tensor, views: Geometry) -> torch.Tensor:
-    """float32 (N, 3, P, P) of (N, P, P, 3): power, factor and shift on saturation and value, turn of the hue."""
-    num_views, side = rgb.shape[:2]
-    hsv = torch.from_numpy(cv2.cvtColor(rgb.view(-1, side, 3).numpy(), cv2.COLOR_RGB2HSV)).view_as(rgb)
-    hue, saturation, value = hsv.view(num_views, -1, 3).unbind(-1)
-    # The vector code of OpenCV 5 turns a negative hue into a wrong color without a word.
-    hue_deg = (hue + _column(views["hue_shift"] * 360, hue)).remainder_(360)
-    saturation, value = _jitter_saturation_value(saturation, value, views)
-    changed = torch.stack([hue_deg, saturation, value], dim=-1).view(-1, side, 3)
-    out = torch.from_numpy(cv2.cvtColor(changed.numpy(), cv2.COLOR_HSV2RGB))
-    return out.view_as(rgb).permute(0, 3, 1, 2).contiguous().clamp_(0, 1)
-
-
-def _jitter_hsv_torch(rgb: torch.Tensor, views: Geometry) -> torch.Tensor:
-    colors = rgb.flatten(1, 2)
-    value, brightest = colors.max(-1)
-    chroma = value - colors.amin(-1)
-    r, g, b = colors.unbind(-1)
-    safe = chroma.clamp_min(1e-12)
-    sixths = torch.stack([(g - b) / safe, (b - r) / safe + 2, (r - g) / safe + 4], -1)
-    hue = sixths.gather(-1, brightest.unsqueeze(-1)).squeeze(-1) + _column(views["hue_shift"] * 6, value)
-    saturation, value = _jitter_saturation_value(chroma / value.clamp_min(1e-12), value, views)
-    planes = []
-    for offset in (5, 3, 1):
-        k = (hue + offset).remainder(6)
-        planes.append(value - value * saturation * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(planes, 1).clamp_(0, 1).view(len(rgb), 3, *rgb.shape[1:3])
-
-
-def _jitter_saturation_value(
-    saturation: torch.Tensor, value: torch.Tensor, views: Geometry
-) -> tuple[torch.Tensor, torch.Tensor]:
-    power, factor, shift = (views[name] for name in ("power", "factor", "shift"))
-    changed = []
-    for which, channel in enumerate((saturation, value)):
-        exponent, scale, offset = (_column(numbers[:, which], channel) for numbers in (power, factor, shift))
-        changed.append((channel.pow(exponent) * scale + offset).clamp_(0, 1))
-    # The hue of a gray pixel is rounding noise; saturation added to it would show as colored grain.
-    changed[0] *= (saturation * value / FULL_SHIFT_CHROMA).clamp_max(1)
-    return changed[0], changed[1]
-
-
-def _column(numbers: Float64s, like: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(numbers).to(like).unsqueeze(1)

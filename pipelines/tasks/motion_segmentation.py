@@ -1,9 +1,9 @@
 """Motion segmentation: from one frame, tell which parts will move otherwise than the camera. Paper sections 2, 3.4.
 
-The target comes from the clip on the fly: see pipelines/motion_mask.py. It is computed on the CPU; clips on a device
-are copied there and the target back, while the inputs stay on the device.
+The target comes from the clip on the fly: see pipelines/motion_mask.py. It is computed on the CPU from a few frames'
+luma; of clips on a device that is copied there and the target back, while the inputs stay on the device.
 
-Letters: B clips, T frames, H W clip size, h w = H / 8, W / 8 rounded up.
+Letters: B clips, T frames, N frames that the target is computed from, H W clip size, h w = H / 8, W / 8 rounded up.
 """
 
 import hashlib
@@ -13,17 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import ClassVar, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
 
+from pipelines.clip_planes import NUM_COLORS, planes_of
 from pipelines.color import lightness
 from pipelines.errors import UsageError
-from pipelines.flow import EngineName, Preset, build_engine
-from pipelines.motion_mask import label_clip
-from pipelines.tasks.base import CanvasSpec, Geometry, Task, TaskBatch, TaskConfig, TensorSpec
+from pipelines.flow import EngineName, FlowEngine, Preset, build_engine
+from pipelines.machine import num_cores
+from pipelines.motion_mask import VERDICTS, label_clip
+from pipelines.tasks.base import CanvasSpec, Geometry, Rng, Task, TaskBatch, TaskConfig, TensorSpec
 
 __all__ = ["MotionSegmentation", "MotionSegmentationConfig"]
 
@@ -33,14 +34,17 @@ MIN_SIDE_PX = 32
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-Target = tuple[Floats, Floats, np.bool_]
+Target = tuple[Floats, Floats, np.uint8]
 
 
 class MotionSegmentationConfig(TaskConfig):
     """Lengths are at a clip width of 320 px, and scale with the clip."""
 
     engine: EngineName = "lucas_kanade"
-    """What tracks points. "dis" and "farneback" compute dense flow first: 2 to 4 times the cost, no better masks."""
+    """What tracks points. "dis" and "farneback" compute dense flow first: 2 to 4 times the cost, no better masks.
+    "raft" is a network that was trained with true flow, seconds a clip on a CPU; "nvof" is the GPU's flow unit."""
+    raft_weights: str = "default"
+    """Of "raft": "default" downloads torchvision's, "random" tries the chain without, else the path of a file."""
     preset: Preset = "fast"
     """Quality of "dis"; "medium" costs most."""
     threshold_px: float = Field(default=2.0, gt=0.0)
@@ -59,8 +63,12 @@ class MotionSegmentationConfig(TaskConfig):
 class MotionSegmentation(Task):
     """inputs (B, 3, H, W): the first frame. target: "moving" float32 (B, h, w), 0 or 1.
 
-    weight (B, h, w): 0 in clips without a clear camera motion (cuts, no texture; geometry["is_reliable"], bool (B,), is
-    False) and in cells that leave the view at once.
+    weight (B, h, w): 0 in clips without a clear camera motion, and in cells of which nobody knows: they leave the view
+    at once, or change while no track through them leads there and back. geometry["verdict"], uint8 (B,), indexes
+    `VERDICTS` of motion_mask.py and counts the clips left out: 0 usable, 1 no texture, 2 a cut;
+    geometry["known_ratio"], float32 (B,), is the share of cells with weight.
+
+    Clips come as planes (pipelines/clip_planes.py) or as RGB frames (B, T, H, W, 3).
     """
 
     name: ClassVar[str] = "motion_segmentation"
@@ -80,24 +88,27 @@ class MotionSegmentation(Task):
                 f"tasks.motion_segmentation: clips of {canvas.clip_height_px} x {canvas.clip_width_px} px; "
                 f"need at least {MIN_SIDE_PX} px a side to find the camera's motion, the paper has 240 x 320."
             )
+        self._engine()  # if it cannot be had, that is known now
         self._remembered: OrderedDict[bytes, Target] = OrderedDict()
         self._lock = Lock()
 
-    def draw(self, rng: np.random.Generator) -> Geometry:
+    def draw(self, rng: Rng) -> Geometry:
         """Nothing is random: the target follows from the clip."""
         return {}
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
-        clips = pixels.cpu().numpy()
-        with ThreadPoolExecutor(self.config.num_threads or None) as pool:
-            moving, weight, is_reliable = (np.stack(part) for part in zip(*pool.map(self._recall, clips), strict=True))
+        planes = pixels if pixels.ndim == 4 else planes_of(pixels)
+        luma_BNHW = planes[:, NUM_COLORS:].cpu().numpy()
+        with ThreadPoolExecutor(self.config.num_threads or num_cores()) as pool:
+            targets = list(pool.map(self._recall, luma_BNHW))
+        moving, weight, verdict = (np.stack(part) for part in zip(*targets, strict=True))
         return TaskBatch(
             task=self.name,
-            inputs=self._inputs(pixels[:, 0]),
+            inputs=self._inputs(planes[:, :NUM_COLORS]),
             target={"moving": torch.from_numpy(moving).to(pixels.device)},
             weight=torch.from_numpy(weight).to(pixels.device),
             keys=tuple(keys),
-            geometry={**geometry, "is_reliable": is_reliable},
+            geometry={**geometry, "verdict": verdict, "known_ratio": weight.mean(axis=(1, 2))},
         )
 
     def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:
@@ -110,19 +121,20 @@ class MotionSegmentation(Task):
             "weight": TensorSpec(shape=cells, dtype=torch.float32, low=0.0, high=1.0),
         }
 
-    def _inputs(self, frame_BHWC: torch.Tensor) -> torch.Tensor:
+    def _inputs(self, frame_BCHW: torch.Tensor) -> torch.Tensor:
         if self.lightness:
+            frame_BHWC = frame_BCHW.permute(0, 2, 3, 1).contiguous()
             return lightness(frame_BHWC).unsqueeze(1).expand(-1, 3, -1, -1)
-        return frame_BHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
+        return frame_BCHW.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
 
-    def _recall(self, clip_THWC: Bytes) -> Target:
+    def _recall(self, gray_NHW: Bytes) -> Target:
         """The target of these very pixels, computed unless it is remembered."""
         if not self.config.remembered_clips:
-            return self._target(clip_THWC)
-        address = hashlib.blake2b(np.ascontiguousarray(clip_THWC).data, digest_size=16).digest()
+            return self._target(gray_NHW)
+        address = hashlib.blake2b(np.ascontiguousarray(gray_NHW).data, digest_size=16).digest()
         with self._lock:
             target = self._remembered.get(address)
-        target = target or self._target(clip_THWC)
+        target = target or self._target(gray_NHW)
         with self._lock:
             self._remembered[address] = target
             self._remembered.move_to_end(address)
@@ -130,16 +142,19 @@ class MotionSegmentation(Task):
                 self._remembered.popitem(last=False)
         return target
 
-    def _target(self, clip_THWC: Bytes) -> Target:
-        """moving (h, w), weight (h, w) and whether one clip is reliable."""
-        gray_THW = np.stack([cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY) for frame_HWC in clip_THWC])
-        # An engine holds buffers and serves one thread; building one is a matter of microseconds.
-        engine = build_engine(self.config.engine, self.config.preset)
-        label = label_clip(gray_THW, engine, threshold_px=self.config.threshold_px, reach_px=self.config.reach_px)
-        weight = (_cell_means(label.is_seen) >= 0.5).astype(np.float32) * label.is_reliable
+    def _engine(self) -> FlowEngine:
+        """A new one: it holds buffers and serves one thread; building one is a matter of microseconds."""
+        return build_engine(self.config.engine, self.config.preset, self.config.raft_weights)
+
+    def _target(self, gray_NHW: Bytes) -> Target:
+        """moving (h, w), weight (h, w) and the verdict on one clip."""
+        lengths = {"threshold_px": self.config.threshold_px, "reach_px": self.config.reach_px}
+        label = label_clip(np.ascontiguousarray(gray_NHW), self._engine(), **lengths)
+        verdict = VERDICTS.index(label.verdict)
+        weight = (_cell_means(label.is_known) >= 0.5).astype(np.float32) * (verdict == 0)
         # Compared in sixty-fourths: 0.5 of 64 pixels must not depend on how a mean is rounded.
         moving = np.rint(_cell_means(label.moving) * STRIDE_PX**2) >= self.config.min_coverage * STRIDE_PX**2
-        return moving.astype(np.float32), weight, np.bool_(label.is_reliable)
+        return moving.astype(np.float32), weight.astype(np.float32), np.uint8(verdict)
 
 
 def _cell_means(mask_HW: npt.NDArray[np.bool_]) -> Floats:

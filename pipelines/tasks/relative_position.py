@@ -14,16 +14,20 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import ClassVar, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
 
 from pipelines.color import lightness as lightness_of
+from pipelines.guards import PatchGuards, recompressed, standardized
+from pipelines.recycler import Recycler
 from pipelines.rng import rng_for
 from pipelines.tasks.base import (
     CanvasSpec,
     Geometry,
+    Rng,
     Task,
     TaskBatch,
     TaskConfig,
@@ -33,6 +37,8 @@ from pipelines.tasks.base import (
 )
 
 __all__ = ["RelativePosition", "RelativePositionConfig"]
+
+Int64s = npt.NDArray[np.int64]
 
 PAPER_PATCH_PX = 96
 DIRECTIONS_XY = np.array([(-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1)])
@@ -45,7 +51,7 @@ GREEN_MAGENTA = torch.tensor([-1.0, 2.0, -1.0])
 Color = Literal["drop", "project", "gray", "keep"]
 
 
-class RelativePositionConfig(TaskConfig):
+class RelativePositionConfig(PatchGuards, TaskConfig):
     """Lengths left out are the paper's on 256 px (patch 96, gap 48, jitter 7), scaled with the canvas."""
 
     patch_px: int | None = Field(default=None, ge=1)
@@ -91,11 +97,12 @@ class RelativePosition(Task):
         """What is done to colors; harmonized input replaces it by lightness."""
         return "gray" if self.lightness else self.config.color
 
-    def draw(self, rng: np.random.Generator) -> Geometry:
+    def draw(self, rng: Rng) -> Geometry:
         """position (pairs,); corner_xy (pairs, 2, 2) top left of centre and neighbour; channel, noise_start and
-        resample_px (pairs, 2). All are drawn whatever `color` is, so that its choice moves no patch."""
+        resample_px (pairs, 2); with jpeg_quality also that, (pairs, 2). All but the last are drawn whatever the options
+        are, so that no choice moves a patch."""
         pairs = (self.config.pairs_per_image, 2)
-        position = rng.integers(0, len(DIRECTIONS_XY), pairs[0])
+        position = rng.integers(0, len(DIRECTIONS_XY), pairs[:1])
         corner_xy = self._corners(rng, DIRECTIONS_XY[position])
         return {
             "position": position,
@@ -103,18 +110,20 @@ class RelativePosition(Task):
             "channel": rng.integers(0, 3, pairs),
             "noise_start": rng.integers(0, NUM_NOISE_STARTS, pairs),
             "resample_px": self._resample_px(rng, pairs),
+            **self.config.draw(rng, pairs),
         }
 
-    def _corners(self, rng: np.random.Generator, direction_xy: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _corners(self, rng: Rng, direction_xy: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The pair's place is uniform over the canvas on each axis; then each patch jitters on its own."""
         step_px = direction_xy * (self.patch_px + self.gap_px)
         room_px = self.canvas.canvas_px - self.patch_px - np.abs(step_px) - self.jitter_px
         first = rng.integers(self.jitter_px, room_px + 1)
         centre = first - np.minimum(step_px, 0)
-        corner_xy = np.stack([centre, centre + step_px], axis=1)
-        return corner_xy + rng.integers(-self.jitter_px, self.jitter_px + 1, corner_xy.shape)
+        corner_xy = np.stack([centre, centre + step_px], axis=-2)
+        pairs = (self.config.pairs_per_image, 2, 2)
+        return corner_xy + rng.integers(-self.jitter_px, self.jitter_px + 1, pairs)
 
-    def _resample_px(self, rng: np.random.Generator, pairs: tuple[int, int]) -> npt.NDArray[np.int64]:
+    def _resample_px(self, rng: Rng, pairs: tuple[int, int]) -> npt.NDArray[np.int64]:
         """Side to which a patch is scaled down, its area uniform; P where it is left alone."""
         smallest, largest = _smallest_px(self.patch_px), max(self.patch_px - 1, 1)
         side = np.sqrt(rng.random(pairs) * (largest**2 - smallest**2) + smallest**2)
@@ -125,7 +134,9 @@ class RelativePosition(Task):
         crop = _crop_cpu if pixels.device.type == "cpu" else _crop_device
         corner_xy = geometry["corner_xy"]
         patches_NPP3 = crop(pixels, corner_xy.reshape(-1, 2), self.patch_px)
-        inputs = self._colored(patches_NPP3, geometry)
+        patches_NPP3 = recompressed(patches_NPP3, geometry.get("jpeg_quality"))
+        planes = self._colored(patches_NPP3, geometry)
+        inputs = self._standardized(planes, geometry) if self.config.standardize else planes
         num_rows = corner_xy.shape[0] * corner_xy.shape[1]
         return TaskBatch(
             task=self.name,
@@ -140,19 +151,25 @@ class RelativePosition(Task):
         """float32 (N, 3, P, P) in [0, 1]."""
         resample_px = geometry["resample_px"].reshape(-1)
         if self.color == "drop":
-            channel = _on(geometry["channel"].reshape(-1), patches_NPP3.device)
-            row = torch.arange(len(channel), device=channel.device)
-            kept = patches_NPP3.permute(0, 3, 1, 2)[row, channel].float().div_(255)
-            noise = _noise(self.patch_px, channel.device)
-            planes = noise[_on(geometry["noise_start"].reshape(-1), channel.device)]
-            planes = planes.view(-1, 3, self.patch_px, self.patch_px).add_(CHANNEL_MEAN.to(channel.device))
-            planes[row, channel] = _resampled(kept, resample_px)
-            return planes
+            drawn = (geometry["channel"].reshape(-1), geometry["noise_start"].reshape(-1), resample_px)
+            if patches_NPP3.device.type == "cpu":
+                return _drop_cpu(patches_NPP3, *drawn, self.memory)
+            return _drop_device(patches_NPP3, *drawn)
         if self.color == "gray":
             gray = _resampled(lightness_of(patches_NPP3), resample_px)
             return gray.unsqueeze(1).expand(-1, 3, -1, -1)
         planes = _resampled(patches_NPP3.permute(0, 3, 1, 2).float().div_(255), resample_px)
         return _without_green_magenta(planes) if self.color == "project" else planes
+
+    def _standardized(self, planes: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+        """What is left of the patch, that is: noise in dropped channels stays as it is."""
+        if self.color == "drop":
+            channel = _on(geometry["channel"].reshape(-1), planes.device)
+            row = torch.arange(len(channel), device=channel.device)
+            planes[row, channel] = standardized(planes[row, channel])
+            return planes
+        is_gray = self.color == "gray"
+        return standardized(planes[:, 0]).unsqueeze(1).expand(-1, 3, -1, -1) if is_gray else standardized(planes)
 
     def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:
         rows, side = batch_size * self.config.pairs_per_image, self.patch_px
@@ -187,7 +204,7 @@ def _crop_device(pixels: torch.Tensor, corner_xy: npt.NDArray[np.int32], patch_p
 
 @lru_cache(maxsize=8)
 def _noise(patch_px: int, device: torch.device) -> torch.Tensor:
-    """Noise around the mean for dropped channels: row s is that of noise_start s, (2^20, 3 P²), a view of 4 MB.
+    """Noise around the mean for dropped channels, 4 MB: that of noise_start s is the 3 P² numbers from place s on.
 
     Uniform over one gray level, so that a dropped channel is flat but not constant, as in the original code;
     from a table because numbers drawn on a GPU are not those drawn on a CPU.
@@ -195,7 +212,36 @@ def _noise(patch_px: int, device: torch.device) -> torch.Tensor:
     length = 3 * patch_px**2
     rng = rng_for(0, 0, "noise table", RelativePosition.name)
     table = torch.from_numpy(rng.random(NUM_NOISE_STARTS + length, dtype=np.float32))
-    return ((table - 0.5) * NOISE_RANGE).to(device).unfold(0, length, 1)
+    return ((table - 0.5) * NOISE_RANGE).to(device)
+
+
+def _drop_device(patches_NPP3: torch.Tensor, channel: Int64s, noise_start: Int64s, resample_px: Int64s) -> torch.Tensor:
+    """float32 (N, 3, P, P): one channel of each patch kept (and maybe resampled), noise in the others."""
+    device, patch_px = patches_NPP3.device, patches_NPP3.shape[1]
+    kept_channel, row = _on(channel, device), torch.arange(len(channel), device=device)
+    kept = patches_NPP3.permute(0, 3, 1, 2)[row, kept_channel].float().div_(255)
+    planes = _noise(patch_px, device).unfold(0, 3 * patch_px**2, 1)[_on(noise_start, device)]
+    planes = planes.view(-1, 3, patch_px, patch_px).add_(CHANNEL_MEAN.to(device))
+    planes[row, kept_channel] = _resampled(kept, resample_px)
+    return planes
+
+
+def _drop_cpu(
+    patches_NPP3: torch.Tensor, channel: Int64s, noise_start: Int64s, resample_px: Int64s, memory: Recycler
+) -> torch.Tensor:
+    """The same, written once and plane by plane: gathering the noise of a whole batch takes twice as long."""
+    patches, patch_px = patches_NPP3.numpy(), patches_NPP3.shape[1]
+    noise, mean = _noise(patch_px, patches_NPP3.device).numpy(), CHANNEL_MEAN.view(3).numpy()
+    planes = memory.empty((len(patches), 3, patch_px, patch_px), np.float32)
+    for row, (kept, start) in enumerate(zip(channel.tolist(), noise_start.tolist(), strict=True)):
+        around_mean = noise[start : start + planes[row].size].reshape(planes[row].shape)
+        for plane in range(3):
+            if plane == kept:
+                np.divide(patches[row, :, :, plane], np.float32(255), out=planes[row, plane])
+                _resample_cpu(planes[row, plane], int(resample_px[row]))
+            else:
+                np.add(around_mean[plane], mean[plane], out=planes[row, plane])
+    return torch.from_numpy(planes)
 
 
 def _without_green_magenta(planes: torch.Tensor) -> torch.Tensor:
@@ -210,8 +256,25 @@ def _smallest_px(patch_px: int) -> int:
     return max(1, round(patch_px * SMALLEST_SIDE))
 
 
-def _resampled(planes: torch.Tensor, resample_px: npt.NDArray[np.int64]) -> torch.Tensor:
+def _resampled(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor:
     """Planes (N, P, P) or (N, 3, P, P), those with resample_px (N,) below P scaled down and up again, in place."""
+    return (_resampled_cpu if planes.device.type == "cpu" else _resampled_device)(planes, resample_px)
+
+
+def _resampled_cpu(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor:
+    for row in np.flatnonzero(resample_px < planes.shape[-1]):
+        for plane in planes[row].view(-1, *planes.shape[-2:]).numpy():
+            _resample_cpu(plane, int(resample_px[row]))
+    return planes
+
+
+def _resample_cpu(plane: npt.NDArray[np.float32], small_px: int) -> None:
+    if small_px < len(plane):
+        small = cv2.resize(plane, (small_px, small_px), interpolation=cv2.INTER_AREA)
+        plane[:] = cv2.resize(small, plane.shape, interpolation=cv2.INTER_LINEAR)
+
+
+def _resampled_device(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor:
     patch_px = planes.shape[-1]
     rows = np.flatnonzero(resample_px < patch_px)
     if len(rows):

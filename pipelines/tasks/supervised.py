@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipelines.color import lightness
-from pipelines.tasks.base import Geometry, Task, TaskBatch, TaskConfig, TensorSpec
+from pipelines.tasks.base import Geometry, Rng, Task, TaskBatch, TaskConfig, TensorSpec
 
 __all__ = ["Supervised", "SupervisedConfig"]
 
@@ -25,7 +25,7 @@ class Supervised(Task):
     source: ClassVar[Literal["image", "clip"]] = "image"
     config_class: ClassVar[type[TaskConfig]] = SupervisedConfig
 
-    def draw(self, rng: np.random.Generator) -> Geometry:
+    def draw(self, rng: Rng) -> Geometry:
         return {}
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:

@@ -1,0 +1,80 @@
+"""Growing on hand-made steady frames: textured or flat ground, a square that moves over it, a seed in its middle."""
+
+import numpy as np
+
+from pipelines.motion_growth import _nearest_seed, grow
+
+SIZE = (60, 80)
+NUM_FRAMES = 5
+
+
+def noise(seed: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def moving_square(ground: np.ndarray, step_px: int = 3) -> np.ndarray:
+    """A square of 16 px, textured, from (24, 22), that moves to the right."""
+    frames, square = np.repeat(ground[None], NUM_FRAMES, axis=0), noise(1, 16, 16)
+    for t, frame in enumerate(frames):
+        frame[22:38, 24 + t * step_px : 40 + t * step_px] = square
+    return frames
+
+
+def one_seed(frames: np.ndarray, step_px: int = 3, reach_px: float = 16.0, seen: int = NUM_FRAMES) -> np.ndarray:
+    motion = np.zeros((NUM_FRAMES, 1, 2), np.float32)
+    motion[:, 0, 0] = np.arange(NUM_FRAMES) * step_px
+    motion[seen:] = np.nan
+    return grow(frames, np.ones(frames.shape, bool), np.float32([[32, 30]]), motion, reach_px)
+
+
+def expected() -> np.ndarray:
+    mask = np.zeros(SIZE, bool)
+    mask[22:38, 24:40] = True
+    return mask
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return np.count_nonzero(one & other) / np.count_nonzero(one | other)
+
+
+def test_the_square_and_little_else_moves():
+    assert overlap(one_seed(moving_square(noise(0, *SIZE))), expected()) > 0.8
+
+
+def test_over_flat_ground_the_square_is_found_with_the_blur_around_it():
+    found = one_seed(moving_square(np.full(SIZE, 128, np.uint8)))
+    assert found[expected()].mean() > 0.95
+    found[18:42, 20:44] = False
+    assert not found.any()
+
+
+def test_flat_ground_before_the_square_stays():
+    found = one_seed(moving_square(np.full(SIZE, 128, np.uint8)))
+    assert not found[:, 44:].any()
+
+
+def test_nothing_is_found_beyond_the_reach():
+    found = one_seed(moving_square(noise(0, *SIZE)), reach_px=5.0)
+    y, x = np.nonzero(found)
+    assert np.hypot(y - 30, x - 32).max() < 5.5
+
+
+def test_a_motion_that_is_not_there_finds_nothing():
+    assert not one_seed(np.repeat(noise(0, *SIZE)[None], NUM_FRAMES, axis=0)).any()
+
+
+def test_frames_after_the_seed_is_lost_do_not_count():
+    frames = moving_square(noise(0, *SIZE))
+    frames[3:] = noise(9, *SIZE)
+    assert overlap(one_seed(frames, seen=3), expected()) > 0.8
+
+
+def test_the_nearest_seed_of_every_pixel():
+    seeds = np.float32([[2, 3], [15, 3], [8, 14]])
+    index, distance = _nearest_seed(seeds, (20, 18))
+    y, x = np.mgrid[:18, :20]
+    true = np.hypot(x[..., None] - seeds[:, 0], y[..., None] - seeds[:, 1])
+    chosen = np.take_along_axis(true, index[..., None], axis=2)[..., 0]
+    # The distance transform of 3 x 3 neighbourhoods is approximate.
+    np.testing.assert_allclose(chosen, true.min(axis=2), atol=0.8)
+    np.testing.assert_allclose(distance, chosen, atol=1.0)
