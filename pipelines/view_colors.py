@@ -6,6 +6,7 @@ Letters: N views, P patch side.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,7 +14,9 @@ import numpy.typing as npt
 import torch
 
 from pipelines.recycler import Recycler
-from pipelines.tasks.base import Geometry
+
+if TYPE_CHECKING:  # the tasks import this file
+    from pipelines.tasks.base import Geometry
 
 __all__ = ["component_affine", "jitter_hsv_opencv", "jitter_hsv_torch", "recolor_opencv", "scale_components"]
 
@@ -45,7 +48,7 @@ def component_affine(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
     return torch.cat([matrix, mean - matrix @ mean], 2).div_(255)
 
 
-def recolor_opencv(patches: torch.Tensor, views: Geometry, memory: Recycler) -> torch.Tensor:
+def recolor_opencv(patches: torch.Tensor, views: "Geometry", memory: Recycler) -> torch.Tensor:
     """float32 (N, 3, P, P) of uint8 (N, P, P, 3). One view at a time, so that it stays in the cache."""
     out = memory.empty((len(patches), 3, *patches.shape[1:3]), np.float32)
     affine = component_affine(patches, views["pca_factor"]).numpy()
@@ -83,7 +86,7 @@ def jitter_hsv_opencv(
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.float32)
 
 
-def jitter_hsv_torch(rgb: torch.Tensor, views: Geometry) -> torch.Tensor:
+def jitter_hsv_torch(rgb: torch.Tensor, views: "Geometry") -> torch.Tensor:
     """float32 (N, 3, P, P) of float32 (N, P, P, 3) in [0, 1]: as `jitter_hsv_opencv`, all views at once."""
     colors = rgb.flatten(1, 2)
     value, brightest = colors.max(-1)
@@ -101,7 +104,7 @@ def jitter_hsv_torch(rgb: torch.Tensor, views: Geometry) -> torch.Tensor:
 
 
 def _jitter_saturation_value(
-    saturation: torch.Tensor, value: torch.Tensor, views: Geometry
+    saturation: torch.Tensor, value: torch.Tensor, views: "Geometry"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     power, factor, shift = (views[name] for name in ("power", "factor", "shift"))
     changed = []
