@@ -1,6 +1,6 @@
 """The fourfold command: every error is one message on stderr and an exit code; a traceback only with FOURFOLD_DEBUG=1.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated (130 while shards are built).
 """
 
 import os
