@@ -219,12 +219,12 @@ def _motion_options(measured: Measured, device: torch.device) -> Iterator[Option
     # A mirrored clip is another one.
     num_clips = count_clips(measured.config) * (2 if 0 < config.flip_probability < 1 else 1)
     if task.remembered_clips < num_clips:
-        remembered_s = alternatives.motion_remembered(config, device) * size
+        decode_s, motion_s = alternatives.motion_remembered(config, device)
         yield Option(
             name="remember",
             stage="motion_segmentation",
-            text=f"tasks.motion_segmentation.remembered_clips: {num_clips}; helps once every clip was there, mirrored and not",
-            change=lambda model: model.with_task("motion_segmentation", remembered_s),
+            text=f"tasks.motion_segmentation.remembered_clips: {num_clips}; helps from the second epoch on",
+            change=lambda model: model.with_decode("clip", decode_s).with_task("motion_segmentation", motion_s * size),
             settings={"pipeline.tasks.motion_segmentation.remembered_clips": num_clips},
         )
 

@@ -60,8 +60,13 @@ def apply_option(config: ProfileConfig, option: Option, seconds: float, num_repe
     """Both in turn, `num_repeats` times. Takes about `seconds`, besides storing shards anew."""
     window_s = seconds / num_repeats / 2
     rates: dict[str, list[float]] = {"before": [], "after": []}
-    with applied(config, option) as after_config, Bench(config) as before, Bench(after_config) as after:
-        if option.name == "remember":
+    remembers = option.name == "remember"
+    with (
+        applied(config, option) as after_config,
+        Bench(config) as before,
+        Bench(after_config, remembers=remembers) as after,
+    ):
+        if remembers:
             _some_epochs(after)
         for _ in range(num_repeats):
             for name, bench in (("before", before), ("after", after)):

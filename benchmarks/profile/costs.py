@@ -1,7 +1,7 @@
 """What each stage costs: one batch after the other through one stage at a time, everything else standing still.
 
-CPU seconds, not wall seconds: they change less when somebody else uses the machine. They are measured on one thread, and
-on a thread for every core at once: the second is what a busy machine takes, where threads share caches and memory.
+CPU seconds, not wall seconds: they change less when somebody else uses the machine. They are measured on one thread,
+and on a thread for every core at once: the second is what a busy machine takes, where threads share caches and memory.
 Waiting (for a disk, a network) is the wall seconds of reading in which no core worked for it or was waited for.
 
 Stages by name: "read" and "draw" (geometry), "decode" (canvas included), each task; of both kinds of samples, a stage's
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.profile.load import LoadMeter
@@ -46,8 +47,9 @@ class StageCost:
     """One stage, per sample of its kind.
 
     service_s: CPU seconds on one thread, nothing else running. contention: by how much they grow when every core works
-    on this stage. wait_s: seconds of waiting besides, of a sample on average. waits_s: the same, batch by batch, so that
-    a model can be told how uneven they are. num_batches: how many were measured.
+    on this stage. wait_s: seconds of waiting besides, of a sample on average. waits_s: the same, batch by batch, so
+    that a model can be told how uneven they are. num_batches: how many were measured. sample_bytes: of a file, as it
+    is stored; of reading only.
     """
 
     name: str
@@ -57,6 +59,7 @@ class StageCost:
     wait_s: float = 0.0
     waits_s: tuple[float, ...] = ()
     num_batches: int = 0
+    sample_bytes: float = 0.0
 
     @property
     def busy_s(self) -> float:
@@ -106,6 +109,7 @@ class _Measured:
         self._sources = [sources_of(pipeline)[kind] for pipeline in pipelines]
         self._tasks = [{name: pipeline.tasks[name] for name in names} for pipeline in pipelines]
         self._kind: Kind = kind
+        self._sample_bytes = 0.0
         self._cpu_s: defaultdict[str, list[float]] = defaultdict(list)
         self._wait_s: defaultdict[str, list[float]] = defaultdict(list)
 
@@ -120,6 +124,7 @@ class _Measured:
         """All stages of a batch, one after the other; the same batch on every lane."""
         sources, names = self._sources, list(self._tasks[0])
         read = self._timed("read", partial(_read, batch=batch), sources)
+        self._sample_bytes = statistics.fmean(len(encoded) for encoded in read[0][2])
         drawn = self._timed("draw", partial(_draw, names=names), sources, read)
         pixels = self._timed("decode", _decode, sources, read, drawn)
         for name in names:
@@ -156,7 +161,7 @@ class _Measured:
             if name == "read":
                 # The mean: a stall in every tenth batch is what reading costs, and a median would not see it.
                 waits_s = tuple(self._wait_s[name])
-                details = {"waits_s": waits_s, "wait_s": statistics.fmean(waits_s)}
+                details = {"waits_s": waits_s, "wait_s": statistics.fmean(waits_s), "sample_bytes": self._sample_bytes}
             else:
                 growth = all_lanes.median_cpu_s(name) / max(service_s, 1e-12)
                 details = {"contention": min(max(growth, 1.0), MAX_CONTENTION)}
@@ -183,7 +188,8 @@ def _draw(source: SampleSource, read: Any, *, names: Sequence[str]) -> tuple[Geo
 
 
 def _decode(source: SampleSource, read: Any, drawn: Any) -> torch.Tensor:
-    pixels = source._decode(read[2], drawn[0]).pixels.to(source._device)
+    is_known_B = np.zeros(len(read[1]), np.bool_)  # every target is made, as in a first epoch
+    pixels = source._decode(read[2], drawn[0], is_known_B).pixels.to(source._device)
     wait_for(source._device)
     return pixels
 

@@ -1,8 +1,8 @@
 """How fast the bytes of some shards come: in sequence and in random order, from memory (warm) and from the disk (cold).
 
 Cold means that the system was asked to drop the file's pages (posix_fadvise DONTNEED). It need not do so, and a disk
-has a memory of its own; so it is counted how many bytes the system then really fetched (/proc/self/io), and a cold number
-stands only where nearly all were. What a host of a virtual machine keeps, nobody inside can see.
+has a memory of its own; so it is counted how many bytes the system then really fetched (/proc/self/io), and a cold
+number stands only where nearly all were. What a host of a virtual machine keeps, nobody inside can see.
 """
 
 import os

@@ -1,22 +1,21 @@
-"""Where the profiler reaches into a pipeline: bytes from memory, tasks left out, the sources of its samples.
+"""Where the profiler reaches into a pipeline: decoding and tasks left out, the sources of its samples.
 
 Each tap changes one pipeline that the profiler has built for itself, before its first step.
 """
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from pipelines.backends import Backend
+from pipelines.backends import Backend, Decoded
 from pipelines.build import Pipeline
-from pipelines.reader import SampleReader
+from pipelines.clip_planes import NUM_COLORS, chosen_frames
 from pipelines.samples import SampleSource
 from pipelines.shards.manifest import Kind
 from pipelines.tasks.base import Geometry, Task, TaskBatch
 
-__all__ = ["MemoryReader", "backend_of", "leave_out", "read_from_memory", "sources_of", "touch"]
+__all__ = ["backend_of", "forget_targets", "leave_out", "leave_out_decoding", "sources_of", "touch"]
 
 PAGE_BYTES = 4096
 
@@ -35,37 +34,16 @@ def touch(encoded: memoryview) -> None:
     encoded[::PAGE_BYTES].tobytes()
 
 
-class MemoryReader:
-    """Gives the bytes of a reader from memory, those that were loaded before; others as the reader does."""
-
-    def __init__(self, reader: SampleReader) -> None:
-        self._reader = reader
-        self._loaded: dict[int, memoryview] = {}
-
-    def load(self, rows: Iterable[int], until_s: float) -> int:
-        """Read rows into memory until a time of `perf_counter`; how many are there in all."""
-        for row in rows:
-            if time.perf_counter() >= until_s:
-                break
-            if row not in self._loaded:
-                self._loaded[row] = memoryview(bytes(self._reader.read(row)))
-        return len(self._loaded)
-
-    def read(self, row: int) -> memoryview:
-        found = self._loaded.get(row)
-        return self._reader.read(row) if found is None else found
+def forget_targets(pipeline: Pipeline) -> None:
+    """Have every target made anew, as in a first epoch: else a window over few clips would be of the second one."""
+    for task in pipeline.tasks.values():
+        task.targets = None
 
 
-def read_from_memory(pipeline: Pipeline, num_steps: int, seconds: float) -> bool:
-    """Load the samples of the first steps, and read them from memory from now on; whether time sufficed for all."""
-    is_whole = True
-    until_s = time.perf_counter() + seconds
+def leave_out_decoding(pipeline: Pipeline) -> None:
+    """Black pixels in place of decoded ones: what is left is read and drawn."""
     for source in sources_of(pipeline).values():
-        rows = dict.fromkeys(row for batch in range(num_steps) for row in source.plan.picks(batch).rows.tolist())
-        reader = MemoryReader(source._reader)
-        is_whole &= reader.load(rows, until_s) == len(rows)
-        source._reader = reader  # type: ignore[assignment]
-    return is_whole
+        source._backend = _Black(source._backend.name)
 
 
 def leave_out(pipeline: Pipeline, names: Sequence[str]) -> None:
@@ -90,3 +68,30 @@ class _Nothing(Task):
 
     def spec(self, batch_size: int) -> Mapping[str, Any]:
         return {}
+
+
+class _Black:
+    """In the place of a backend."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._pixels: dict[tuple[int, ...], torch.Tensor] = {}
+
+    def canvases(self, encoded: Any, boxes_B4: Any, flips_B: Any, canvas_px: int) -> Decoded:
+        return self._black(len(encoded), canvas_px, canvas_px, 3)
+
+    def clips(self, encoded: Any, flips_B: Any, num_frames: int, height_px: int, width_px: int) -> Decoded:
+        return self._black(len(encoded), num_frames, height_px, width_px, 3)
+
+    def clip_planes(
+        self, encoded: Any, flips_B: Any, num_frames: int, height_px: int, width_px: int, first_only_B: Any = None
+    ) -> Decoded:
+        return self._black(len(encoded), NUM_COLORS + len(chosen_frames(num_frames)), height_px, width_px)
+
+    def close(self) -> None:
+        pass
+
+    def _black(self, *shape: int) -> Decoded:
+        if shape not in self._pixels:
+            self._pixels[shape] = torch.zeros(shape, dtype=torch.uint8)
+        return Decoded(pixels=self._pixels[shape], failures=[])

@@ -13,6 +13,7 @@ from types import TracebackType
 from benchmarks.profile.config import ProfileConfig
 from benchmarks.profile.load import CoreUse, LoadMeter
 from benchmarks.profile.takers import Nobody, Taker, moved, nvtx_range, open_taker
+from benchmarks.profile.taps import forget_targets
 from pipelines.build import Pipeline, PipelineConfig, Step, build_pipeline
 from pipelines.prefetch import Prefetcher
 from pipelines.stats import StageStats
@@ -61,12 +62,15 @@ class Window:
 class Bench:
     """A pipeline built for a config, and who takes its steps; a context manager."""
 
-    def __init__(self, config: ProfileConfig, *, is_taken: bool = True) -> None:
-        """`is_taken` False: nobody takes the steps, so that the pipeline alone is the limit."""
+    def __init__(self, config: ProfileConfig, *, is_taken: bool = True, remembers: bool = False) -> None:
+        """`is_taken` False: nobody takes the steps, so that the pipeline alone is the limit. `remembers`: targets are
+        kept as they are in training; else every one is made anew, as in a first epoch."""
         self.config = config
         self.device = choose_device(config.device)
         self.samples_per_step = samples_per_step(config.pipeline)
         self.pipeline: Pipeline = build_pipeline(config.pipeline, seed=0, device=self.device)
+        if not remembers:
+            forget_targets(self.pipeline)
         with ExitStack() as stack:
             stack.callback(self.pipeline.close)
             self.taker: Taker = Nobody()
