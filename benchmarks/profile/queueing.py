@@ -106,6 +106,22 @@ class Model:
     def without_taker(self) -> "Model":
         return replace(self, taking=Taking())
 
+    def without_task(self, task: str) -> "Model":
+        """Without a task; the last task of a kind takes reading and decoding of that kind with it."""
+        jobs = tuple(job for job in self.jobs if job.task != task)
+        kinds = {TASKS[job.task].source for job in jobs}
+        feeds = tuple(feed for feed in self.feeds if feed.kind in kinds)
+        return replace(self, jobs=jobs, feeds=feeds, samples_per_step=sum(feed.batch_size for feed in feeds))
+
+    def on_cores(self, num_cores: int) -> "Model":
+        """On another number of cores, with as many threads."""
+        sizes = {feed.kind: feed.batch_size for feed in self.feeds}
+        jobs = tuple(
+            replace(job, num_threads=min(num_cores, sizes[TASKS[job.task].source])) if job.num_threads > 1 else job
+            for job in self.jobs
+        )
+        return replace(self, jobs=jobs, num_cores=float(num_cores), num_threads=num_cores)
+
     def with_decode(self, kind: Kind, decode_s: float) -> "Model":
         """Another cost of decoding a sample of a kind."""
         feeds = tuple(replace(feed, decode_s=decode_s) if feed.kind == kind else feed for feed in self.feeds)
@@ -166,12 +182,7 @@ def own_threads(config: PipelineConfig, task: str) -> int:
 
 def bounds(model: Model) -> dict[str, float]:
     """Samples per second that each resource alone would allow: "cores", "producer", "task pool", "taker"."""
-    spread = min(model.num_threads, model.num_cores)
-    producer_s = sum(
-        feed.share
-        * (feed.read_s + feed.wait_s + feed.draw_s + feed.decode_s * feed.batch_size * feed.num_decodes / spread)
-        for feed in model.feeds
-    )
+    producer_s = sum(feed.share * _producing_s(feed, model) for feed in model.feeds)
     pool_s = sum(job.share * job.cpu_s / job.num_threads for job in model.jobs) / model.num_threads
     taking = model.taking
     taker_s = max(taking.transfer_s, taking.step_s) if taking.is_overlapped else taking.transfer_s + taking.step_s
@@ -182,3 +193,10 @@ def bounds(model: Model) -> dict[str, float]:
         "taker": taker_s,
     }
     return {name: model.samples_per_step / demand_s for name, demand_s in demands.items() if demand_s > 0}
+
+
+def _producing_s(feed: Feed, model: Model) -> float:
+    """Seconds that the producing thread needs for a batch at least: decoding spreads over threads, a sample on each."""
+    spread = min(model.num_threads, model.num_cores, feed.batch_size)
+    decoding_s = feed.decode_s * feed.batch_size * feed.num_decodes / spread
+    return feed.read_s + feed.wait_s + feed.draw_s + decoding_s

@@ -3,7 +3,8 @@
 Each tap changes one pipeline that the profiler has built for itself, before its first step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from pipelines.samples import SampleSource
 from pipelines.shards.manifest import Kind
 from pipelines.tasks.base import Geometry, Task, TaskBatch
 
-__all__ = ["backend_of", "forget_targets", "leave_out", "leave_out_decoding", "sources_of", "touch"]
+__all__ = ["backend_of", "forget_targets", "sources_of", "touch", "truncated"]
 
 PAGE_BYTES = 4096
+READ = "read"
 
 
 def sources_of(pipeline: Pipeline) -> Mapping[Kind, SampleSource]:
@@ -40,16 +42,24 @@ def forget_targets(pipeline: Pipeline) -> None:
         task.targets = None
 
 
-def leave_out_decoding(pipeline: Pipeline) -> None:
-    """Black pixels in place of decoded ones: what is left is read and drawn."""
-    for source in sources_of(pipeline).values():
-        source._backend = _Black(source._backend.name)
-
-
-def leave_out(pipeline: Pipeline, names: Sequence[str]) -> None:
-    """Tasks that draw but make nothing: what is left is read and decoded, and costs what that costs."""
-    for name in names:
-        pipeline.tasks[name] = _Nothing(pipeline.tasks[name])
+@contextmanager
+def truncated(pipeline: Pipeline, last_stage: str) -> Iterator[None]:
+    """A pipeline that stands still, cut off behind a stage for the time of the block: "read", "decode" or a task, of
+    which all before it stay. Tasks that are left out still draw, and black pixels take the place of decoded ones."""
+    tasks = list(pipeline.tasks)
+    kept = tasks[: tasks.index(last_stage) + 1] if last_stage in tasks else []
+    whole, sources = dict(pipeline.tasks), sources_of(pipeline).values()
+    backends = [source._backend for source in sources]
+    try:
+        pipeline.tasks.update({name: _Nothing(task) for name, task in whole.items() if name not in kept})
+        if last_stage == READ:
+            for source in sources:
+                source._backend = _Black(source._backend.name)
+        yield
+    finally:
+        pipeline.tasks.update(whole)
+        for source, backend in zip(sources, backends, strict=True):
+            source._backend = backend
 
 
 class _Nothing(Task):

@@ -16,7 +16,7 @@ from benchmarks.profile.takers import Nobody, Taker, moved, nvtx_range, open_tak
 from benchmarks.profile.taps import forget_targets
 from pipelines.build import Pipeline, PipelineConfig, Step, build_pipeline
 from pipelines.prefetch import Prefetcher
-from pipelines.stats import StageStats
+from pipelines.stats import Listener, StageStats
 from pipelines.tasks import TASKS
 from training.parallel import choose_device
 
@@ -80,6 +80,7 @@ class Bench:
         self._is_taken = is_taken
         self._ahead: Prefetcher[Step] | None = None
         self._held: list[Step] = []
+        self._listener: Listener | None = None
 
     def __enter__(self) -> "Bench":
         return self
@@ -95,9 +96,16 @@ class Bench:
         if self._ahead is not None:
             self._ahead.stop()
 
+    def observe(self, listener: Listener | None) -> None:
+        """From now on, tell a listener of all work of the pipeline and of its taker; None for no one."""
+        self._listener = listener
+        self.pipeline.observe(listener)
+
     def window(self, seconds: float, max_steps: int = 1 << 62) -> Window:
         """Run for a time, or for a number of steps if that takes less."""
-        for _ in range(self.pipeline.memory.prefetch_batches + 1 + self.config.overlap_transfer):
+        # Where nobody takes steps, none is ever held ready: after the first one, all is as it goes on.
+        num_held = self.pipeline.memory.prefetch_batches + self.config.overlap_transfer
+        for _ in range(1 if isinstance(self.taker, Nobody) else 1 + num_held):
             self._take(Counts())
         before, meter, counts = self.pipeline.stage_stats(), LoadMeter(), Counts()
         start_s = time.perf_counter()
@@ -130,7 +138,9 @@ class Bench:
     def _take(self, counts: "Counts") -> None:
         start_s = time.perf_counter()
         step = self._next()
-        counts.wait_s += time.perf_counter() - start_s
+        got_s = time.perf_counter()
+        counts.wait_s += got_s - start_s
+        self._tell("wait", start_s, got_s)
         self._use(step, counts)
 
     def _next(self) -> Step:
@@ -152,9 +162,16 @@ class Bench:
         moved_s = time.perf_counter()
         with nvtx_range("step", self.device):
             self.taker.step(step)
+        end_s = time.perf_counter()
         counts.transfer_s += moved_s - start_s
-        counts.step_s += time.perf_counter() - moved_s
+        counts.step_s += end_s - moved_s
         counts.num_steps += 1
+        self._tell("transfer", start_s, moved_s)
+        self._tell("step", moved_s, end_s)
+
+    def _tell(self, stage: str, start_s: float, end_s: float) -> None:
+        if self._listener is not None:
+            self._listener(stage, start_s, end_s)
 
 
 @dataclass(slots=True)
