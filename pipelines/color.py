@@ -1,4 +1,4 @@
-"""RGB <-> Lab (sRGB, D65), the 313 ab bins of colorization, and their soft encoding. After Zhang et al. 2016.
+"""RGB <-> Lab (sRGB, D65), and the 313 ab bins of colorization. After Zhang et al. 2016.
 
 Pixels are uint8 RGB, channels last: (..., 3). Lab has L in [0, 100], a and b in about [-108, 98].
 Letters: B samples, S canvas side, h w the ab map at stride 8, K neighbours, Q = 313 bins.
@@ -23,7 +23,6 @@ __all__ = [
     "lab_to_rgb",
     "lightness",
     "rgb_to_lab",
-    "soft_encode",
 ]
 
 Float32s = npt.NDArray[np.float32]
@@ -39,12 +38,7 @@ WHITE_D65 = (0.95047, 1.0, 1.08883)
 DARK = 0.008856
 AB_STEPS_PER_UNIT = 64
 GRAY_AB = 5.0
-CELL_AB = 5
-AB_LIMIT = 130
-CELLS_PER_AXIS = 2 * AB_LIMIT // CELL_AB
-PLACE_BITS = 9
 SLAB_ROWS = 256
-PART_COLORS = 8192
 
 
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
@@ -197,69 +191,6 @@ def _bright_colors() -> torch.Tensor:
     full = torch.full((len(pairs),), 255, dtype=torch.uint8)
     one, two = pairs.unbind(1)
     return torch.cat([torch.stack(face, 1) for face in ((full, one, two), (one, full, two), (one, two, full))])
-
-
-def soft_encode(ab: torch.Tensor, num_neighbors: int = 5, sigma: float = 5.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nearest bins of each color and their Gaussian weights.
-
-    ab: float32 (..., 2) within +-130. Returns bins, int64 (..., K), nearest first, ties to the lower bin; and
-    weights, float32 (..., K), exp(-distance² / 2 sigma²) normalised to sum 1. Both are views of K planes.
-    """
-    flat = ab.reshape(-1, 2)
-    # Parts that fit the cache; a GPU is quicker with all at once.
-    part = PART_COLORS if ab.device.type == "cpu" else max(len(flat), 1)
-    starts = range(0, max(len(flat), 1), part)
-    nearest = [_nearest(flat[start : start + part], num_neighbors) for start in starts]
-    bins, squared = (torch.cat(found, 1) for found in zip(*nearest, strict=True))
-    # Relative to the nearest, so that not all weights vanish far from every bin. torch.softmax takes ten times as long.
-    weights = (squared - squared[0]).mul_(-0.5 / sigma**2).exp_()
-    weights /= weights.sum(0)
-    shape = (num_neighbors, *ab.shape[:-1])
-    return bins.view(shape).movedim(0, -1), weights.view(shape).movedim(0, -1)
-
-
-def _nearest(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bins, int64 (K, N), and their squared distances, float32 (K, N), of colors (N, 2)."""
-    candidates, candidate_a, candidate_b = _candidates(num_neighbors, ab.device)
-    cell = ((ab + AB_LIMIT) / CELL_AB).long().clamp_(0, CELLS_PER_AXIS - 1)
-    row = cell[:, 0] * CELLS_PER_AXIS + cell[:, 1]
-    squared = candidate_a.index_select(0, row).sub_(ab[:, :1]).square_()
-    squared += candidate_b.index_select(0, row).sub_(ab[:, 1:]).square_()
-    # The bits of a float of at least 0 order like integers: one key holds distance, then place among the candidates,
-    # which stand in the order of bins.
-    place = torch.arange(candidates.shape[1], device=ab.device)
-    key = squared.view(torch.int32).long().bitwise_left_shift_(PLACE_BITS).bitwise_or_(place)
-    key = _sorted(key)[:, :num_neighbors].T.contiguous()
-    flat_place = (key & (1 << PLACE_BITS) - 1).add_(row * candidates.shape[1])
-    bins = candidates.view(-1).index_select(0, flat_place.view(-1)).view(key.shape)
-    return bins, (key >> PLACE_BITS).int().view(torch.float32)
-
-
-def _sorted(key: torch.Tensor) -> torch.Tensor:
-    # NumPy sorts many short rows of integers 5 times as fast as torch on a CPU.
-    return torch.from_numpy(np.sort(key.numpy(), axis=-1)) if key.device.type == "cpu" else key.sort(dim=-1).values
-
-
-@lru_cache(maxsize=8)
-def _candidates(num_neighbors: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Per 5 x 5 cell of the ab plane: all bins that can be among the K nearest of any point in it, and their a and b.
-
-    A bin can, unless K others are nearer even at their farthest point of the cell than it is at its nearest.
-    Rows are in the order of bins and filled up at an infinite distance. Searching 13 bins instead of 313 is exact.
-    """
-    low = np.arange(-AB_LIMIT, AB_LIMIT, CELL_AB)[:, None, None]
-    bins = ab_bins().astype(np.float64)
-    nearest_sq = np.maximum(np.maximum(low - bins, bins - low - CELL_AB), 0) ** 2
-    farthest_sq = np.maximum(np.abs(low - bins), np.abs(low + CELL_AB - bins)) ** 2
-    nearest_sq = (nearest_sq[:, None, :, 0] + nearest_sq[None, :, :, 1]).reshape(-1, NUM_BINS)
-    farthest_sq = (farthest_sq[:, None, :, 0] + farthest_sq[None, :, :, 1]).reshape(-1, NUM_BINS)
-    bound = np.partition(farthest_sq, num_neighbors - 1, axis=-1)[:, num_neighbors - 1, None]
-    is_candidate = nearest_sq <= bound
-    width = int(is_candidate.sum(-1).max())
-    order = np.argsort(~is_candidate, axis=-1, kind="stable")[:, :width].copy()
-    is_filler = ~np.take_along_axis(is_candidate, order, -1)
-    a, b = (np.where(is_filler, np.inf, bins[order, axis]).astype(np.float32) for axis in (0, 1))
-    return torch.from_numpy(order).to(device), torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
 
 
 def decode_bins(bins: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
