@@ -9,6 +9,7 @@ import torch
 from skimage.color import lab2rgb, rgb2lab
 
 from pipelines import color
+from pipelines.recycler import Recycler
 from pipelines.soft_encoding import soft_encode
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "ab_bins_313.csv"
@@ -72,6 +73,15 @@ def test_lightness_does_not_change_its_input(pixels: torch.Tensor) -> None:
     before = pixels.clone()
     color.lightness(pixels), color.ab_at_stride(pixels)
     assert torch.equal(pixels, before)
+
+
+@pytest.mark.parametrize(("height", "stride"), [(32, 8), (520, 8), (600, 300)])
+def test_lightness_and_ab_are_those_made_apart(height: int, stride: int) -> None:
+    levels = np.random.default_rng(4).integers(0, 256, (3, height, stride * 2, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(levels)
+    light, ab = color.lightness_and_ab(pixels, stride, Recycler())
+    assert torch.equal(light, color.lightness(pixels))
+    assert torch.equal(ab, color.ab_at_stride(pixels, stride))
 
 
 def test_ab_at_stride_is_the_color_of_the_mean_of_each_block(pixels: torch.Tensor) -> None:
