@@ -21,7 +21,7 @@ from pipelines.machine import num_cores
 from pipelines.shards.manifest import load_manifest
 from training.parallel import choose_device
 
-__all__ = ["Advice", "Option", "advise", "options_of"]
+__all__ = ["Advice", "Option", "advise", "options_of", "settings_options"]
 
 MANY_PREFETCHED = 16
 MIN_GAIN = 1.03
@@ -83,13 +83,18 @@ def options_of(measured: Measured) -> tuple[Option, ...]:
     """Everything that could be changed here. What has to be measured takes a second each."""
     config, model = measured.config, measured.model
     device = choose_device(config.device)
-    options = [*_queue_options(config), *_taking_options(config, model), *_reading_options(model)]
+    options = [*settings_options(config, model)]
     share = {name: cpu_s / max(model.cpu_s, 1e-12) for name, cpu_s in model.cpu_by_stage().items()}
     if share["decode"] >= WORTH_A_LOOK_RATIO:
         options += _decode_options(measured, device)
     if share.get("motion_segmentation", 0.0) >= WORTH_A_LOOK_RATIO:
         options += _motion_options(measured, device)
     return tuple(options)
+
+
+def settings_options(config: ProfileConfig, model: Model) -> tuple[Option, ...]:
+    """What can be judged from the fitted model alone."""
+    return *_queue_options(config), *_taking_options(config, model), *_reading_options(model)
 
 
 def _queue_options(config: ProfileConfig) -> Iterator[Option]:

@@ -74,14 +74,16 @@ def load_profile(source: Path, overrides: Sequence[str] = ()) -> ProfileConfig:
         return validate(ProfileConfig, apply_overrides(_of_folder(source), overrides), source=str(source))
     value, lines = read_yaml(source)
     value = apply_overrides(value, overrides)
-    keys = set(value)
-    if "pipeline" not in keys:
-        pipeline = validate(PipelineConfig, value, source=str(source), lines=lines)
-        return ProfileConfig(pipeline=pipeline)
-    if keys - {"pipeline"} and keys <= set(PretrainConfig.model_fields):
-        train = validate(PretrainConfig, value, source=str(source), lines=lines)
-        return ProfileConfig(pipeline=train.pipeline, train=train)
-    return validate(ProfileConfig, value, source=str(source), lines=lines)
+    # The kind of config that knows most of the keys, so that a slip of the pen in one is told in the words of the rest.
+    kinds: tuple[type[Config], ...] = (ProfileConfig, PretrainConfig, PipelineConfig)
+    kind = max(kinds, key=lambda one: len(set(value) & set(one.model_fields)))
+    checked = validate(kind, value, source=str(source), lines=lines)
+    if isinstance(checked, PipelineConfig):
+        return ProfileConfig(pipeline=checked)
+    if isinstance(checked, PretrainConfig):
+        return ProfileConfig(pipeline=checked.pipeline, train=checked)
+    assert isinstance(checked, ProfileConfig)
+    return checked
 
 
 def _of_folder(folder: Path) -> Mapping[str, Any]:

@@ -33,16 +33,6 @@ class CoreUse:
     queued_s: float
     num_cores: int
 
-    @property
-    def wanted_ratio(self) -> float:
-        """Share of all cores that this process would have used if nobody else had, 0 to 1."""
-        return min((self.own_s + self.queued_s) / (self.seconds * self.num_cores), 1.0)
-
-    @property
-    def busy_ratio(self) -> float:
-        """Share of all cores that it did use, 0 to 1."""
-        return min(self.own_s / (self.seconds * self.num_cores), 1.0)
-
 
 class LoadMeter:
     """Started when it is made; `read` gives the use since then."""

@@ -106,7 +106,8 @@ def _advice(profile: Profile) -> str:
 
 def _scaling(profile: Profile) -> str:
     rests = assumptions(profile.measured.model, sample_bytes(profile.measured))
-    return _table(show.SCALING_COLUMNS, map(show.scaling_cells, profile.scaling)) + _table(("assumed", "why"), rests)
+    rows = _table(show.SCALING_COLUMNS, map(show.scaling_cells, profile.scaling))
+    return f"{rows}<h3>Assumed</h3>{_table(('', ''), rests)}"
 
 
 def _limits(profile: Profile) -> str:

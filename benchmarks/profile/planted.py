@@ -1,7 +1,7 @@
 """Bottlenecks made on purpose, so that it can be counted how often the profiler names the right one.
 
-Three are settings or data (`Plant.config` changes the configuration), three are slow devices, put in the place of fast
-ones for the time of a block: reads that take their bytes' time, reads that stall now and then, copies that block.
+Some are settings or data; others are slow devices, put in the place of fast ones for the time of a block: reads that
+take their bytes' time, reads that stall now and then, copies that block.
 """
 
 import time
@@ -25,8 +25,8 @@ __all__ = ["PLANTS", "Plant", "blocking_transfer", "stalling_reads", "throttled_
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plant:
     """stage: what the verdict must name. settings: overrides of the profile. slow: what is slow for the time of a
-    block. needs: which pipelines it
-    is planted in, by name in trials.BASES. is_oversized: on images that are larger than needed."""
+    block. needs: which pipelines it is planted in, by name in trials.BASES. is_oversized: on images that are larger
+    than needed."""
 
     name: str
     stage: str
@@ -34,7 +34,6 @@ class Plant:
     slow: Callable[[Path], AbstractContextManager[None]] = field(default=lambda folder: nullcontext())
     needs: str = "images"
     is_oversized: bool = False
-    is_alarm: bool = True
 
 
 @contextmanager
@@ -102,7 +101,7 @@ def _in_place(owner: type, name: str, function: Callable[..., object]) -> Iterat
 
 
 PLANTS: tuple[Plant, ...] = (
-    Plant(name="nothing", stage="cores", is_alarm=False),
+    Plant(name="nothing", stage="cores"),
     Plant(name="throttled reads", stage="read", slow=partial(throttled_reads, bytes_per_s=20e6)),
     Plant(name="oversized images", stage="decode", is_oversized=True),
     Plant(
@@ -115,7 +114,7 @@ PLANTS: tuple[Plant, ...] = (
         needs="clips",
     ),
     Plant(name="one thread", stage="threads", settings={"pipeline.num_threads": 1}, needs="decoding"),
-    Plant(name="slow step", stage="step", settings={"device_samples_per_s": 120.0}, is_alarm=False),
+    Plant(name="slow step", stage="step", settings={"device_samples_per_s": 120.0}),
     Plant(
         name="small prefetch",
         stage="prefetch",

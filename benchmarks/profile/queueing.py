@@ -100,9 +100,6 @@ class Model:
         total |= {job.task: job.cpu_s * job.share for job in self.jobs}
         return total | {"step": self.taking.step_cpu_s}
 
-    def without_reading(self) -> "Model":
-        return replace(self, feeds=tuple(replace(feed, read_s=0.0, waits_s=(0.0,)) for feed in self.feeds))
-
     def without_taker(self) -> "Model":
         return replace(self, taking=Taking())
 

@@ -77,7 +77,7 @@ def make_profile(
     """`num_apply`: the piece of advice to follow, counted from 1; 0 for none. Raises UsageError if there are fewer."""
     start_s = time.perf_counter()
     device = choose_device(config.device)
-    with cpu_threads(0):
+    with cpu_threads(config.train.cpu_threads if config.train else 0):
         progress("limits of this machine, measured once for these shards")
         found, is_cached = ceilings(config.pipeline, device)
         progress("costs of each stage, and the running pipeline")

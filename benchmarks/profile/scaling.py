@@ -8,17 +8,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.profile.queueing import Model, Taking, bounds
+from benchmarks.profile.queueing import Model, Taking
 from benchmarks.profile.simulation import simulate
 
 __all__ = ["Assumption", "ScalingRow", "assumptions", "plan_scaling"]
 
 KEPT_BUSY_RATIO = 0.98
 """Of its speed, a device must reach with data as it has it in memory."""
-PRODUCER_LOAD_RATIO = 0.8
-"""One process is given so much of what its producing thread can do, for reads are uneven."""
+LOAD_RATIO = 0.8
+"""One process is given so much of what it could do with ample cores: near the limit every further core gives little."""
 NUM_STEPS = 40
-MAX_CORES = 4096
+AMPLE_CORES = 128
+"""Of one process. More would help no pipeline: its producing thread and the steps held ready are limits before."""
 
 Assumption = tuple[str, str]
 """A number and what it rests on."""
@@ -76,11 +77,15 @@ def plan_scaling(
 def _plan(model: Model, samples_per_s: float) -> _OneGpu:
     """Processes and cores so that one GPU waits hardly ever."""
     by_bound = samples_per_s * model.cpu_s * model.contention / model.samples_per_step
-    limit = bounds(model.without_taker().on_cores(MAX_CORES))["producer"]
-    processes = math.ceil(samples_per_s / (PRODUCER_LOAD_RATIO * limit))
-    of_one = samples_per_s / processes
-    fed = replace(model, taking=Taking(step_wait_s=model.samples_per_step / of_one))
-    cores = _fewest_cores(fed, of_one, max(math.ceil(by_bound / processes), 1))
+    limit = simulate(model.without_taker().on_cores(AMPLE_CORES), NUM_STEPS).samples_per_s
+    processes = max(math.ceil(samples_per_s / (LOAD_RATIO * limit)), 1)
+    while True:
+        of_one = samples_per_s / processes
+        fed = replace(model, taking=Taking(step_wait_s=model.samples_per_step / of_one))
+        cores = _fewest_cores(fed, of_one, max(math.ceil(by_bound / processes), 1))
+        if cores is not None:
+            break
+        processes += 1
     return _OneGpu(
         processes=processes,
         by_bound=by_bound,
@@ -89,15 +94,17 @@ def _plan(model: Model, samples_per_s: float) -> _OneGpu:
     )
 
 
-def _fewest_cores(fed: Model, samples_per_s: float, least: int) -> int:
-    """The first number of cores, from `least` on, at which the simulated device is kept busy."""
+def _fewest_cores(fed: Model, samples_per_s: float, least: int) -> int | None:
+    """The first number of cores, from `least` on, at which the simulated device is kept busy; None if there is none."""
 
     def suffices(cores: int) -> bool:
         return simulate(fed.on_cores(cores), NUM_STEPS).samples_per_s >= KEPT_BUSY_RATIO * samples_per_s
 
     low, high = least - 1, least
-    while not suffices(high) and high < MAX_CORES:
-        low, high = high, high + max(1, high // 8)
+    while not suffices(high):
+        if high >= AMPLE_CORES:
+            return None
+        low, high = high, min(2 * high, AMPLE_CORES)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if suffices(middle) else (middle, high)
@@ -117,8 +124,9 @@ def assumptions(model: Model, sample_bytes: float) -> tuple[Assumption, ...]:
         (f"{sample_bytes / 1e3:.0f} kB a sample", "mean size of the files that were read here, each read once"),
         (f"{KEPT_BUSY_RATIO:.0%} of a device's speed", "asked for; the simulation says how many cores that takes"),
         (
-            f"{PRODUCER_LOAD_RATIO:.0%} of a process's producing thread",
-            "used at most; one thread reads and draws, so a faster device needs more processes",
+            f"{LOAD_RATIO:.0%} of what a process could do with {AMPLE_CORES} cores",
+            "used at most; one thread reads and draws, a task's batch is made by one thread, and few steps are held "
+            "ready, so a faster device needs more processes",
         ),
         ("every rank alone", "a GPU's processes share nothing with other GPUs' but storage and network"),
         ("the cores do nothing else", "the trainer's own threads, copies and the system come on top"),

@@ -56,7 +56,7 @@ def facts_of(profile: Profile) -> dict[str, Any]:
         f"the {measured.taker_name} needs" if need else "a trainer needs": (
             f"{need:.0f} samples/s with data in memory" if need else NOT_MEASURED
         ),
-        "waiting for data": f"{measured.wait_ratio:.0%} of the time",
+        "waiting for data": f"{measured.wait_ratio:.0%} of the time" if need else f"{NOT_MEASURED}, nobody trains",
         "only decoding, all cores": f"{limit:.0f} samples/s" if limit else NOT_MEASURED,
         "cores to be had": f"{measured.cores_to_be_had:.1f} of {measured.model.num_cores:.0f}",
         "GPU busy": NOT_MEASURED if (busy := profile.live.gpu.busy_ratio) is None else f"{busy:.0%}",

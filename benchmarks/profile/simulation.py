@@ -47,7 +47,7 @@ class _Pipeline:
     def play(self) -> Played:
         start = self._engine.start
         start(self._produce())
-        for _ in range(self._model.num_threads):
+        for _ in range(min(self._model.num_threads, self._most_jobs())):
             start(self._work())
         if self._model.taking.is_overlapped:
             start(self._move())
@@ -61,6 +61,10 @@ class _Pipeline:
             busy_ratio=(self._engine.busy_s - self._start_busy_s) / seconds / self._model.num_cores,
             num_steps=counted,
         )
+
+    def _most_jobs(self) -> int:
+        """Jobs that may be under way at once: of the steps held ready, and of the one on either side of them."""
+        return len(self._model.jobs) * (self._model.prefetch_batches + 2)
 
     def _produce(self) -> Process:
         batches: dict[str, Iterator[float]] = {

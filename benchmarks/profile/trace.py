@@ -5,11 +5,8 @@ Trace event format: {"traceEvents": [{"ph": "X", "name", "cat", "ts", "dur", "pi
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from benchmarks.record import write_json
@@ -35,13 +32,6 @@ class Recorder:
 
     def __call__(self, stage: str, start_s: float, end_s: float) -> None:
         self.spans.append(Span(stage, start_s, end_s, threading.current_thread().name))
-
-    @contextmanager
-    def span(self, stage: str) -> Iterator[None]:
-        """The time inside, as a span of this thread."""
-        start_s = perf_counter()
-        yield
-        self(stage, start_s, perf_counter())
 
 
 def trace_events(spans: list[Span]) -> dict[str, Any]:
