@@ -119,6 +119,17 @@ class Model:
         )
         return replace(self, jobs=jobs, num_cores=float(num_cores), num_threads=num_cores)
 
+    def on_busy_cores(self) -> "Model":
+        """With all work as slow as on a machine whose cores are all busy, however many of them are."""
+        slower = self.contention
+        feeds = tuple(
+            replace(feed, read_s=feed.read_s * slower, draw_s=feed.draw_s * slower, decode_s=feed.decode_s * slower)
+            for feed in self.feeds
+        )
+        jobs = tuple(replace(job, cpu_s=job.cpu_s * slower) for job in self.jobs)
+        taking = replace(self.taking, step_cpu_s=self.taking.step_cpu_s * slower)
+        return replace(self, feeds=feeds, jobs=jobs, taking=taking, contention=1.0)
+
     def with_decode(self, kind: Kind, decode_s: float) -> "Model":
         """Another cost of decoding a sample of a kind."""
         feeds = tuple(replace(feed, decode_s=decode_s) if feed.kind == kind else feed for feed in self.feeds)

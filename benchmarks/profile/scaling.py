@@ -76,12 +76,14 @@ def plan_scaling(
 
 def _plan(model: Model, samples_per_s: float) -> _OneGpu:
     """Processes and cores so that one GPU waits hardly ever."""
-    by_bound = samples_per_s * model.cpu_s * model.contention / model.samples_per_step
-    limit = simulate(model.without_taker().on_cores(AMPLE_CORES), NUM_STEPS).samples_per_s
+    # Idle cores would make the others faster in the model, and a plan would buy cores to leave them idle.
+    busy = model.without_taker().on_busy_cores()
+    by_bound = samples_per_s * busy.cpu_s / busy.samples_per_step
+    limit = simulate(busy.on_cores(AMPLE_CORES), NUM_STEPS).samples_per_s
     processes = max(math.ceil(samples_per_s / (LOAD_RATIO * limit)), 1)
     while True:
         of_one = samples_per_s / processes
-        fed = replace(model, taking=Taking(step_wait_s=model.samples_per_step / of_one))
+        fed = replace(busy, taking=Taking(step_wait_s=busy.samples_per_step / of_one))
         cores = _fewest_cores(fed, of_one, max(math.ceil(by_bound / processes), 1))
         if cores is not None:
             break
