@@ -46,10 +46,10 @@ def applied(config: ProfileConfig, option: Option) -> Iterator[ProfileConfig]:
     with tempfile.TemporaryDirectory(dir=MEMORY if in_memory and MEMORY.is_dir() else None) as folder:
         for kind in ("image", "clip"):
             sources = config.pipeline.sources_of(kind)
-            if len(sources) > 1:
+            if len(sources) > 1 or not all(Path(source.path).is_dir() for source in sources):
                 raise UsageError(
-                    f"--apply: {option.name} stores {kind}s anew, and this profile has {len(sources)} sources of them. "
-                    "Give a profile with one folder."
+                    f"--apply: {option.name} stores {kind}s anew, and this profile has "
+                    f"{', '.join(str(source.path) for source in sources)}. Allowed: one folder on this machine."
                 )
             if sources:
                 settings[f"pipeline.{kind}s"] = rewritten(Path(sources[0].path), Path(folder) / kind, **stored)

@@ -1,6 +1,7 @@
 """A folder of shards stored otherwise: smaller images, another clip codec, or just elsewhere. For trying advice out.
 
-What is written is a folder of shards like any other, of the first samples of each kind and split.
+What is written is all that pipelines read, of the first samples of each kind and split: tars and their manifest,
+without DALI's index and without the files of labels.
 """
 
 from collections.abc import Iterator
