@@ -1,12 +1,9 @@
 """From windows to a model: what a step costs its taker, what contention is, what a prediction stands on."""
 
-from dataclasses import replace
-
 import pytest
 
 from benchmarks.profile.measured import MAX_CONTENTION, contention_of, median_of, taking_of
 from benchmarks.profile.queueing import Taking
-from benchmarks.profile.simulation import simulate
 from pipelines.machine import num_cores
 from tests.made_profiles import made_measured, made_model, made_use, made_window
 
@@ -43,16 +40,6 @@ def test_contention_is_what_a_running_step_takes_over_its_stages_alone(factor: f
     model = made_model()
     windows = [made_window(num_steps=10, use=made_use(own_s=10 * factor * model.cpu_s))]
     assert contention_of(model, windows) == pytest.approx(expected)
-
-
-def test_predictions_scale_what_was_measured() -> None:
-    model = made_model()
-    measured = made_measured(model, base=[made_window(num_samples=500), made_window(num_samples=700)], cores=1.5)
-    assert measured.samples_per_s == 600
-    assert measured.predicted(measured.model_here) == pytest.approx(600)
-    changed = replace(measured.model_here, num_threads=1)
-    ratio = simulate(changed).samples_per_s / simulate(measured.model_here).samples_per_s
-    assert measured.predicted(changed) == pytest.approx(600 * ratio)
 
 
 def test_nobody_needs_nothing() -> None:

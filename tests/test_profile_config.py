@@ -100,6 +100,12 @@ def test_changed_values_by_dotted_name() -> None:
         changed(config, {"pipeline.num_threads": -1})
 
 
+def test_a_changed_profile_keeps_its_trainer(tmp_path: Path) -> None:
+    text = "pipeline: {images: a, tasks: {colorization: {}}}\ntrunk: {depth: 10}\nlasso: off\nbudget: {steps: 3}\n"
+    config = load_profile(write(tmp_path, text))
+    assert changed(config, {"seconds": 5}).train == config.train
+
+
 def test_thread_counts_to_look_at() -> None:
     assert made_config(num_threads=5).threads == (1, 5)
     assert made_config(num_threads=1).threads == (1,)

@@ -86,6 +86,12 @@ def test_small_prefetch_under_reads_that_stall() -> None:
     assert "300 ms at worst" in found.sentence
 
 
+def test_small_prefetch_on_many_threads_is_not_blamed_on_reads() -> None:
+    found = verdict(made_model(prefetch_batches=1, num_threads=8, num_cores=8.0))
+    assert (found.stage, found.is_alarm) == ("prefetch", True)
+    assert "1 prefetched steps too few are under way" in found.sentence
+
+
 def test_blocking_transfer() -> None:
     found = verdict(replace(HEALTHY, taking=Taking(transfer_s=0.05, step_wait_s=0.04)))
     assert (found.stage, found.is_alarm) == ("transfer", True)

@@ -58,7 +58,7 @@ class ProfileConfig(Config):
 
 def changed(config: ProfileConfig, settings: Mapping[str, Any]) -> ProfileConfig:
     """A config with other values by dotted name, such as {"pipeline.num_threads": 1}. Raises UsageError."""
-    value = config.model_dump(mode="python", serialize_as_any=True, exclude_none=True)
+    value = config.model_dump(mode="python", serialize_as_any=True)
     for name, setting in settings.items():
         *parents, last = name.split(".")
         place = value

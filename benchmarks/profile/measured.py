@@ -13,7 +13,6 @@ from benchmarks.profile.config import ProfileConfig
 from benchmarks.profile.costs import StageCost, measure_costs
 from benchmarks.profile.load import cores_to_be_had
 from benchmarks.profile.queueing import Model, Taking, fit
-from benchmarks.profile.simulation import simulate
 from benchmarks.profile.windows import Bench, Window
 from pipelines.machine import num_cores
 
@@ -63,10 +62,6 @@ class Measured:
     @property
     def wait_ratio(self) -> float:
         return median_of(self.base, lambda window: window.wait_ratio)
-
-    def predicted(self, model: Model) -> float:
-        """Samples/s that a changed `model_here` stands for: the measured ones times the ratio of the simulations."""
-        return self.samples_per_s * simulate(model).samples_per_s / simulate(self.model_here).samples_per_s
 
 
 def median_of(windows: Sequence[Window], value: Callable[[Window], float]) -> float:

@@ -21,6 +21,8 @@ __all__ = ["Finding", "Verdict", "judge"]
 # nothing but memory, and a stage is to be blamed only if no setting is.
 SETTINGS = {"prefetch": 1.12, "overlap_transfer": 1.15, "threads": 1.12, "memory": 1.15}
 METHODS = {"flow_engine": 1.25, "small_images": 1.25, "share_decode": 1.25}
+UNEVEN_RATIO = 2.0
+"""Reads are called uneven if the worst takes so many times as long as the mean, and longer than a step."""
 STEP_GAIN = 1.08
 """How much faster the pipeline alone must be for the step to be the limit."""
 
@@ -114,11 +116,13 @@ def _evidence(name: str, option: Option, measured: Measured) -> str:
 def _prefetch_evidence(measured: Measured, option: Option) -> str:
     model = measured.model
     limit, samples_per_s = min(bounds(model).items(), key=lambda one: one[1])
+    allowed = f"on average the {limit} would allow {samples_per_s:.0f} samples/s, but"
     worst_s, mean_s = uneven(model)
+    if worst_s < UNEVEN_RATIO * mean_s or worst_s < model.samples_per_step / samples_per_s:
+        return f"{allowed} with {model.prefetch_batches} prefetched steps too few are under way at a time"
     return (
-        f"on average the {limit} would allow {samples_per_s:.0f} samples/s, but reads are uneven "
-        f"({worst_s * 1e3:.0f} ms at worst, {mean_s * 1e3:.1f} ms a batch on average) and {model.prefetch_batches} "
-        "prefetched steps do not bridge that"
+        f"{allowed} reads are uneven ({worst_s * 1e3:.0f} ms at worst, {mean_s * 1e3:.1f} ms a batch on average) and "
+        f"{model.prefetch_batches} prefetched steps do not bridge that"
     )
 
 
