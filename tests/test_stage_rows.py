@@ -79,6 +79,8 @@ def test_cost_of_the_mix() -> None:
     # 16 ms of decoding and 16 ms of colorization: without the latter, half the work. Exemplar costs nothing.
     assert found["colorization"] == pytest.approx(2.0, rel=0.05)
     assert found["exemplar"] == pytest.approx(1.0, rel=0.02)
+    taken = replace(model, taking=Taking(step_wait_s=1.0))
+    assert gains_without(made_measured(taken, config=config)) == found
 
 
 def test_blocked_ratios_are_of_all_windows_and_sum_to_one() -> None:

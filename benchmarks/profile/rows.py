@@ -150,8 +150,8 @@ def decode_limit(measured: Measured, found: Ceilings) -> float | None:
 
 
 def gains_without(measured: Measured) -> dict[str, float]:
-    """The cost of the mix: by task, how many times as many steps/s there would be without it, by the model."""
-    model = measured.model
+    """The cost of the mix: by task, how many times as many steps/s the pipeline alone would give without it."""
+    model = measured.model.without_taker()
     if len(model.jobs) < 2:
         return {}
     whole = simulate(model).samples_per_s / model.samples_per_step

@@ -61,7 +61,7 @@ def facts_of(profile: Profile) -> dict[str, Any]:
         "cores to be had": f"{measured.cores_to_be_had:.1f} of {measured.model.num_cores:.0f}",
         "GPU busy": NOT_MEASURED if (busy := profile.live.gpu.busy_ratio) is None else f"{busy:.0%}",
     }
-    return facts | {f"steps/s without {task}": f"x {gain:.2f}" for task, gain in profile.gains_without.items()}
+    return facts | {f"alone, without {task}": f"x {gain:.2f} steps/s" for task, gain in profile.gains_without.items()}
 
 
 def stage_cells(profile: Profile) -> Iterator[tuple[Any, ...]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from benchmarks.profile.events import Cpu, Engine, Event, Process, Queue, Wait
 from benchmarks.profile.queueing import Feed, Job, Model
+from pipelines.tasks import TASKS
 
 __all__ = ["Played", "simulate"]
 
@@ -74,13 +75,12 @@ class _Pipeline:
             done: list[Event] = []
             active = [job for job in self._model.jobs if is_active(job.share, step)]
             for feed in self._model.feeds:
-                if not is_active(feed.share, step):
-                    continue
-                yield from self._load(feed, next(batches[feed.kind]))
-            for job in active:
-                finished = Event()
-                done.append(finished)
-                yield from self._jobs.put((job, finished))
+                if is_active(feed.share, step):
+                    yield from self._load(feed, next(batches[feed.kind]))
+                for job in active:
+                    if TASKS[job.task].source == feed.kind:
+                        done.append(Event())
+                        yield from self._jobs.put((job, done[-1]))
             yield from self._ready.put(done)
 
     def _load(self, feed: Feed, wait_s: float) -> Process:
