@@ -32,12 +32,12 @@ IMAGE_COSTS = (
 
 
 def test_bounds_of_a_hand_worked_model() -> None:
-    # Producer: 1 + 3 + 2 ms and 16 images of 1 ms on 2 threads. Pool: 8 ms on 2 threads. Cores: 1 + 2 + 16 + 8 = 27 ms
+    # Producer: 1 + 3 + 2 ms and 16 images of 1 ms on 2 threads. Workers: 16 + 8 ms on 2. Cores: 1 + 2 + 16 + 8 = 27 ms
     # on two of them, 1.2 times that when both are busy. Taker: 5 + 7 ms.
     feed = made_feed(read_s=1e-3, draw_s=2e-3, waits_s=(1e-3, 5e-3))
     model = made_model(feed=feed, taking=Taking(transfer_s=5e-3, step_wait_s=7e-3), contention=1.2)
     assert bounds(model) == pytest.approx(
-        {"cores": 16 / 16.2e-3, "producer": 16 / 14e-3, "task pool": 16 / 4e-3, "taker": 16 / 12e-3}
+        {"cores": 16 / 16.2e-3, "producer": 16 / 14e-3, "workers": 16 / 12e-3, "taker": 16 / 12e-3}
     )
     overlapped = replace(model, taking=replace(model.taking, is_overlapped=True))
     assert bounds(overlapped)["taker"] == pytest.approx(16 / 7e-3)

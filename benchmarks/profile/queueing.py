@@ -1,7 +1,7 @@
 """A pipeline as a few numbers, and the bounds that follow from them: what each resource alone would allow.
 
 The model is fitted to measured costs (costs.py). A step takes: the producing thread, which reads, draws and decodes one
-kind of sample after the other (decoding spreads over `num_threads`); the task pool of `num_threads`, a job per task;
+kind of sample after the other; `num_threads` workers, over which decoding spreads, and which make a job of each task;
 the taker, who copies and steps; and CPU seconds of all of them on the cores. `bounds` are the laws of operational
 analysis (Denning and Buzen 1978): throughput is at most 1 / demand, for every resource. `simulation.simulate` plays
 the same numbers through, with queues of finite length and uneven waits, and comes out below all bounds.
@@ -189,15 +189,16 @@ def own_threads(config: PipelineConfig, task: str) -> int:
 
 
 def bounds(model: Model) -> dict[str, float]:
-    """Samples per second that each resource alone would allow: "cores", "producer", "task pool", "taker"."""
+    """Samples per second that each resource alone would allow: "cores", "producer", "workers", "taker"."""
     producer_s = sum(feed.share * _producing_s(feed, model) for feed in model.feeds)
-    pool_s = sum(job.share * job.cpu_s / job.num_threads for job in model.jobs) / model.num_threads
+    decoding_s = sum(feed.share * _decoding_s(feed) for feed in model.feeds)
+    making_s = sum(job.share * job.cpu_s / job.num_threads for job in model.jobs)
     taking = model.taking
     taker_s = max(taking.transfer_s, taking.step_s) if taking.is_overlapped else taking.transfer_s + taking.step_s
     demands = {
         "cores": model.cpu_s * model.contention / model.num_cores,
         "producer": producer_s,
-        "task pool": pool_s,
+        "workers": (decoding_s + making_s) / model.num_threads,
         "taker": taker_s,
     }
     return {name: model.samples_per_step / demand_s for name, demand_s in demands.items() if demand_s > 0}
@@ -206,5 +207,9 @@ def bounds(model: Model) -> dict[str, float]:
 def _producing_s(feed: Feed, model: Model) -> float:
     """Seconds that the producing thread needs for a batch at least: decoding spreads over threads, a sample on each."""
     spread = min(model.num_threads, model.num_cores, feed.batch_size)
-    decoding_s = feed.decode_s * feed.batch_size * feed.num_decodes / spread
-    return feed.read_s + feed.wait_s + feed.draw_s + decoding_s
+    return feed.read_s + feed.wait_s + feed.draw_s + _decoding_s(feed) / spread
+
+
+def _decoding_s(feed: Feed) -> float:
+    """CPU seconds of decoding a batch."""
+    return feed.decode_s * feed.batch_size * feed.num_decodes

@@ -1,4 +1,4 @@
-"""A pipeline played through, event by event: producing thread, decoding threads, task pool, bounded queue, taker.
+"""A pipeline played through, event by event: producing thread, workers, bounded queue, taker.
 
 It has the structure of pipelines/stream.py and the numbers of a `queueing.Model`, so it shows what bounds cannot: what
 a full queue, an uneven read or a last slow image of a batch costs.
@@ -41,15 +41,15 @@ class _Pipeline:
         self._engine = Engine(model.num_cores, model.contention)
         self._ready: Queue[list[Event]] = Queue(self._engine, model.prefetch_batches)
         self._moved: Queue[None] = Queue(self._engine, 1)
-        self._jobs: Queue[tuple[Job, Event]] = Queue(self._engine, UNLIMITED)
+        self._work: Queue[Process] = Queue(self._engine, UNLIMITED)
         self._end = Event()
         self._wait_s = self._start_s = self._start_busy_s = 0.0
 
     def play(self) -> Played:
         start = self._engine.start
         start(self._produce())
-        for _ in range(min(self._model.num_threads, self._most_jobs())):
-            start(self._work())
+        for _ in range(min(self._model.num_threads, self._most_work())):
+            start(self._worker())
         if self._model.taking.is_overlapped:
             start(self._move())
         start(self._take())
@@ -63,9 +63,11 @@ class _Pipeline:
             num_steps=counted,
         )
 
-    def _most_jobs(self) -> int:
-        """Jobs that may be under way at once: of the steps held ready, and of the one on either side of them."""
-        return len(self._model.jobs) * (self._model.prefetch_batches + 2)
+    def _most_work(self) -> int:
+        """What may be under way at once: a batch being decoded, and the jobs of the steps held ready and of the one on
+        either side of them."""
+        num_jobs = len(self._model.jobs) * (self._model.prefetch_batches + 2)
+        return max(feed.batch_size for feed in self._model.feeds) + num_jobs
 
     def _produce(self) -> Process:
         batches: dict[str, Iterator[float]] = {
@@ -80,7 +82,7 @@ class _Pipeline:
                 for job in active:
                     if TASKS[job.task].source == feed.kind:
                         done.append(Event())
-                        yield from self._jobs.put((job, done[-1]))
+                        yield from self._work.put(self._make(job, done[-1]))
             yield from self._ready.put(done)
 
     def _load(self, feed: Feed, wait_s: float) -> Process:
@@ -88,7 +90,23 @@ class _Pipeline:
         if wait_s > 0:
             yield Wait(wait_s)
         for _ in range(feed.num_decodes):
-            yield from self._spread(feed.batch_size, feed.decode_s, self._model.num_threads)
+            yield from self._decode(feed)
+
+    def _decode(self, feed: Feed) -> Process:
+        """Every free worker takes the next sample until none is left; over when the last one is done."""
+        samples, left, finished = iter(range(feed.batch_size)), feed.batch_size, Event()
+
+        def part() -> Process:
+            nonlocal left
+            for _ in samples:
+                yield Cpu(feed.decode_s)
+                left -= 1
+            if not left:
+                self._engine.happen(finished)
+
+        for _ in range(min(self._model.num_threads, feed.batch_size)):
+            yield from self._work.put(part())
+        yield finished
 
     def _spread(self, num_parts: int, part_s: float, num_threads: int) -> Process:
         """Parts of work, each thread taking the next one until none is left; over when the last one is done."""
@@ -107,14 +125,16 @@ class _Pipeline:
             self._engine.start(worker())
         yield finished
 
-    def _work(self) -> Process:
+    def _make(self, job: Job, finished: Event) -> Process:
+        if job.num_threads > 1:
+            yield from self._spread(job.num_threads, job.cpu_s / job.num_threads, job.num_threads)
+        else:
+            yield Cpu(job.cpu_s)
+        self._engine.happen(finished)
+
+    def _worker(self) -> Process:
         while True:
-            job, finished = yield from self._jobs.get()
-            if job.num_threads > 1:
-                yield from self._spread(job.num_threads, job.cpu_s / job.num_threads, job.num_threads)
-            else:
-                yield Cpu(job.cpu_s)
-            self._engine.happen(finished)
+            yield from (yield from self._work.get())
 
     def _finished(self) -> Process:
         """The next step, all its tasks done."""
