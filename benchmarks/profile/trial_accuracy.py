@@ -22,12 +22,12 @@ from training.parallel import cpu_threads
 
 __all__ = ["CASES", "Case", "gains", "overheads", "simulations"]
 
-MEASURE_S, APPLY_S, APPLY_REPEATS = 8.0, 10.0, 6
+MEASURE_S, APPLY_S, APPLY_REPEATS = 6.0, 6.0, 6
 THREE: dict[str, Any] = {"relative_position": {}, "colorization": {}, "exemplar": {}}
 MOTION: dict[str, Any] = {"motion_segmentation": {"remembered_clips": 0}}
 DIS: dict[str, Any] = {"motion_segmentation": {"remembered_clips": 0, "engine": "dis"}}
 NUM_GAIN_TRIALS = 3
-NUM_OVERHEAD_PAIRS = 20
+NUM_OVERHEAD_PAIRS = 16
 NUM_SIMULATED_STEPS = 200
 
 
