@@ -149,5 +149,6 @@ def test_both_are_measured_in_turn(small_shards: MakeShards) -> None:
     assert found.gain > 0
 
 
-def test_the_gain_is_of_pairs_so_that_a_slow_minute_cancels() -> None:
-    assert Applied(before_samples_per_s=(100, 10, 50), after_samples_per_s=(200, 20, 90)).gain == 2.0
+def test_the_gain_counts_a_stall_that_comes_now_and_then() -> None:
+    stalled = Applied(before_samples_per_s=(100, 100, 40), after_samples_per_s=(100, 100, 100))
+    assert stalled.gain == pytest.approx(300 / 240)
