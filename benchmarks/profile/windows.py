@@ -213,6 +213,7 @@ def _difference(before: StageStats, after: StageStats) -> StageStats:
         name=after.name,
         num_items=after.num_items - before.num_items,
         num_failures=after.num_failures - before.num_failures,
+        num_left_out=after.num_left_out - before.num_left_out,
         busy_s=after.busy_s - before.busy_s,
         blocked_on_input_s=after.blocked_on_input_s - before.blocked_on_input_s,
         blocked_on_output_s=after.blocked_on_output_s - before.blocked_on_output_s,
