@@ -83,7 +83,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["profile", "NOWHERE"], 2, ["NOWHERE", "no such folder", "shards build"]),
         (["profile", "NOWHERE.yaml"], 2, ["NOWHERE.yaml", "cannot read"]),
         (["profile", "x", "--seconds", "0"], 2, ["--seconds", "0.5"]),
-        (["profile", "x", "--apply", "-1"], 2, ["--apply", "-1"]),
+        (["profile", "x", "--apply", "some"], 2, ["--apply", "integer"]),
         (["pretrain", "NOWHERE.yaml"], 2, ["NOWHERE.yaml", "cannot read"]),
         (["bench", "plan", "NOWHERE"], 2, ["no such suite", "demo"]),
         (["evaluate", "run", "--with", "guessing", "--images", "x"], 2, ["guessing", "linear_probe"]),
