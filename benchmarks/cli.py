@@ -12,7 +12,7 @@ from types import FrameType
 
 import typer
 
-from benchmarks.commands import bench, shards, training
+from benchmarks.commands import bench, profile, shards, training
 from benchmarks.commands.output import AsJson, print_json, say
 from pipelines.errors import FourfoldError
 
@@ -31,6 +31,7 @@ app.add_typer(shards.app, name="shards")
 app.add_typer(bench.app, name="bench")
 app.command("pretrain")(training.pretrain)
 app.command("evaluate")(training.evaluate)
+app.command("profile")(profile.profile)
 
 
 class Terminated(KeyboardInterrupt):

@@ -5,12 +5,16 @@ A stage is working (busy), waiting for the stage before it (blocked on input) or
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
-__all__ = ["CONSUMER", "StageClock", "StageStats", "bottleneck"]
+__all__ = ["CONSUMER", "Listener", "StageClock", "StageStats", "bottleneck"]
+
+Listener = Callable[[str, float, float], None]
+"""Told of a stage's name and of when a piece of its work began and ended, in seconds of `time.perf_counter`, by the
+thread that did it."""
 
 CONSUMER = "consumer"
 """What `bottleneck` says when the pipeline waits for the one who uses its batches."""
@@ -58,6 +62,7 @@ class StageClock:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.listener: Listener | None = None
         self._lock = Lock()
         self._num_items = self._num_failures = self._num_left_out = self._num_running = 0
         self._busy_s = self._input_s = self._output_s = 0.0
@@ -104,6 +109,10 @@ class StageClock:
         blocked_on_input_s: float = 0.0,
         blocked_on_output_s: float = 0.0,
     ) -> None:
+        """Count what has just ended."""
+        if self.listener is not None and busy_s:
+            now_s = time.perf_counter()
+            self.listener(self.name, now_s - busy_s, now_s)
         with self._lock:
             self._num_items += num_items
             self._num_failures += num_failures

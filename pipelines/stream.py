@@ -19,7 +19,7 @@ from pipelines.replacement import ReplacingSource
 from pipelines.samples import Fault, Prepared
 from pipelines.shard_cache import ShardCache
 from pipelines.shards.manifest import Kind
-from pipelines.stats import StageClock, StageStats
+from pipelines.stats import Listener, StageClock, StageStats
 from pipelines.tasks.base import Task, TaskBatch
 from pipelines.workers import Workers
 
@@ -133,6 +133,11 @@ class Pipeline:
     def stage_stats(self) -> tuple[StageStats, ...]:
         """What "read", "decode" and each task did since the pipeline was built; see pipelines.stats.bottleneck."""
         return tuple(clock.read() for clock in self._clocks.values())
+
+    def observe(self, listener: Listener | None) -> None:
+        """From now on, tell a listener of every piece of work of every stage; None for no one."""
+        for clock in self._clocks.values():
+            clock.listener = listener
 
     def close(self) -> None:
         """Stop all threads. Safe to call twice."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.profile.config import ProfileConfig
 from benchmarks.suite import load_suite
 from pipelines.build import PipelineConfig
 from pipelines.config import load_config
@@ -20,7 +21,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipelines", "training", "benchmarks")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 RECIPES = sorted((ROOT / "yaml").rglob("*.yaml"))
-CONFIGS = {"shards": BuildConfig, "pipelines": PipelineConfig, "pretrain": PretrainConfig}
+CONFIGS = {
+    "shards": BuildConfig,
+    "pipelines": PipelineConfig,
+    "pretrain": PretrainConfig,
+    "profiles": ProfileConfig,
+}
 # A heavy or optional package may be imported by the files named here and by no other.
 ONLY_IN = {
     "nvidia": {"pipelines/backends/dali.py", "pipelines/backends/dali_flow.py", "benchmarks/throughput/with_dali.py"},

@@ -56,7 +56,7 @@ def test_help_is_no_failure(arguments: list[str], capsys: pytest.CaptureFixture[
     [
         *("shards build", "shards info", "shards verify", "shards merge", "shards stats"),
         *("bench run", "bench plan", "bench status", "bench report"),
-        *("pretrain", "evaluate", "preview", "doctor", "demo"),
+        *("pretrain", "evaluate", "preview", "doctor", "demo", "profile"),
     ],
 )
 def test_every_command_shows_an_example(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,6 +80,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["shards", "stats", "NOWHERE"], 2, ["no such folder"]),
         (["preview", "NOWHERE", "--out", "sheet.png"], 2, ["no such folder"]),
         (["preview", "NOWHERE", "--out", "sheet.gif"], 2, ["sheet.gif", ".png"]),
+        (["profile", "NOWHERE"], 2, ["NOWHERE", "no such folder", "shards build"]),
+        (["profile", "NOWHERE.yaml"], 2, ["NOWHERE.yaml", "cannot read"]),
+        (["profile", "x", "--seconds", "0"], 2, ["--seconds", "0.5"]),
+        (["profile", "x", "--apply", "some"], 2, ["--apply", "integer"]),
         (["pretrain", "NOWHERE.yaml"], 2, ["NOWHERE.yaml", "cannot read"]),
         (["bench", "plan", "NOWHERE"], 2, ["no such suite", "demo"]),
         (["evaluate", "run", "--with", "guessing", "--images", "x"], 2, ["guessing", "linear_probe"]),

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.statistics import Summary
 
-__all__ = ["accuracy_by_depth", "lasso_picture", "loss_curves", "plotly_script"]
+__all__ = ["accuracy_by_depth", "lasso_picture", "loss_curves", "plotly_script", "roofline", "stacked_bars"]
 
 # Okabe and Ito's colours: told apart by colour-blind readers too. The combination gets the dark one.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A500", "#7F7F7F")
@@ -97,6 +97,47 @@ def lasso_picture(weights: Mapping[str, Sequence[float]], title: str) -> str:
         z=values, x=[f"unit {index}" for index in range(most)], y=rows, zmin=0, zmax=1, colorscale="Blues"
     )
     return _fragment(go.Figure(heat), title, {"yaxis": {"autorange": "reversed"}}, height_px=120 + 34 * len(rows))
+
+
+def stacked_bars(parts: Mapping[str, Mapping[str, float]], title: str, unit: str) -> str:
+    """A bar across for every row, of parts one after the other. parts: part -> row -> value."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for index, (name, values) in enumerate(parts.items()):
+        figure.add_bar(
+            y=list(values),
+            x=list(values.values()),
+            name=name,
+            orientation="h",
+            marker={"color": COLORS[index % len(COLORS)]},
+            hovertemplate=f"%{{y}}, {name}: %{{x:.3g}} {unit}<extra></extra>",
+        )
+    num_rows = max((len(values) for values in parts.values()), default=0)
+    axes = {"barmode": "stack", "yaxis": {"autorange": "reversed"}, "xaxis": {"title": unit}}
+    return _fragment(figure, title, axes, height_px=140 + 30 * num_rows)
+
+
+def roofline(
+    roofs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    title: str,
+) -> str:
+    """Samples per second over cores, both in powers: lines that nothing can be above, and what was measured."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for index, (name, (x, y)) in enumerate(roofs.items()):
+        line = {"color": COLORS[index % len(COLORS)], "width": 2}
+        figure.add_scatter(x=list(x), y=list(y), name=name, mode="lines", line=line)
+    for index, (name, (x, y)) in enumerate(points.items()):
+        marker = {"size": 10, "color": COMBINED_COLOR, "symbol": ("circle", "diamond", "square")[index % 3]}
+        figure.add_scatter(x=list(x), y=list(y), name=name, mode="markers", marker=marker)
+    axes = {
+        "xaxis": {"title": "cores, a thread on each", "type": "log", "dtick": "D1"},
+        "yaxis": {"title": "samples/s", "type": "log"},
+    }
+    return _fragment(figure, title, axes)
 
 
 def _style(name: str, roles: Mapping[str, str]) -> tuple[str, int, str]:

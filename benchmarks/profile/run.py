@@ -1,0 +1,148 @@
+"""A whole profile, in the order in which it is made: limits, costs, windows, advice, stages, scaling, trace."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.profile.advice import Advice, Option, advise, options_of
+from benchmarks.profile.apply import Applied, apply_option
+from benchmarks.profile.ceilings import Ceilings, ceilings
+from benchmarks.profile.config import ProfileConfig
+from benchmarks.profile.gpu import GpuWatch, Kernel, top_kernels, watched
+from benchmarks.profile.measured import Measured, measure
+from benchmarks.profile.rows import Blocked, StageRow, blocked_of, decode_limit, gains_without, stage_rows
+from benchmarks.profile.scaling import ScalingRow, plan_scaling
+from benchmarks.profile.stages import Truncated, measure_truncated
+from benchmarks.profile.trace import Recorder, Span
+from benchmarks.profile.verdict import Verdict, judge
+from benchmarks.profile.windows import Bench
+from pipelines.build import memory_of
+from pipelines.errors import UsageError
+from training.parallel import choose_device, cpu_threads
+
+__all__ = ["Live", "Profile", "Tested", "make_profile", "quick_verdict", "sample_bytes"]
+
+MEASURE_SHARE, STAGES_SHARE, TRACE_SHARE = 0.65, 0.3, 0.05
+APPLY_S, APPLY_REPEATS = 10.0, 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """One more stretch of the running pipeline, every piece of work recorded, and what only a GPU can tell."""
+
+    spans: tuple[Span, ...]
+    gpu: GpuWatch
+    kernels: tuple[Kernel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """A piece of advice, followed: what came of it."""
+
+    advice: Advice
+    applied: Applied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Everything a profile says. decode_limit_samples_per_s: if all cores only decoded. seconds: what it took."""
+
+    source: str
+    measured: Measured
+    ceilings: Ceilings
+    are_ceilings_cached: bool
+    verdict: Verdict
+    advice: tuple[Advice, ...]
+    tested: Tested | None
+    rows: tuple[StageRow, ...]
+    blocked: tuple[Blocked, ...]
+    truncated: tuple[Truncated, ...]
+    decode_limit_samples_per_s: float | None
+    gains_without: dict[str, float]
+    scaling: tuple[ScalingRow, ...]
+    live: Live
+    seconds: float
+
+
+def quick_verdict(config: ProfileConfig, seconds: float) -> tuple[Verdict, Measured]:
+    """Only what the verdict needs."""
+    measured = measure(config, seconds)
+    options: tuple[Option, ...] = options_of(measured)
+    return judge(measured, options), measured
+
+
+def make_profile(
+    config: ProfileConfig, *, source: str, num_apply: int = 0, progress: Callable[[str], None] = print
+) -> Profile:
+    """`num_apply`: the piece of advice to follow, counted from 1; 0 for none. Raises UsageError if there are fewer."""
+    start_s = time.perf_counter()
+    device = choose_device(config.device)
+    with cpu_threads(config.train.cpu_threads if config.train else 0):
+        progress("limits of this machine, measured once for these shards")
+        found, is_cached = ceilings(config.pipeline, device)
+        progress("costs of each stage, and the running pipeline")
+        measured = measure(config, MEASURE_SHARE * config.seconds)
+        progress("what could be changed")
+        options = options_of(measured)
+        advice = advise(measured, options)
+        tested = _tested(config, advice, num_apply, progress)
+        progress("the pipeline, stage by stage")
+        truncated = measure_truncated(config, STAGES_SHARE * config.seconds)
+        live = _live(config, TRACE_SHARE * config.seconds)
+    return Profile(
+        source=source,
+        measured=measured,
+        ceilings=found,
+        are_ceilings_cached=is_cached,
+        verdict=judge(measured, options),
+        advice=advice,
+        tested=tested,
+        rows=stage_rows(measured, found),
+        blocked=blocked_of(measured.base),
+        truncated=truncated,
+        decode_limit_samples_per_s=decode_limit(measured, found),
+        gains_without=gains_without(measured),
+        scaling=_scaling(measured),
+        live=live,
+        seconds=time.perf_counter() - start_s,
+    )
+
+
+def sample_bytes(measured: Measured) -> float:
+    """Mean bytes of a file, images and clips as they are mixed in a step."""
+    feeds = measured.model.feeds
+    total = sum(feed.batch_size * measured.costs[f"read {feed.kind}"].sample_bytes for feed in feeds)
+    return total / sum(feed.batch_size for feed in feeds)
+
+
+def _tested(
+    config: ProfileConfig, advice: tuple[Advice, ...], number: int, progress: Callable[[str], None]
+) -> Tested | None:
+    if not number:
+        return None
+    if number > len(advice):
+        raise UsageError(
+            f"--apply {number}: this profile gave {len(advice)} pieces of advice. Allowed: 0 (none) to {len(advice)}."
+        )
+    chosen = advice[number - 1]
+    progress(f"with the change: {chosen.option.text}")
+    return Tested(advice=chosen, applied=apply_option(config, chosen.option, APPLY_S, APPLY_REPEATS))
+
+
+def _scaling(measured: Measured) -> tuple[ScalingRow, ...]:
+    config = measured.config
+    own = measured.taker_samples_per_s
+    speeds = (*config.gpu_samples_per_s, *([own] if own is not None and own > 0 else []))
+    step_bytes = memory_of(config.pipeline).step_bytes
+    return plan_scaling(measured.model, config.num_gpus, speeds, sample_bytes(measured), step_bytes)
+
+
+def _live(config: ProfileConfig, seconds: float) -> Live:
+    recorder = Recorder()
+    with Bench(config) as bench:
+        bench.observe(recorder)
+        with watched(bench.device) as gpu:
+            bench.window(seconds)
+        bench.observe(None)
+        kernels = top_kernels(lambda: bench.window(60.0, max_steps=1), bench.device)
+    return Live(spans=tuple(recorder.spans), gpu=gpu, kernels=kernels)

@@ -1,0 +1,59 @@
+"""Core seconds: what was used, what was waited for, and how many cores there are to be had."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.profile import load
+from benchmarks.profile.load import LoadMeter, cores_to_be_had, queued_by_thread
+from pipelines.machine import num_cores
+
+
+def test_sleeping_uses_nothing_and_computing_does() -> None:
+    meter = LoadMeter()
+    time.sleep(0.05)
+    idle = meter.read()
+    assert idle.seconds >= 0.05
+    assert idle.own_s < 0.03
+    meter, end_s = LoadMeter(), time.process_time() + 0.05
+    while time.process_time() < end_s:
+        pass
+    assert meter.read().own_s >= 0.05
+    assert meter.read().num_cores == num_cores()
+
+
+def test_waiting_for_a_core_never_runs_backwards() -> None:
+    meter = LoadMeter()
+    assert meter.read().queued_s >= 0
+    assert meter.read().queued_s >= 0
+
+
+def test_every_thread_is_seen_while_it_lives() -> None:
+    before = len(queued_by_thread())
+    if not before:
+        pytest.skip("this system does not say what threads waited for")
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        assert len(queued_by_thread()) == before + 1
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_where_the_system_does_not_say_nothing_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "TASKS", tmp_path)
+    assert queued_by_thread() == {}
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "schedstat").write_text("odd")
+    assert queued_by_thread() == {}
+    (tmp_path / "7" / "schedstat").write_text("100 2500000000 7\n")
+    assert queued_by_thread() == {"7": pytest.approx(2.5)}
+    assert LoadMeter().read().queued_s == 0.0
+
+
+def test_cores_to_be_had_are_some_and_no_more_than_there_are() -> None:
+    assert 0.1 <= cores_to_be_had(0.05) <= num_cores()
