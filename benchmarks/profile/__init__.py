@@ -1,0 +1,1 @@
+"""Where a pipeline's time goes, and how that compares."""
