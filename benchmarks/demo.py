@@ -78,7 +78,7 @@ def run_demo(out: Path) -> Path:
 
     shards = _prepare(out)
     suite = load_suite(Path("demo"), [f"images={shards}", f"clips={shards}"])
-    status = run_suite(suite, out / "runs")
+    status = run_suite(suite, out / "runs", num_jobs=0)
     report = write_report(suite, out / "runs")
     print("A smoke test: every part works. Its classes are photos and its runs last seconds; the numbers say nothing.")
     print(f"what each task sees:  {out / 'preview.png'}")

@@ -10,26 +10,32 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+import torch
+
 from benchmarks.evaluations import EVALUATIONS
 from benchmarks.executors import Event, Executor, RunStage
 from benchmarks.executors.local import LocalExecutor
+from benchmarks.executors.processes import ProcessExecutor
 from benchmarks.graph import Cell, Graph, Stage, expand
 from benchmarks.record import Record, environment, now_utc, read_record, write_json, write_record
 from benchmarks.suite import Suite
 from pipelines.config import validate
 from pipelines.errors import UsageError
+from pipelines.machine import num_cores
 from training.config import PretrainConfig
 from training.loop import pretrain
 
-__all__ = ["CellStatus", "SuiteStatus", "plan_suite", "run_stage", "run_suite", "suite_status"]
+__all__ = ["CellStatus", "SuiteStatus", "choose_jobs", "plan_suite", "run_stage", "run_suite", "suite_status"]
 
 ERROR_NAME = "error.json"
+JOB_BYTES = 4 * 2**30
 CellState = Literal["finished", "failed", "started", "waiting"]
 
 
@@ -76,25 +82,38 @@ def run_suite(
     suite: Suite,
     out: Path,
     *,
-    executor: Executor | None = None,
+    num_jobs: int = 1,
     runner: RunStage | None = None,
     say: Callable[[str], None] | None = None,
 ) -> SuiteStatus:
     """Run what is not finished; the caller exits with 1 if `num_failed` is not 0.
 
+    num_jobs: stages at a time, each in a process of its own; 1: all in this one; 0: as many as `choose_jobs` says.
     `say` gets one line per event (stderr by default). Raises UsageError where another run holds `out`.
     """
     say = say or _say_to_stderr
     graph = expand(suite)
-    executor, runner = executor or LocalExecutor(), runner or partial(run_stage, out=out)
+    executor, runner = _executor(num_jobs or choose_jobs()), runner or partial(run_stage, out=out)
     with _only_run_in(out):
         write_json(out / "suite.json", suite.config.model_dump(mode="json"))
         todo = [stage for stage in graph.stages if read_record(stage.folder(out), stage.key) is None]
         say(f"{suite.config.name}: {len(graph.stages)} stages, {len(graph.stages) - len(todo)} finished before")
-        for event in executor.run(todo, runner):
-            _note(event, out)
-            say(_line(event, graph, out))
+        with closing(executor.run(todo, runner)) as events:
+            for event in events:
+                _note(event, out)
+                say(_line(event, graph, out, executor.num_jobs))
     return suite_status(suite, out)
+
+
+def choose_jobs() -> int:
+    """Stages to run at a time: one with a GPU, which they would share; on a CPU one per core and 4 GiB of memory."""
+    if torch.cuda.is_available():
+        return 1
+    return max(1, min(num_cores(), psutil.virtual_memory().total // JOB_BYTES))
+
+
+def _executor(num_jobs: int) -> Executor:
+    return LocalExecutor() if num_jobs == 1 else ProcessExecutor(num_jobs)
 
 
 def run_stage(stage: Stage, *, out: Path) -> Record:
@@ -207,7 +226,7 @@ def _error_of(stage: Stage, out: Path) -> str:
         return ""
 
 
-def _line(event: Event, graph: Graph, out: Path) -> str:
+def _line(event: Event, graph: Graph, out: Path, num_jobs: int) -> str:
     number = 1 + [stage.key for stage in graph.stages].index(event.stage.key)
     head = f"[{number}/{len(graph.stages)}] {event.stage.kind.replace('_', ' ')}: {event.stage.label}"
     if event.state == "failed":

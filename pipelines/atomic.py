@@ -10,8 +10,12 @@ __all__ = ["atomic_file", "write_atomically"]
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write; it gets the name `path` when the block ends, and vanishes if the block raises."""
+def atomic_file(path: Path, *, sync_name: bool = True) -> Iterator[BinaryIO]:
+    """A binary file to write; it gets the name `path` when the block ends, and vanishes if the block raises.
+
+    sync_name False leaves the name to the next file of the folder that syncs it: a power cut before that may undo the
+    rename. What has the name is whole in any case.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -19,7 +23,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if sync_name:
+            _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

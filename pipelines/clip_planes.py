@@ -7,7 +7,7 @@ chosen are never decoded, and luma is what the decoder has in its hands before i
 
 import torch
 
-__all__ = ["NUM_COLORS", "chosen_frames", "planes_of"]
+__all__ = ["NUM_COLORS", "chosen_frames", "planes_of", "planes_of_chosen"]
 
 NUM_COLORS = 3
 CHOSEN_AT = (0.0, 1 / 9, 2 / 9, 4 / 9, 6 / 9, 1.0)
@@ -26,9 +26,13 @@ def chosen_frames(num_frames: int) -> tuple[int, ...]:
 
 def planes_of(clips_BTHWC: torch.Tensor) -> torch.Tensor:
     """Planes (B, 3 + N, H, W) of RGB clips (B, T, H, W, 3), uint8, on their device."""
-    frames = clips_BTHWC[:, list(chosen_frames(clips_BTHWC.shape[1]))]
+    return planes_of_chosen(clips_BTHWC[:, list(chosen_frames(clips_BTHWC.shape[1]))])
+
+
+def planes_of_chosen(frames: torch.Tensor) -> torch.Tensor:
+    """Planes (B, 3 + N, H, W) of the chosen frames alone, uint8 RGB (B, N, H, W, 3)."""
     total = torch.full(frames.shape[:-1], 1 << LUMA_BITS - 1, dtype=torch.int32, device=frames.device)
     for channel, part in enumerate(LUMA_PARTS):
         total += frames[..., channel].to(torch.int32) * part
     luma = (total >> LUMA_BITS).to(torch.uint8)
-    return torch.cat([clips_BTHWC[:, 0].permute(0, 3, 1, 2), luma], dim=1)
+    return torch.cat([frames[:, 0].permute(0, 3, 1, 2), luma], dim=1)

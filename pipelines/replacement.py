@@ -63,4 +63,6 @@ def _with_row(prepared: Prepared, row: int, spare: Prepared) -> Prepared:
     for name, values in geometry.items():
         values[row] = spare.geometry[name][0]
     keys = (*prepared.keys[:row], spare.keys[0], *prepared.keys[row + 1 :])
-    return replace(prepared, geometry=geometry, keys=keys, failed=tuple(one for one in prepared.failed if one != row))
+    failed = tuple(one for one in prepared.failed if one != row)
+    known = prepared.known and spare.known and prepared.known.with_row(row, spare.known)
+    return replace(prepared, geometry=geometry, keys=keys, failed=failed, known=known)

@@ -20,6 +20,7 @@ from pipelines.plan import Picks, Plan
 from pipelines.reader import SampleReader
 from pipelines.shards.manifest import SampleTable
 from pipelines.stats import StageClock
+from pipelines.target_memory import Known, known_of
 from pipelines.tasks.base import CanvasSpec, Geometry, Task
 
 __all__ = ["Fault", "Prepared", "SampleSource", "canvas_boxes"]
@@ -42,12 +43,14 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What one task needs to make its batch. `failed`: rows whose pixels (and key) are another sample's."""
+    """What one task needs to make its batch. `failed`: rows whose pixels (and key) are another sample's. `known`: for
+    tasks that remember targets."""
 
     pixels: torch.Tensor
     geometry: Geometry
     keys: tuple[str, ...]
     failed: tuple[int, ...]
+    known: Known | None = None
 
 
 def canvas_boxes(
@@ -116,16 +119,31 @@ class SampleSource:
         with self._reading():
             common = self._common_geometry(picks, keys, "canvas" if self._share_decode else f"canvas {group[0]}")
             drawn = {name: self._task_geometry(picks, keys, name) for name in group}
+            known = self._known(picks, common, group)
         with self._decoding():
-            decoded = self._decode(encoded, common)
+            decoded = self._decode(encoded, common, _is_known_to_all(known, group, len(keys)))
             pixels = decoded.pixels.to(self._device, non_blocking=True)
         self._decode_clock.add(num_items=len(keys))
         failed = tuple(index for index, _ in decoded.failures)
-        shown = _shown_keys(keys, failed)
+        rows = _shown_rows(len(keys), failed)
+        shown = tuple(keys[row] for row in rows)
         prepared = {
-            name: Prepared(pixels=pixels, geometry=drawn[name] | common, keys=shown, failed=failed) for name in group
+            name: Prepared(
+                pixels=pixels,
+                geometry=drawn[name] | common,
+                keys=shown,
+                failed=failed,
+                known=known[name].with_rows_of(rows, failed) if name in known else None,
+            )
+            for name in group
         }
         return prepared, dict(decoded.failures)
+
+    def _known(self, picks: Picks, common: Geometry, group: Sequence[str]) -> dict[str, Known]:
+        """By name, for the tasks that remember targets."""
+        memories = {name: self._tasks[name].targets for name in group}
+        addresses = list(zip(picks.rows.tolist(), common["flip"].tolist(), strict=True))
+        return {name: known_of(memory, addresses) for name, memory in memories.items() if memory is not None}
 
     def _common_geometry(self, picks: Picks, keys: tuple[str, ...], stream: str) -> Geometry:
         """ "label" (B,), "flip" (B,) and, for images, "box" (B, 4)."""
@@ -143,12 +161,12 @@ class SampleSource:
     def _task_geometry(self, picks: Picks, keys: tuple[str, ...], name: str) -> Geometry:
         return self._tasks[name].draw(BatchRng(self.plan.seed, picks.epochs.tolist(), keys, name))
 
-    def _decode(self, encoded: Sequence[memoryview], common: Geometry) -> Decoded:
+    def _decode(self, encoded: Sequence[memoryview], common: Geometry, is_known_B: npt.NDArray[np.bool_]) -> Decoded:
         size = self._canvas
         if self._table.kind == "image":
             return self._backend.canvases(encoded, common["box"], common["flip"], size.canvas_px)
         frames = size.num_frames, size.clip_height_px, size.clip_width_px
-        return self._backend.clip_planes(encoded, common["flip"], *frames)
+        return self._backend.clip_planes(encoded, common["flip"], *frames, first_only_B=is_known_B)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -172,11 +190,18 @@ class SampleSource:
         return Fault(shard=shard, key=self._table.keys[row], reason=reason)
 
 
-def _shown_keys(keys: tuple[str, ...], failed: tuple[int, ...]) -> tuple[str, ...]:
+def _is_known_to_all(known: Mapping[str, Known], group: Sequence[str], num_samples: int) -> npt.NDArray[np.bool_]:
+    """bool (B,): samples whose target every task of the group knows."""
+    if len(known) < len(group):
+        return np.zeros(num_samples, np.bool_)
+    is_known = zip(*([target is not None for target in one.target] for one in known.values()), strict=True)
+    return np.array([all(sample) for sample in is_known], np.bool_)
+
+
+def _shown_rows(num_samples: int, failed: tuple[int, ...]) -> list[int]:
     """A failed row shows the next good row's pixels, so it gets that row's key: tasks that look for a different
     image (exemplar's negative) must not take it for one."""
-    if not failed or len(failed) == len(keys):
-        return keys
-    shown = np.arange(len(keys))
-    fill_failed(shown, failed)
-    return tuple(keys[index] for index in shown.tolist())
+    shown = np.arange(num_samples)
+    if len(failed) < num_samples:
+        fill_failed(shown, failed)
+    return shown.tolist()

@@ -201,7 +201,8 @@ class Pipeline:
     def _make(self, name: str, prepared: Prepared) -> TaskBatch:
         task = self.tasks[name]
         with self._clocks[name].busy(len(prepared.keys)):
-            batch = task.make(prepared.pixels, prepared.geometry, prepared.keys)
+            given = prepared.pixels, prepared.geometry, prepared.keys
+            batch = task.make(*given) if prepared.known is None else task.make_knowing(*given, prepared.known)
             return _silence(batch, prepared.failed, task.examples_per_sample)
 
 

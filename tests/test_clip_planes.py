@@ -25,9 +25,10 @@ def frames(num_frames: int, height: int = 96, width: int = 128) -> list[np.ndarr
     return [np.uint8(picture * (1 - index / (2 * num_frames))) for index in range(num_frames)]
 
 
-def decode(backend, clips, *, flips=None, num_frames=10, size=SIZE):
+def decode(backend, clips, *, flips=None, num_frames=10, size=SIZE, first_only=None):
     flips = np.zeros(len(clips), bool) if flips is None else np.array(flips)
-    return backend.clip_planes([memoryview(clip) for clip in clips], flips, num_frames, *size)
+    first_only = None if first_only is None else np.array(first_only)
+    return backend.clip_planes([memoryview(clip) for clip in clips], flips, num_frames, *size, first_only_B=first_only)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,20 @@ def test_bad_clips_are_named_and_filled(backend):
     assert [index for index, _ in decoded.failures] == [1, 2]
     assert "holds 9 frames, need 10" in decoded.failures[1][1]
     assert torch.equal(decoded.pixels[1], decoded.pixels[0])
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "libvpx-vp9"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_of_some_clips_only_the_first_frame_is_decoded(backend, codec, flip):
+    clips = [encode_clip(frames(10), codec), encode_clip(frames(10)[::-1], codec)]
+    whole = decode(backend, clips, flips=[flip, flip])
+    part = decode(backend, clips, flips=[flip, flip], first_only=[True, False])
+    assert part.failures == []
+    assert torch.equal(part.pixels[:, :3], whole.pixels[:, :3])
+    assert torch.equal(part.pixels[1], whole.pixels[1])
+
+
+def test_a_clip_whose_first_frame_is_wanted_may_end_after_it(backend):
+    torn = encode_clip(frames(1), "mjpeg")
+    decoded = decode(backend, [torn, torn, b"junk" * 20], first_only=[True, False, True])
+    assert [index for index, _ in decoded.failures] == [1, 2]

@@ -20,6 +20,7 @@ from PIL import Image
 
 from pipelines.backends.dali import DaliBackend, canvas_graph, clip_graph, require_dali
 from pipelines.backends.opencv import OpenCVBackend
+from pipelines.clip_planes import planes_of
 from pipelines.errors import UsageError
 from tests.conftest import SHARED_DATA
 from tests.pictures import encode, encode_clip, smooth_picture
@@ -221,12 +222,27 @@ def test_bad_and_short_clips_are_named(dali):
 
 
 @needs_dali
+def test_planes_are_those_of_whole_clips(dali):
+    wide = smooth_picture(4, 200, 96)
+    clips = [encode_clip([wide[:, step * frame : step * frame + 128] for frame in range(8)]) for step in (3, 5)]
+    given = [memoryview(clip) for clip in (*clips, b"junk" * 30)], np.array([False, True, False]), 8, 48, 64
+    planes = dali.clip_planes(*given)
+    expected = planes_of(dali.clips(*given).pixels)
+    assert [index for index, _ in planes.failures] == [2]
+    torch.testing.assert_close(planes.pixels, expected, rtol=0, atol=0)
+    part = dali.clip_planes(*given, first_only_B=np.array([True, False, False]))
+    assert [index for index, _ in part.failures] == [2]
+    torch.testing.assert_close(part.pixels[:, :3], expected[:, :3], rtol=0, atol=0)
+    torch.testing.assert_close(part.pixels[1], expected[1], rtol=0, atol=0)
+
+
+@needs_dali
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_graphs_are_valid_for_both_devices(device):
     # DALI checks operators and argument names when a graph is defined, for which no GPU is needed.
     pipeline = require_dali().Pipeline(batch_size=1, num_threads=1, device_id=None, exec_dynamic=True)
     with pipeline:
-        pixels, frames = canvas_graph(device, 64), clip_graph(device, 4, 48, 64)
+        pixels, frames = canvas_graph(device, 64), clip_graph(device, (0, 1, 3), 48, 64)
     assert (pixels.device, frames.device) == (device, device)
 
 

@@ -183,7 +183,7 @@ def test_progress_is_told_but_never_more_than_was_planned(
 def test_full_disk_is_an_error_that_says_how_to_go_on(
     tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: LocalStorage, name: str) -> None:
+    def full(self: LocalStorage, name: str, **options: bool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", name)
 
     shard = shard_of([write_image(tmp_path / "a.jpg")])

@@ -146,7 +146,7 @@ def test_full_disk_leaves_nothing_and_no_traceback(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     @contextmanager
-    def writing(self: LocalStorage, name: str) -> Iterator[FullFile]:
+    def writing(self: LocalStorage, name: str, **options: bool) -> Iterator[FullFile]:
         yield FullFile()
 
     monkeypatch.setattr(LocalStorage, "writing", writing)

@@ -9,6 +9,7 @@ from pipelines.clip_planes import planes_of
 from pipelines.errors import UsageError
 from pipelines.motion_mask import VERDICTS
 from pipelines.rng import rng_for
+from pipelines.target_memory import known_of
 from pipelines.tasks.base import CanvasSpec
 from pipelines.tasks.motion_segmentation import MotionSegmentation, MotionSegmentationConfig, _cell_means
 from tests.composites import CameraPath, cell_means, compose, cutout, photo
@@ -162,18 +163,26 @@ def test_device_clips_stay_on_the_device(clips):
     torch.testing.assert_close(batch.inputs.cpu(), expected.inputs, atol=1e-6, rtol=0)
 
 
-def test_remembering_a_target_changes_nothing_but_the_work(clips, monkeypatch):
-    computed = []
-    remembering, forgetting = task(remembered_clips=2), task(remembered_clips=0)
+def test_a_known_clip_is_not_labelled_and_its_luma_not_looked_at(clips, monkeypatch):
+    expected = task().make(clips[:2], {}, ["a", "b"])
+    remembering, computed = task(remembered_clips=2), []
     label = MotionSegmentation._target
     monkeypatch.setattr(MotionSegmentation, "_target", lambda self, clip: computed.append(1) or label(self, clip))
-    expected = forgetting.make(clips[:2], {}, ["a", "b"]).target["moving"]
-    for _ in range(3):
-        assert torch.equal(remembering.make(clips[:2], {}, ["a", "b"]).target["moving"], expected)
-    assert len(computed) == 2 + 2
-    # One pixel makes another clip, and the oldest of three is forgotten.
-    changed = clips[:1].clone()
-    changed[0, 0, 0, 0, 0] ^= 1
-    remembering.make(changed, {}, ["c"])
+    for addresses in (["one", "two"], ["one", "two"], ["two", None], ["three", "two"], ["one", "two"]):
+        known = known_of(remembering.targets, addresses)
+        planes = planes_of(clips[:2] if addresses[0] != "two" else clips[[1, 1]])
+        planes[[row for row, target in enumerate(known.target) if target is not None], 3:] = 77
+        batch = remembering.make_knowing(planes, {}, ["a", "b"], known)
+        first = 0 if addresses[0] != "two" else 1
+        assert torch.equal(batch.target["moving"][0], expected.target["moving"][first])
+        assert torch.equal(batch.weight[1], expected.weight[1])
+        assert len(remembering.targets) == 2
+    # Two at first; the one without an address; "three"; and "one", which was forgotten for it.
     assert len(computed) == 5
-    assert len(remembering._remembered) == 2
+
+
+def test_make_alone_remembers_nothing(clips):
+    remembering = task()
+    remembering.make(clips[:1], {}, ["a"])
+    assert len(remembering.targets) == 0
+    assert task(remembered_clips=0).targets is None

@@ -261,12 +261,12 @@ def test_full_disk_says_how_to_go_on_and_the_build_goes_on(
     writes = 0
     write = LocalStorage.write
 
-    def failing_write(self: LocalStorage, name: str, content: bytes) -> None:
+    def failing_write(self: LocalStorage, name: str, content: bytes, **options: bool) -> None:
         nonlocal writes
         writes += 1
         if writes == 4:
             raise OSError(errno.ENOSPC, "No space left on device", name)
-        write(self, name, content)
+        write(self, name, content, **options)
 
     monkeypatch.setattr(LocalStorage, "write", failing_write)
     with pytest.raises(DataError, match=r"No space left on device\. Make room .* finished shards are kept"):

@@ -16,12 +16,17 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Suites: run, plan, status, report.")
 SuiteFile = typer.Argument(metavar="SUITE.yaml", help="A suite file, or the name of a packaged one, such as demo.")
+Jobs = typer.Option(0, "--jobs", min=0, help="Stages at a time. 0: one per core without a GPU, one with.")
 Out = typer.Option(None, "--out", metavar="DIR", help="Where results go. Default: runs/NAME of the suite.")
 
 
 @app.command()
 def run(
-    suite: Path = SuiteFile, out: Path | None = Out, overrides: list[str] | None = Overrides, as_json: bool = AsJson
+    suite: Path = SuiteFile,
+    out: Path | None = Out,
+    overrides: list[str] | None = Overrides,
+    jobs: int = Jobs,
+    as_json: bool = AsJson,
 ) -> None:
     """Run what is not finished yet. Killed, the same command goes on. Exit code 1 if a stage failed.
 
@@ -32,9 +37,9 @@ def run(
     loaded, folder = _load(suite, out, overrides)
     if as_json:
         with quiet_progress():
-            status = run_suite(loaded, folder)
+            status = run_suite(loaded, folder, num_jobs=jobs)
     else:
-        status = run_suite(loaded, folder)
+        status = run_suite(loaded, folder, num_jobs=jobs)
     _print(status, as_json)
     if status.num_failed:
         raise typer.Exit(1)
@@ -109,7 +114,8 @@ def _print(status: "SuiteStatus", as_json: bool) -> None:
     columns = ["task set", "depth", "seed", "state", "results", "spent", "left"]
     print_table(f"{status.name} in {status.out}", columns, rows)
     left = "not known before a stage of each kind has finished" if status.left_s is None else duration(status.left_s)
-    print(f"\n{status.num_finished} of {status.num_stages} stages finished in {duration(status.spent_s)}; left: {left}")
+    print(f"\n{status.num_finished} of {status.num_stages} stages finished in {duration(status.spent_s)}")
+    print(f"left, one after the other: {left}")
     for label, error in status.failures.items():
         say(f"failed: {label}: {error}")
 

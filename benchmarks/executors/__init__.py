@@ -1,6 +1,6 @@
 """Where stages run. An executor takes stages in an order that respects their needs and yields what happens to them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -25,6 +25,14 @@ class Event:
 
 
 class Executor(Protocol):
-    def run(self, stages: Sequence[Stage], run_stage: RunStage) -> Iterator[Event]:
-        """Run every stage whose needs did not fail. A stage's failure is an event; KeyboardInterrupt goes through."""
+    """`num_jobs`: stages that run at a time."""
+
+    @property
+    def num_jobs(self) -> int: ...
+
+    def run(self, stages: Sequence[Stage], run_stage: RunStage) -> Generator[Event, None, None]:
+        """Run every stage whose needs did not fail. A stage's failure is an event; KeyboardInterrupt goes through.
+
+        Closing the generator ends what still runs.
+        """
         ...

@@ -1,35 +1,45 @@
-"""Stages one after the other in this process: the executor for one machine with one accelerator or none."""
+"""Stages one after the other in this process: the executor for one machine with one accelerator."""
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 
 from benchmarks.executors import Event, RunStage
 from benchmarks.graph import Stage
 from pipelines.errors import FourfoldError
 
-__all__ = ["LocalExecutor"]
+__all__ = ["LocalExecutor", "attempt", "failed_need", "not_run"]
 
 
 class LocalExecutor:
     """Sequential; a stage that needs a failed stage fails too, without being run."""
 
-    def run(self, stages: Sequence[Stage], run_stage: RunStage) -> Iterator[Event]:
+    num_jobs = 1
+
+    def run(self, stages: Sequence[Stage], run_stage: RunStage) -> Generator[Event, None, None]:
         failed: set[str] = set()
         for stage in stages:
-            missing = next((need for need in stage.needs if need.key in failed), None)
+            missing = failed_need(stage, failed)
             if missing is not None:
-                event = Event(
-                    stage=stage, state="failed", error=f"not run: it needs {missing.folder_name}, which failed"
-                )
+                event = not_run(stage, missing)
             else:
                 yield Event(stage=stage, state="started")
-                event = _attempt(stage, run_stage)
+                event = attempt(stage, run_stage)
             if event.state == "failed":
                 failed.add(stage.key)
             yield event
 
 
-def _attempt(stage: Stage, run_stage: RunStage) -> Event:
+def failed_need(stage: Stage, failed: Collection[str]) -> Stage | None:
+    """The first of a stage's needs whose key is among those of failed stages."""
+    return next((need for need in stage.needs if need.key in failed), None)
+
+
+def not_run(stage: Stage, missing: Stage) -> Event:
+    return Event(stage=stage, state="failed", error=f"not run: it needs {missing.folder_name}, which failed")
+
+
+def attempt(stage: Stage, run_stage: RunStage) -> Event:
+    """Run a stage; whatever it raises, but for KeyboardInterrupt, becomes an event."""
     try:
         return Event(stage=stage, state="finished", record=run_stage(stage))
     except FourfoldError as error:

@@ -77,8 +77,12 @@ class Backend(Protocol):
         num_frames: int,
         height_px: int,
         width_px: int,
+        first_only_B: npt.NDArray[np.bool_] | None = None,
     ) -> Decoded:
-        """Of such clips only what motion segmentation needs, uint8 (B, 3 + N, H, W): see pipelines/clip_planes.py."""
+        """Of such clips only what motion segmentation needs, uint8 (B, 3 + N, H, W): see pipelines/clip_planes.py.
+
+        first_only_B: clips of which only the first frame is decoded; what their planes of luma hold is undefined.
+        """
 
     def close(self) -> None:
         """Stop the threads. Safe to call twice."""

@@ -13,7 +13,7 @@ import torch
 
 from pipelines.backends import Decoded, fill_failed
 from pipelines.backends.headers import check_header
-from pipelines.clip_planes import planes_of
+from pipelines.clip_planes import NUM_COLORS, chosen_frames, planes_of_chosen
 from pipelines.errors import UsageError
 
 __all__ = ["DaliBackend", "canvas_graph", "clip_graph", "require_dali"]
@@ -55,14 +55,13 @@ def canvas_graph(device: GraphDevice, canvas_px: int) -> Any:
     return _resized(dali, images, canvas_px, canvas_px)
 
 
-def clip_graph(device: GraphDevice, num_frames: int, height_px: int, width_px: int) -> Any:
-    """Encoded clip and flip -> uint8 RGB (num_frames, height_px, width_px, 3)."""
+def clip_graph(device: GraphDevice, frames: Sequence[int], height_px: int, width_px: int) -> Any:
+    """Encoded clip and flip -> uint8 RGB (len(frames), height_px, width_px, 3), of the frames of these indices."""
     dali = require_dali()
     fn, types = dali.fn, dali.types
     clips = fn.decoders.video(
         fn.external_source(name="encoded", ndim=1, dtype=types.UINT8, no_copy=True),
-        start_frame=0,
-        sequence_length=num_frames,
+        frames=list(frames),
         pad_mode="none",
         device="mixed" if device == "gpu" else "cpu",
     )
@@ -103,7 +102,8 @@ class DaliBackend:
     ) -> Decoded:
         corners, ends = boxes_B4[:, :2], boxes_B4[:, 2:]
         numbers = {"corner": corners, "extent": ends - corners, "flip": flips_B.astype(np.int32)}
-        runner = self._runner((canvas_px, canvas_px, 3), lambda: canvas_graph(self._graph_device, canvas_px))
+        shape = (canvas_px, canvas_px, 3)
+        runner = self._runner(shape, shape, lambda: canvas_graph(self._graph_device, canvas_px))
         return _decode(runner, encoded, numbers, _unfit(encoded, ends))
 
     def clips(
@@ -114,9 +114,7 @@ class DaliBackend:
         height_px: int,
         width_px: int,
     ) -> Decoded:
-        size = (num_frames, height_px, width_px)
-        runner = self._runner((*size, 3), lambda: clip_graph(self._graph_device, *size))
-        return _decode(runner, encoded, {"flip": flips_B.astype(np.int32)}, [])
+        return self._frames(encoded, flips_B, tuple(range(num_frames)), (height_px, width_px))
 
     def clip_planes(
         self,
@@ -125,17 +123,42 @@ class DaliBackend:
         num_frames: int,
         height_px: int,
         width_px: int,
+        first_only_B: npt.NDArray[np.bool_] | None = None,
     ) -> Decoded:
-        decoded = self.clips(encoded, flips_B, num_frames, height_px, width_px)
-        return Decoded(pixels=planes_of(decoded.pixels), failures=decoded.failures)
+        size, frames = (height_px, width_px), chosen_frames(num_frames)
+        if first_only_B is None or not first_only_B.any():
+            decoded = self._frames(encoded, flips_B, frames, size)
+            return Decoded(pixels=planes_of_chosen(decoded.pixels), failures=decoded.failures)
+        pixels = torch.empty((len(encoded), NUM_COLORS + len(frames), *size), dtype=torch.uint8, device=self._device)
+        failures: list[tuple[int, str]] = []
+        for indices, wanted in ((np.flatnonzero(first_only_B), (0,)), (np.flatnonzero(~first_only_B), frames)):
+            if len(indices):
+                part = self._frames([encoded[index] for index in indices.tolist()], flips_B[indices], wanted, size)
+                planes = planes_of_chosen(part.pixels)
+                pixels[torch.from_numpy(indices).to(self._device), : planes.shape[1]] = planes
+                failures += [(int(indices[index]), reason) for index, reason in part.failures]
+        failures.sort()
+        fill_failed(pixels, [index for index, _ in failures])
+        return Decoded(pixels=pixels, failures=failures)
+
+    def _frames(
+        self,
+        encoded: Sequence[memoryview],
+        flips_B: npt.NDArray[np.bool_],
+        frames: tuple[int, ...],
+        size: tuple[int, int],
+    ) -> Decoded:
+        shape = (len(frames), *size, 3)
+        runner = self._runner((*shape, *frames), shape, lambda: clip_graph(self._graph_device, frames, *size))
+        return _decode(runner, encoded, {"flip": flips_B.astype(np.int32)}, [])
 
     def close(self) -> None:
         self._runners.clear()
 
-    def _runner(self, shape: tuple[int, ...], graph: Callable[[], Any]) -> "_Runner":
-        if shape not in self._runners:
-            self._runners[shape] = _Runner(graph, shape, self._device, self._num_threads)
-        return self._runners[shape]
+    def _runner(self, address: tuple[int, ...], shape: tuple[int, ...], graph: Callable[[], Any]) -> "_Runner":
+        if address not in self._runners:
+            self._runners[address] = _Runner(graph, shape, self._device, self._num_threads)
+        return self._runners[address]
 
 
 class _Runner:

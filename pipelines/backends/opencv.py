@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from av.video.reformatter import VideoReformatter
 
 from pipelines.backends import Decoded, fill_failed
 from pipelines.backends.headers import check_header
@@ -92,13 +93,18 @@ class OpenCVBackend:
         num_frames: int,
         height_px: int,
         width_px: int,
+        first_only_B: npt.NDArray[np.bool_] | None = None,
     ) -> Decoded:
         chosen = chosen_frames(num_frames)
         pixels = self._empty(len(encoded), NUM_COLORS + len(chosen), height_px, width_px)
         rows: Pixels = pixels.numpy()
 
         def decode(index: int) -> None:
-            _decode_planes(encoded[index], bool(flips_B[index]), num_frames, chosen, rows[index])
+            flip, colors = bool(flips_B[index]), rows[index, :NUM_COLORS]
+            if first_only_B is not None and first_only_B[index]:
+                _write_colors(next(_frames(encoded[index], (0,))), flip, colors)
+            else:
+                _decode_planes(encoded[index], flip, num_frames, chosen, rows[index])
 
         return self._decode_all(decode, pixels, rows)
 
@@ -151,7 +157,7 @@ def _reduction(box: list[int], canvas_px: int) -> int:
 def _decode_clip(encoded: memoryview, flip: bool, out: Pixels) -> None:
     """Raises ValueError or FFmpegError if the bytes do not hold enough frames."""
     for frame, row in zip(_frames(encoded, range(len(out))), out, strict=True):
-        _resize(frame.to_ndarray(format="rgb24"), flip, row)
+        _resize(_rgb(frame), flip, row)
 
 
 def _decode_planes(encoded: memoryview, flip: bool, num_frames: int, chosen: Sequence[int], out: Pixels) -> None:
@@ -159,10 +165,14 @@ def _decode_planes(encoded: memoryview, flip: bool, num_frames: int, chosen: Seq
     colors, lumas = out[:NUM_COLORS], out[NUM_COLORS:]
     for index, (frame, luma) in enumerate(zip(_frames(encoded, chosen, num_frames), lumas, strict=True)):
         if index == 0:
-            rgb = np.empty((*luma.shape, NUM_COLORS), np.uint8)
-            _resize(frame.to_ndarray(format="rgb24"), flip, rgb)
-            cv2.split(rgb, list(colors))
+            _write_colors(frame, flip, colors)
         _resize_luma(_luma(frame), flip, luma)
+
+
+def _write_colors(frame: av.VideoFrame, flip: bool, out_3HW: Pixels) -> None:
+    rgb = np.empty((*out_3HW.shape[1:], NUM_COLORS), np.uint8)
+    _resize(_rgb(frame), flip, rgb)
+    cv2.split(rgb, list(out_3HW))
 
 
 def _frames(encoded: memoryview, chosen: Sequence[int], num_frames: int = 0) -> Iterator[av.VideoFrame]:
@@ -186,6 +196,11 @@ def _frames(encoded: memoryview, chosen: Sequence[int], num_frames: int = 0) -> 
                     yield frame
     if num_found < needed:
         raise ValueError(f"holds {num_found} frames, need {needed}")
+
+
+def _rgb(frame: av.VideoFrame) -> Pixels:
+    """uint8 (H, W, 3). On one thread: by itself the conversion starts as many as there are cores, for every frame."""
+    return np.asarray(VideoReformatter().reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8)
 
 
 def _luma(frame: av.VideoFrame) -> Pixels:

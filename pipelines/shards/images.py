@@ -17,23 +17,21 @@ What is encoded anew is upright, without metadata; the sidecar's `original_*` fa
 
 import io
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.ImageFile import ImageFile
-from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
 from pipelines.shards.decoder_messages import captured_messages
 from pipelines.shards.exif import with_fresh_exif
 from pipelines.shards.image_headers import Extension, ImageHeader, format_name, read_header
 from pipelines.shards.items import UnusableError
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
 
 __all__ = ["MAX_PIXELS", "MAX_SIDE_PX", "ImageForm", "PreparedImage", "UnusableError", "prepare_image"]
 
@@ -42,12 +40,7 @@ MAX_PIXELS = 178_956_970
 """The size at which Pillow, too, refuses an image: three bytes each make half a gigabyte."""
 MAX_SIDE_PX = 65_500
 """libjpeg's limit; OpenCV refuses sides not much longer."""
-CONVERTED: dict[str, Callable[[io.BytesIO], ImageFile]] = {
-    "GIF": GifImageFile,
-    "BMP": BmpImageFile,
-    "TIFF": TiffImageFile,
-    "PPM": PpmImageFile,
-}
+CONVERTED = ("GIF", "BMP", "TIFF", "PPM")
 # libjpeg goes on after these and fills what is missing with gray; other complaints of it are harmless.
 DAMAGE_WORDS = ("remature end", "bad Huffman code", "instead of RST")
 NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WebP"}
@@ -194,7 +187,7 @@ def _from_other_format(encoded: bytes, name: str, form: ImageForm) -> PreparedIm
     """Pillow reads the size (and finds what is cut off), OpenCV the pixels, as it does for all other images."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            image = CONVERTED[name](io.BytesIO(encoded))
+            image = _opened(name, encoded)
             _check_size(*image.size, form)
             image.load()
     except UnusableError:
@@ -206,6 +199,13 @@ def _from_other_format(encoded: bytes, name: str, form: ImageForm) -> PreparedIm
     size = _target_size(width, height, form)
     extension: Extension = "png" if size == (width, height) else "jpg"
     return _encoded(pixels, size, extension, form.quality, _original(name, *image.size))
+
+
+def _opened(name: str, encoded: bytes) -> "ImageFile":
+    """By the plugin of that format alone, imported when the first such image comes: nearly no build meets one."""
+    plugin = import_module(f"PIL.{name.title()}ImagePlugin")
+    image: ImageFile = getattr(plugin, f"{name.title()}ImageFile")(io.BytesIO(encoded))
+    return image
 
 
 def _original(name: str, width: int, height: int) -> dict[str, Any]:

@@ -3,13 +3,10 @@
 import errno
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
-
-import fsspec
-from pydantic import BeforeValidator
 
 from pipelines.errors import UsageError
 
@@ -23,7 +20,16 @@ def as_location(value: Any) -> Any:
     return value
 
 
-Location = Annotated[Path | str, BeforeValidator(as_location)]
+class _AsLocation:
+    """What pydantic is told; it and fsspec are imported when needed, for worker processes would wait for them."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(as_location, handler(source))
+
+
+Location = Annotated[Path | str, _AsLocation()]
 """A field of a config: a local Path, or the str of a URL."""
 
 
@@ -37,6 +43,8 @@ def filesystem(url: str) -> tuple[Any, str]:
 
     Raises UsageError for an unknown protocol, or one whose package is missing.
     """
+    import fsspec
+
     try:
         # Listings kept from before would hide what other machines have written since.
         system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)

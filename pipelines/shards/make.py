@@ -161,7 +161,7 @@ def _write(name: str, samples: Iterator[Sample], storage: Storage) -> TarFacts:
         storage.remove(name)
         storage.remove(index_name(name))
         return TarWriter.nothing()
-    with storage.writing(name) as file:
+    with storage.writing(name, sync_name=False) as file:  # the index's name takes the tar's along
         writer = TarWriter(file)
         for sample in chain([first], samples):
             writer.add(sample)

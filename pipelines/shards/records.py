@@ -77,7 +77,8 @@ def save_record(storage: Storage, record: ShardRecord) -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(record.samples.replace_schema_metadata(schema.metadata))
-    storage.write(record_name(record.name), sink.getvalue().to_pybytes())
+    # If a power cut takes it away, its shard is made once more, and that is all.
+    storage.write(record_name(record.name), sink.getvalue().to_pybytes(), sync_name=False)
 
 
 def load_record(storage: Storage, shard_name: str) -> ShardRecord | None:

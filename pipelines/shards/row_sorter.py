@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.shards.columns import number_column, numbers_of
 
@@ -101,6 +100,8 @@ class RowSorter:
         joined = joined_batches(batches)
         column = joined.column(self._by)
         if pa.types.is_string(column.type):
+            import pyarrow.compute as pc  # worker processes import this file, and would wait for it
+
             return joined.take(pc.sort_indices(column))
         return joined.take(number_column(np.argsort(numbers_of(column), kind="stable"), pa.int64()))
 

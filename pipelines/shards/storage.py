@@ -61,12 +61,15 @@ class Storage(ABC):
         """Create the folder. Raises UsageError if it cannot be written to."""
 
     @abstractmethod
-    def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """A file to write; it is there, whole, when the block ends, and nothing is if the block raises."""
+    def writing(self, name: str, *, sync_name: bool = True) -> AbstractContextManager[BinaryIO]:
+        """A file to write; it is there, whole, when the block ends, and nothing is if the block raises.
 
-    def write(self, name: str, content: bytes) -> None:
+        sync_name False: a power cut may still take the whole file away, until another of its folder is written.
+        """
+
+    def write(self, name: str, content: bytes, *, sync_name: bool = True) -> None:
         """A whole file at once."""
-        with self.writing(name) as file:
+        with self.writing(name, sync_name=sync_name) as file:
             file.write(content)
 
     def read(self, name: str) -> bytes:
@@ -114,8 +117,8 @@ class LocalStorage(Storage):
             reason = f"cannot write there ({error.strerror})"
             raise UsageError(f"{self.location}: {reason}. Give --out a folder you may write to.") from error
 
-    def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
-        return atomic_file(self.location / name)
+    def writing(self, name: str, *, sync_name: bool = True) -> AbstractContextManager[BinaryIO]:
+        return atomic_file(self.location / name, sync_name=sync_name)
 
     def open(self, name: str) -> BinaryIO:
         return (self.location / name).open("rb")
@@ -191,13 +194,13 @@ class RemoteStorage(Storage):
             reason = f"cannot write there ({error.strerror or error})"
             raise UsageError(f"{self.location}: {reason}. Check that it exists, and the credentials.") from error
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes, *, sync_name: bool = True) -> None:
         with remote_errors(self._url(name)):
             system, path = filesystem(self._url(name))
             system.pipe_file(path, content)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[BinaryIO]:
+    def writing(self, name: str, *, sync_name: bool = True) -> Iterator[BinaryIO]:
         # A stream that breaks must not be closed as if it were whole, hence the detour over the local disk.
         with tempfile.NamedTemporaryFile(prefix="fourfold-") as file:
             yield file  # type: ignore[misc]

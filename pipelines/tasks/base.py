@@ -21,6 +21,7 @@ from pipelines.batch_rng import BatchRng
 from pipelines.config import Config
 from pipelines.errors import UsageError
 from pipelines.recycler import Recycler
+from pipelines.target_memory import Known, TargetMemory
 
 __all__ = [
     "CanvasSpec",
@@ -121,6 +122,8 @@ class Task(ABC):
         self.lightness = lightness
         self.memory = Recycler()
         """For arrays of a batch made on the CPU."""
+        self.targets: TargetMemory | None = None
+        """Set by tasks of clips whose target follows from the clip alone; the pipeline then calls `make_knowing`."""
 
     @property
     def examples_per_sample(self) -> int:
@@ -139,6 +142,10 @@ class Task(ABC):
 
         `geometry` also holds what the pipeline adds for every image sample: "label", int64 (B,), -1 for none.
         """
+
+    def make_knowing(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str], known: Known) -> TaskBatch:
+        """The batch that `make` would give. Where a target is known, only the colors of the first frame are there."""
+        return self.make(pixels, geometry, keys)
 
     @abstractmethod
     def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:

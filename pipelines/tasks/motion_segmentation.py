@@ -6,11 +6,8 @@ luma; of clips on a device that is copied there and the target back, while the i
 Letters: B clips, T frames, N frames that the target is computed from, H W clip size, h w = H / 8, W / 8 rounded up.
 """
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -24,6 +21,7 @@ from pipelines.errors import UsageError
 from pipelines.flow import EngineName, FlowEngine, Preset, build_engine
 from pipelines.machine import num_cores
 from pipelines.motion_mask import VERDICTS, label_clip
+from pipelines.target_memory import Known, TargetMemory
 from pipelines.tasks.base import CanvasSpec, Geometry, Rng, Task, TaskBatch, TaskConfig, TensorSpec
 
 __all__ = ["MotionSegmentation", "MotionSegmentationConfig"]
@@ -56,8 +54,9 @@ class MotionSegmentationConfig(TaskConfig):
     num_threads: int = Field(default=0, ge=0)
     """Clips worked on at once; 0 means as many as there are cores. The result does not depend on it."""
     remembered_clips: int = Field(default=4096, ge=0)
-    """Targets kept in memory, h x w x 8 bytes each (10 kB at the paper's size), so that a small set of clips is
-    labelled once and not in every epoch. 0 labels anew each time. The result does not depend on it."""
+    """Targets kept in memory, h x w x 8 bytes each (10 kB at the paper's size; a clip has two, one for its mirror
+    image), so that a small set of clips is labelled once and not in every epoch, and of a clip seen again only the
+    first frame is decoded. 0 labels anew each time. The result does not depend on it."""
 
 
 class MotionSegmentation(Task):
@@ -89,18 +88,20 @@ class MotionSegmentation(Task):
                 f"need at least {MIN_SIDE_PX} px a side to find the camera's motion, the paper has 240 x 320."
             )
         self._engine()  # if it cannot be had, that is known now
-        self._remembered: OrderedDict[bytes, Target] = OrderedDict()
-        self._lock = Lock()
+        num_targets = self.config.remembered_clips
+        self.targets = TargetMemory(num_targets) if num_targets else None
 
     def draw(self, rng: Rng) -> Geometry:
         """Nothing is random: the target follows from the clip."""
         return {}
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
+        nothing = (None,) * len(keys)
+        return self.make_knowing(pixels, geometry, keys, Known(address=nothing, target=nothing))
+
+    def make_knowing(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str], known: Known) -> TaskBatch:
         planes = pixels if pixels.ndim == 4 else planes_of(pixels)
-        luma_BNHW = planes[:, NUM_COLORS:].cpu().numpy()
-        with ThreadPoolExecutor(self.config.num_threads or num_cores()) as pool:
-            targets = list(pool.map(self._recall, luma_BNHW))
+        targets = self._complete(planes[:, NUM_COLORS:], known)
         moving, weight, verdict = (np.stack(part) for part in zip(*targets, strict=True))
         return TaskBatch(
             task=self.name,
@@ -127,19 +128,24 @@ class MotionSegmentation(Task):
             return lightness(frame_BHWC).unsqueeze(1).expand(-1, 3, -1, -1)
         return frame_BCHW.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
 
-    def _recall(self, gray_NHW: Bytes) -> Target:
-        """The target of these very pixels, computed unless it is remembered."""
-        if not self.config.remembered_clips:
-            return self._target(gray_NHW)
-        address = hashlib.blake2b(np.ascontiguousarray(gray_NHW).data, digest_size=16).digest()
-        with self._lock:
-            target = self._remembered.get(address)
-        target = target or self._target(gray_NHW)
-        with self._lock:
-            self._remembered[address] = target
-            self._remembered.move_to_end(address)
-            if len(self._remembered) > self.config.remembered_clips:
-                self._remembered.popitem(last=False)
+    def _complete(self, luma_BNHW: torch.Tensor, known: Known) -> list[Target]:
+        """All targets: those known and, several clips at a time, the others."""
+        targets = list(known.target)
+        unknown = [row for row, target in enumerate(targets) if target is None]
+        if unknown:
+            with ThreadPoolExecutor(self.config.num_threads or num_cores()) as pool:
+                found = pool.map(lambda row: self._label(luma_BNHW[row], known.address[row]), unknown)
+                for row, target in zip(unknown, found, strict=True):
+                    targets[row] = target
+        return targets
+
+    def _label(self, luma_NHW: torch.Tensor, address: Hashable) -> Target:
+        """The target of one clip, remembered if it has an address."""
+        if self.targets is None or address is None:
+            return self._target(luma_NHW.cpu().numpy())
+        # By now another batch may have found it.
+        target: Target = self.targets.get(address) or self._target(luma_NHW.cpu().numpy())
+        self.targets.put(address, target)
         return target
 
     def _engine(self) -> FlowEngine:
