@@ -1,1 +1,1 @@
-"""Where a pipeline's time goes, and how that compares."""
+"""The profiler: which stage of a pipeline is slow, how far from the limit of this machine, and what would help."""

@@ -1,15 +1,16 @@
 """Compare loaders and write a record.
 
-    python -m benchmarks.profile.loaders SHARDS... --out record.json
-    python -m benchmarks.profile.loaders --photos FOLDER --out record.json
-
-With --photos, the loaders are compared on the photos as they are and on JPEGs of 500 x 375 at quality 90 made of them.
+python -m benchmarks.profile.loaders SHARDS... --out record.json
+python -m benchmarks.profile.loaders --photos FOLDER --out record.json      the photos as they are
+python -m benchmarks.profile.loaders --made-from FOLDER --out record.json   JPEGs of 500 x 375 made of the photos
 """
 
 import argparse
 import dataclasses
 import hashlib
 import json
+import shlex
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,23 +24,50 @@ from pipelines.errors import FourfoldError
 from pipelines.machine import num_cores
 from pipelines.progress import quiet_progress
 from pipelines.shards.build import BuildConfig, build_shards
+from pipelines.shards.interrupt import sigterm_as_interrupt
 
 KIND = "loaders"
+MADE = "500x375-q90"
 
 
 def main() -> None:
     given = _arguments()
+    try:
+        with sigterm_as_interrupt():
+            write_json(given.out, dataclasses.asdict(_record(given)))
+    except FourfoldError as error:
+        print(f"loaders: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    except KeyboardInterrupt:
+        print("loaders: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    if environment().is_dirty:
+        print("this checkout has changes that are not committed: a look, not a record")
+
+
+def _record(given: argparse.Namespace) -> Record:
     start_s, date = time.monotonic(), now_utc()
     with tempfile.TemporaryDirectory(prefix="fourfold-loaders-", dir=given.folder) as folder:
-        try:
-            sets = {path.name: path for path in given.shards} | _from_photos(given.photos, Path(folder), given.samples)
-            options = {name: _options(given, path) for name, path in sets.items()}
-            results = {name: _compared(name, one) for name, one in options.items()}
-        except FourfoldError as error:
-            raise SystemExit(str(error)) from error
-    config = {"datasets": list(sets), **dataclasses.asdict(next(iter(options.values())))}
-    config = {name: value for name, value in config.items() if name not in ("shards", "folder")}
-    _write(given.out, date, time.monotonic() - start_s, config, results)
+        options = {name: _options(given, path) for name, path in _datasets(given, Path(folder)).items()}
+        results = {name: _compared(name, one) for name, one in options.items()}
+    config = dataclasses.asdict(next(iter(options.values())))
+    config |= {"shards": list(options), "folder": str(given.folder or tempfile.gettempdir())}
+    config |= {"command": shlex.join(["python", "-m", "benchmarks.profile.loaders", *sys.argv[1:]])}
+    versions: dict[str, str] = {}
+    for one in results.values():
+        versions |= one["versions"]
+    content = json.dumps([KIND, config, versions], sort_keys=True)
+    return Record(
+        kind=KIND,
+        key=hashlib.sha256(content.encode()).hexdigest()[:16],
+        label="loaders compared",
+        date=date,
+        seconds=time.monotonic() - start_s,
+        environment=environment(),
+        config=config,
+        inputs=versions,
+        results=results,
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -47,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", nargs="*", type=Path, help="folders of image shards")
     parser.add_argument("--photos", type=Path, help="a folder of photos")
+    parser.add_argument("--made-from", type=Path, help="a folder of photos to make JPEGs of 500 x 375, quality 90, of")
     parser.add_argument("--out", type=Path, required=True, help="file for the record")
     parser.add_argument("--make", choices=("canvas", "colorization"), default=defaults.make)
     parser.add_argument("--canvas-px", type=int, default=defaults.canvas_px)
@@ -55,11 +84,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=defaults.num_samples, help="per pass, at most")
     parser.add_argument("--warm", type=int, default=defaults.warm_repeats, help="repeats")
     parser.add_argument("--cold", type=int, default=defaults.cold_repeats, help="repeats")
+    parser.add_argument("--least-s", type=float, default=defaults.least_s, help="seconds of a repeat")
     parser.add_argument("--loader", action="append", choices=list(CONTENDERS), help="only this one; may be repeated")
     parser.add_argument("--folder", type=Path, help="where data goes for the time being; on the disk to be measured")
     given = parser.parse_args()
-    if not given.shards and given.photos is None:
-        parser.error("nothing to read: give folders of shards, or --photos FOLDER")
+    if not given.shards and given.photos is None and given.made_from is None:
+        parser.error("nothing to read: give folders of shards, --photos FOLDER or --made-from FOLDER")
     return given
 
 
@@ -73,20 +103,24 @@ def _options(given: argparse.Namespace, shards: Path) -> CompareOptions:
         num_samples=given.samples,
         warm_repeats=given.warm,
         cold_repeats=given.cold,
+        least_s=given.least_s,
         names=tuple(given.loader or CONTENDERS),
         folder=given.folder,
     )
 
 
-def _from_photos(photos: Path | None, folder: Path, count: int) -> dict[str, Path]:
-    if photos is None:
-        return {}
-    write_jpegs(folder / "made", photos, count)
-    sets = {photos.name: photos, "500x375-q90": folder / "made"}
-    for name, images in sets.items():
+def _datasets(given: argparse.Namespace, folder: Path) -> dict[str, Path]:
+    """Folders of shards by name; those of photos are made in `folder`."""
+    shards = {path.name: path for path in given.shards}
+    images = [given.photos] if given.photos else []
+    if given.made_from is not None:
+        write_jpegs(folder / MADE, given.made_from, given.samples)
+        images.append(folder / MADE)
+    for one in images:
+        shards[one.name] = folder / "shards" / one.name
         with quiet_progress():
-            build_shards(BuildConfig(sources=[images], out=folder / "shards" / name, labels="off", check="header"))
-    return {name: folder / "shards" / name for name in sets}
+            build_shards(BuildConfig(sources=[one], out=shards[one.name], labels="off", check="header"))
+    return shards
 
 
 def _compared(name: str, options: CompareOptions) -> dict[str, Any]:
@@ -96,27 +130,6 @@ def _compared(name: str, options: CompareOptions) -> dict[str, Any]:
         numbers = "" if rate is None else f"{rate:8,.0f} samples/s {'' if ratio is None else f'{ratio:6.2f}'}"
         print(f"{name:12} {row['cache']:5} {row['loader']:34} {numbers:26} {row['note']}")
     return results
-
-
-def _write(out: Path, date: str, seconds: float, config: dict[str, Any], results: dict[str, Any]) -> None:
-    versions: dict[str, str] = {}
-    for one in results.values():
-        versions |= one["versions"]
-    content = json.dumps([KIND, config, versions], sort_keys=True)
-    record = Record(
-        kind=KIND,
-        key=hashlib.sha256(content.encode()).hexdigest()[:16],
-        label="loaders compared",
-        date=date,
-        seconds=seconds,
-        environment=environment(),
-        config=config,
-        inputs=versions,
-        results=results,
-    )
-    write_json(out, dataclasses.asdict(record))
-    if record.environment.is_dirty:
-        print("this checkout has changes that are not committed: a look, not a record")
 
 
 if __name__ == "__main__":

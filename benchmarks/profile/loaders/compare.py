@@ -95,8 +95,9 @@ def _timed(
             with _excluding(name, hosts, missing, report):
                 for cache, num_repeats in zip(CACHES, repeats, strict=True):
                     if repeat < num_repeats and (name, cache) != (LIMIT, "cold"):
-                        rate = timings.add(name, cache, hosts[name].ask("time", is_cold=cache == "cold"))
-                        report(f"repeat {repeat + 1}: {name}, {cache}: {rate}")
+                        answer = hosts[name].ask("time", is_cold=cache == "cold", least_s=options.least_s)
+                        said = timings.add(name, cache, repeat, answer)
+                        report(f"repeat {repeat + 1}: {name}, {cache}: {said}")
     for name in missing:
         timings.forget(name)
     return timings

@@ -28,7 +28,7 @@ class Contender:
 
 PLACE = "benchmarks.profile.loaders"
 DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
-DALI_EXTRA = "fourfold[cuda13] (or [cuda12])"
+DALI_EXTRA = "fourfold[cuda13]"
 
 CONTENDERS: dict[str, Contender] = {
     LIMIT: Contender(

@@ -1,9 +1,8 @@
 """The limit: DALI decodes the same bytes, held in memory, and does nothing else."""
 
-from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.profile.loaders.setting import Batch, Setting
+from benchmarks.profile.loaders.setting import Batch, Batches, Setting
 from benchmarks.throughput.with_dali import dali_loader
 
 __all__ = ["open_loader"]
@@ -24,13 +23,13 @@ class DecodeOnly:
         self._batch_size, self._num_batches = setting.batch_size, len(encoded) // setting.batch_size
         self._batches: Any = dali_loader(encoded, setting.batch_size, setting.num_cores, None)
 
-    def start(self, epoch: int) -> Iterator[Batch]:
+    def start(self, epoch: int) -> Batches:
         """Warm when it comes back: what was decoded while others ran is not counted."""
         for _ in range(WARM_UP_BATCHES):
             next(self._batches)
         return self._pass()
 
-    def _pass(self) -> Iterator[Batch]:
+    def _pass(self) -> Batches:
         for _ in range(self._num_batches):
             next(self._batches)
             yield Batch(list(range(self._batch_size)), {})

@@ -5,14 +5,13 @@ gets them into the graph; so its tars are written here, with the index that it w
 """
 
 import tarfile
-from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.profile.loaders.setting import SHUFFLE_BUFFER, Batch, Setting
+from benchmarks.profile.loaders.setting import SHUFFLE_BUFFER, Batch, Batches, Setting
 from benchmarks.profile.loaders.targets import finish_of
 from pipelines.backends.dali import require_dali
 from pipelines.shards.index import VERSION
@@ -58,10 +57,10 @@ class DaliLoader:
         self._setting, self._num_samples = setting, len(setting.boxes())
         self._finish = finish_of(setting.make, setting.canvas_px)
 
-    def start(self, epoch: int) -> Iterator[Batch]:
+    def start(self, epoch: int) -> Batches:
         return self._batches(_built(self._setting, epoch))
 
-    def _batches(self, pipeline: Any) -> Iterator[Batch]:
+    def _batches(self, pipeline: Any) -> Batches:
         for _ in range(self._num_samples // self._setting.batch_size):
             pixels, numbers = pipeline.run()
             rows: list[int] = np.asarray(numbers.as_tensor())[:, 4].tolist()

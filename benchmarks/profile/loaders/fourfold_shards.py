@@ -1,6 +1,6 @@
 """fourfold's own pipeline over its shards, with either backend. Only the boxes are given instead of drawn."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.profile.loaders.setting import Batch, Make, Setting
+from benchmarks.profile.loaders.setting import Batch, Batches, Make, Setting
 from benchmarks.profile.loaders.targets import colorization, tensors_of
 from pipelines.backends import BackendName, choose_backend, open_backend
 from pipelines.memory import pipeline_memory
@@ -79,7 +79,7 @@ class FourfoldLoader:
 
     def _open(self) -> Pipeline:
         setting = self._setting
-        tasks = {setting.make: _task(setting.make, setting.canvas_px)}
+        tasks: dict[str, Task] = {setting.make: _task(setting.make, setting.canvas_px)}
         choice = choose_backend(self._backend, CPU)
         backend = open_backend(choice, device=CPU, num_threads=setting.num_cores)
         clocks = {name: StageClock(name) for name in ("read", "decode", *tasks)}
@@ -99,7 +99,7 @@ class FourfoldLoader:
         )
         order = Order([shard.num_samples for shard in self._table.shards], seed=0, stream="image")
         plan = Plan(orders=(order,), seed=0, stream="image", global_batch_size=setting.batch_size)
-        sizes = {"image": setting.batch_size}
+        sizes: dict[Literal["image", "clip"], int] = {"image": setting.batch_size}
         return Pipeline(
             tasks=tasks,
             sources={"image": ReplacingSource(open_source, plan)},
@@ -114,13 +114,13 @@ class FourfoldLoader:
             max_failure_ratio=0.0,
         )
 
-    def start(self, epoch: int) -> Iterator[Batch]:
+    def start(self, epoch: int) -> Batches:
         num_steps = len(self._table) // self._setting.batch_size
         first = epoch * num_steps
         self._pipeline.restore({"step": first, "image_batch": first, "clip_batch": 0})
         return self._steps(num_steps)
 
-    def _steps(self, num_steps: int) -> Iterator[Batch]:
+    def _steps(self, num_steps: int) -> Batches:
         for _, step in zip(range(num_steps), self._pipeline, strict=False):
             batch = step.batches[self._setting.make]
             tensors = {"canvas": batch.inputs} if self._setting.make == "canvas" else tensors_of(batch)

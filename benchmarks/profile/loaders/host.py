@@ -13,14 +13,15 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks.profile.loaders import page_cache
 from benchmarks.profile.loaders.contenders import CONTENDERS
-from benchmarks.profile.loaders.setting import Batch, Loader, Setting
+from benchmarks.profile.loaders.setting import Batch, Batches, Loader, Setting
 
 __all__ = ["MAX_RESIDENT_RATIO", "Host", "main"]
 
@@ -38,8 +39,8 @@ class Host:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """open, check or time; see the methods."""
-        action = {"open": self.open, "check": self.check, "time": self.time}[request.pop("do")]
-        return action(**request)
+        actions: dict[str, Callable[..., dict[str, Any]]] = {"open": self.open, "check": self.check, "time": self.time}
+        return actions[request.pop("do")](**request)
 
     def open(self, samples: str) -> dict[str, Any]:
         """Write the loader's own data from the plain files, or copy it, where it is not there yet; then open it."""
@@ -54,29 +55,41 @@ class Host:
     def check(self) -> dict[str, Any]:
         from benchmarks.profile.loaders.agreement import check_pass
 
-        return {"differences": check_pass(self._start(), self._setting)}
+        with closing(self._start()) as batches:
+            return {"differences": check_pass(batches, self._setting)}
 
-    def time(self, is_cold: bool) -> dict[str, Any]:
-        """Seconds of one pass, and the share of the data that was in memory at its start. Cold and yet in memory is
-        not timed: seconds is None."""
-        from benchmarks.profile.loaders import page_cache
+    def time(self, is_cold: bool, least_s: float) -> dict[str, Any]:
+        """Seconds of as many passes as take `least_s` together, and the share of the data that was in memory at their
+        start: the smallest if warm, the largest if cold. Cold and yet in memory is not timed: num_passes is 0."""
+        seconds, num_passes, ratios = 0.0, 0, []
+        while not num_passes or seconds < least_s:
+            batches, resident_ratio = self._cold_start() if is_cold else self._warm_start()
+            ratios.append(resident_ratio)
+            with closing(batches):
+                if is_cold and resident_ratio > MAX_RESIDENT_RATIO:
+                    return {"seconds": 0.0, "num_passes": 0, "resident_ratio": resident_ratio}
+                seconds += _seconds(batches, len(self._setting.boxes()))
+            num_passes += 1
+        return {"seconds": seconds, "num_passes": num_passes, "resident_ratio": (max if is_cold else min)(ratios)}
 
-        assert self._loader is not None
+    def _warm_start(self) -> tuple[Batches, float]:
+        """Nothing is done between the start of a pass and its timing: a loader that works ahead would gain by it."""
         files = page_cache.files_below(self._setting.folder)
-        if is_cold:
-            self._loader.let_go()
-            gc.collect()
-        else:
-            page_cache.read_all(files)
-        batches = self._start()
-        if is_cold:
-            page_cache.drop(files)
+        page_cache.read_all(files)
         resident_ratio = page_cache.resident_ratio(files)
-        if is_cold and resident_ratio > MAX_RESIDENT_RATIO:
-            return {"seconds": None, "resident_ratio": resident_ratio}
-        return {"seconds": _consume(batches, len(self._setting.boxes())), "resident_ratio": resident_ratio}
+        return self._start(), resident_ratio
 
-    def _start(self) -> Iterator[Batch]:
+    def _cold_start(self) -> tuple[Batches, float]:
+        """Dropped last, because to start a pass may mean to look into files."""
+        assert self._loader is not None
+        self._loader.let_go()
+        gc.collect()
+        files = page_cache.files_below(self._setting.folder)
+        batches = self._start()
+        page_cache.drop(files)
+        return batches, page_cache.resident_ratio(files)
+
+    def _start(self) -> Batches:
         assert self._loader is not None
         self._num_passes += 1
         return self._loader.start(self._num_passes - 1)
@@ -87,15 +100,13 @@ class Host:
             self._loader = None
 
 
-def _consume(batches: Any, num_samples: int) -> float:
-    """Seconds until all samples of the pass are there. What the loader does afterwards is not in them."""
-    num_found = 0
-    with closing(batches):
-        start_s = time.perf_counter()
-        for batch in batches:
-            num_found += len(batch.rows)
-            if num_found >= num_samples:
-                return time.perf_counter() - start_s
+def _seconds(batches: Iterable[Batch], num_samples: int) -> float:
+    """Until all samples of the pass are there. What the loader does afterwards is not in them."""
+    num_found, start_s = 0, time.perf_counter()
+    for batch in batches:
+        num_found += len(batch.rows)
+        if num_found >= num_samples:
+            return time.perf_counter() - start_s
     raise RuntimeError(f"the pass ended after {num_found} of {num_samples} samples")
 
 
@@ -125,7 +136,7 @@ def main() -> None:
 
 def _is_missing(error: Exception) -> bool:
     """Whether something is not installed: an import that failed, or the message about DALI made of one."""
-    return isinstance(error, ImportError) or isinstance(error.__cause__, ImportError)
+    return isinstance(error, ModuleNotFoundError) or isinstance(error.__cause__, ModuleNotFoundError)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The parent's side of `host.py`: starts the process of one loader, asks it, ends it. Leaves nothing behind."""
 
+import contextlib
 import json
 import os
 import select
@@ -29,9 +30,11 @@ class HostedLoader:
     """One loader's process. Use as a context manager, or call `close`."""
 
     def __init__(self, name: str, setting: Setting, *, work: Path, timeout_s: float) -> None:
-        """`work`: a folder for what its libraries leave in the home folder or among temporary files."""
+        """`work`: a folder for its log and for what its libraries leave in the home folder."""
         self.name, self._timeout_s = name, timeout_s
         work.mkdir(parents=True)
+        # Not in `work`: sockets go there, whose whole paths may have no more than some hundred characters.
+        self._temporary = tempfile.mkdtemp(prefix="ff-")
         self._log = work / "log.txt"
         with self._log.open("wb") as log:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
@@ -39,7 +42,7 @@ class HostedLoader:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(name, work),
+                env=_environment(name, work, self._temporary),
                 cwd=ROOT,
                 start_new_session=True,  # Ctrl-C is for the parent, which then ends its children in order
             )
@@ -86,6 +89,7 @@ class HostedLoader:
         _, alive = psutil.wait_procs(workers, timeout=END_S)
         for worker in alive:
             worker.kill()
+        shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
         assert self._process.stdin is not None
@@ -96,7 +100,7 @@ class HostedLoader:
         extra = CONTENDERS[self.name].extra
         message = " ".join(str(answer["error"]).split())[:300]
         if answer["is_missing"] and extra:
-            return f"install {extra} ({message})"
+            return f"pip install '{extra}' ({message})"
         return message if answer["type"] in ("DataError", "UsageError") else f"{answer['type']}: {message}"
 
     def _last_words(self) -> str:
@@ -108,10 +112,9 @@ class HostedLoader:
         return f"its process ended (exit code {code}): {lines[-1][:300] if lines else 'it said nothing'}"
 
 
-def _environment(name: str, work: Path) -> dict[str, str]:
-    for folder in ("home", "tmp"):
-        (work / folder).mkdir()
-    changes = {"HOME": str(work / "home"), "TMPDIR": str(work / "tmp"), **dict.fromkeys(ONE_THREAD, "1")}
+def _environment(name: str, work: Path, temporary: str) -> dict[str, str]:
+    (work / "home").mkdir()
+    changes = {"HOME": str(work / "home"), "TMPDIR": temporary, **dict.fromkeys(ONE_THREAD, "1")}
     changes["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     if CONTENDERS[name].needs_ffmpeg:
         from benchmarks.throughput.with_spdl import PATH_VARIABLE, bundled_ffmpeg
@@ -129,7 +132,5 @@ def _descendants(process: int) -> list[psutil.Process]:
 
 
 def _close_quietly(file: IO[bytes]) -> None:
-    try:
+    with contextlib.suppress(OSError):  # unsent bytes for a process that has gone
         file.close()
-    except OSError:  # unsent bytes for a process that has gone
-        pass

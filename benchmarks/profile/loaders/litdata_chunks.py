@@ -1,13 +1,8 @@
 """litdata: chunks on this machine, its own shuffle and DataLoader."""
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-
-from benchmarks.profile.loaders.pillow_canvas import pillow_canvas
+from benchmarks.profile.loaders.pillow_canvas import CollateEncoded
 from benchmarks.profile.loaders.setting import Setting
-from benchmarks.profile.loaders.worker_processes import Collate, WorkerLoader, worker_options
+from benchmarks.profile.loaders.worker_processes import WorkerLoader, worker_options
 
 __all__ = ["open_loader", "write"]
 
@@ -29,13 +24,6 @@ def write(setting: Setting, images: list[bytes]) -> None:
 def open_loader(setting: Setting) -> WorkerLoader:
     from litdata import StreamingDataLoader, StreamingDataset
 
-    boxes_N4, canvas_px = setting.boxes(), setting.canvas_px
-
-    class Canvases(StreamingDataset):
-        def __getitem__(self, index: Any) -> tuple[int, npt.NDArray[np.uint8]]:
-            sample = super().__getitem__(index)
-            return sample["row"], pillow_canvas(sample["jpg"], boxes_N4[sample["row"]], canvas_px)
-
-    options = {"batch_size": setting.batch_size, "collate_fn": Collate(setting), **worker_options(setting)}
+    options = {"batch_size": setting.batch_size, "collate_fn": CollateEncoded(setting), **worker_options(setting)}
     folder = str(setting.folder)
-    return WorkerLoader(lambda: StreamingDataLoader(Canvases(folder, shuffle=True), **options), maps_files=True)
+    return WorkerLoader(lambda: StreamingDataLoader(StreamingDataset(folder, shuffle=True), **options), maps_files=True)

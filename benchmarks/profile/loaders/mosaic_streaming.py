@@ -6,13 +6,11 @@ that opened the dataset and go with it, the memory at the latest when Python's r
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from torch.utils.data import DataLoader
 
-from benchmarks.profile.loaders.pillow_canvas import pillow_canvas
+from benchmarks.profile.loaders.pillow_canvas import CollateEncoded
 from benchmarks.profile.loaders.setting import Setting
-from benchmarks.profile.loaders.worker_processes import Collate, WorkerLoader, worker_options
+from benchmarks.profile.loaders.worker_processes import WorkerLoader, worker_options
 
 __all__ = ["open_loader", "write"]
 
@@ -32,14 +30,6 @@ def write(setting: Setting, images: list[bytes]) -> None:
 def open_loader(setting: Setting) -> WorkerLoader:
     from streaming import StreamingDataset
 
-    boxes_N4, canvas_px = setting.boxes(), setting.canvas_px
-
-    class Canvases(StreamingDataset):
-        def __getitem__(self, at: Any) -> tuple[int, npt.NDArray[np.uint8]]:
-            sample = super().__getitem__(at)
-            row = int(sample["row"])
-            return row, pillow_canvas(sample["jpg"], boxes_N4[row], canvas_px)
-
-    dataset = Canvases(local=str(setting.folder), shuffle=True, batch_size=setting.batch_size)
-    options = {"batch_size": setting.batch_size, "collate_fn": Collate(setting), **worker_options(setting)}
+    dataset: Any = StreamingDataset(local=str(setting.folder), shuffle=True, batch_size=setting.batch_size)
+    options = {"batch_size": setting.batch_size, "collate_fn": CollateEncoded(setting), **worker_options(setting)}
     return WorkerLoader(lambda: DataLoader(dataset, **options))

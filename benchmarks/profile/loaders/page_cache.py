@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["drop", "files_below", "read_all", "resident_ratio"]
 
@@ -55,7 +56,7 @@ def resident_ratio(paths: Iterable[Path]) -> float:
     return resident / total if total else 0.0
 
 
-def _resident_pages(path: Path) -> np.ndarray[tuple[int], np.dtype[np.uint8]] | None:
+def _resident_pages(path: Path) -> npt.NDArray[np.uint8] | None:
     """0 or 1 per page; None if the system does not tell."""
     size = path.stat().st_size
     if not size:
@@ -71,7 +72,7 @@ def _resident_pages(path: Path) -> np.ndarray[tuple[int], np.dtype[np.uint8]] | 
             failed = _mincore(ctypes.addressof(first), size, pages)
         finally:
             del first  # a mapping that is pointed to cannot be closed
-    return None if failed else np.frombuffer(pages, np.uint8) & 1
+    return None if failed else np.bitwise_and(np.frombuffer(bytes(pages), np.uint8), 1, dtype=np.uint8)
 
 
 def _mincore(address: int, size: int, pages: "ctypes.Array[ctypes.c_ubyte]") -> bool:

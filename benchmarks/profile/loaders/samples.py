@@ -41,12 +41,12 @@ class Samples:
 
 
 def prepare_samples(options: CompareOptions, folder: Path) -> Samples:
-    """Write everything below `folder`. Raises UsageError if there are fewer samples than a batch."""
+    """Write everything below `folder`. Raises UsageError if there are too few samples."""
     table = load_manifest(options.shards).select("image", "train")
     count = min(options.num_samples, len(table))
     chosen = np.unique(np.linspace(0, len(table) - 1, count).astype(np.int64))
     rows, encoded = _upright_jpegs(table, chosen.tolist())
-    whole = len(rows) // options.batch_size * options.batch_size
+    whole = options.whole_batches(len(rows))
     if not whole:
         raise UsageError(
             f"{options.shards}: {len(rows)} of the {len(chosen)} images looked at are JPEGs that every loader reads "

@@ -4,7 +4,7 @@ A loader makes passes. In a pass every sample comes exactly once, in the loader'
 size up to `batch_size`. Letters: N samples, B samples of a batch, S canvas side.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["SHUFFLE_BUFFER", "Batch", "Loader", "Make", "Setting"]
+__all__ = ["SHUFFLE_BUFFER", "Batch", "Batches", "Loader", "Make", "Setting"]
 
 Make = Literal["canvas", "colorization"]
 
@@ -59,10 +59,14 @@ class Batch(NamedTuple):
     tensors: dict[str, torch.Tensor]
 
 
+Batches = Generator[Batch, None, None]
+"""Of one pass; to be closed."""
+
+
 class Loader(Protocol):
     """Opened once, then asked for passes, one after the other."""
 
-    def start(self, epoch: int) -> Iterator[Batch]:
+    def start(self, epoch: int) -> Batches:
         """Prepare a pass. Nothing is read before its first batch is asked for, and what it takes to have the loader
         there (processes, graphs) is done before: time runs from the first request to the last batch."""
 

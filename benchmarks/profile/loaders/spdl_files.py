@@ -1,11 +1,10 @@
 """SPDL: threads that read plain files and decode, crop and resize them by FFmpeg's filters."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.profile.loaders.setting import Batch, Setting
+from benchmarks.profile.loaders.setting import Batch, Batches, Setting
 from benchmarks.profile.loaders.targets import finish_of
 
 __all__ = ["open_loader"]
@@ -33,7 +32,7 @@ class SpdlLoader:
         # Without FFmpeg it fails here; inside the pipeline it would be waited for without end.
         self._join([self._load((0, self._paths[0]))])
 
-    def start(self, epoch: int) -> Iterator[Batch]:
+    def start(self, epoch: int) -> Batches:
         from spdl.pipeline import PipelineBuilder
 
         samples = list(enumerate(self._paths))
@@ -44,7 +43,7 @@ class SpdlLoader:
         builder = builder.aggregate(self._setting.batch_size).pipe(self._join).add_sink(SINK_BATCHES)
         return self._batches(builder.build(num_threads=cores, max_failures=0))
 
-    def _batches(self, pipeline: Any) -> Iterator[Batch]:
+    def _batches(self, pipeline: Any) -> Batches:
         with pipeline.auto_stop():
             yield from pipeline
 

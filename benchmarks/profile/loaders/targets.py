@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.profile.loaders.setting import Make
-from pipelines.tasks import CanvasSpec, Colorization, TaskBatch
-from pipelines.tasks.colorization import ColorizationConfig
+from pipelines.tasks import CanvasSpec, TaskBatch
+from pipelines.tasks.colorization import Colorization, ColorizationConfig
 
 __all__ = ["Finish", "colorization", "finish_of", "tensors_of"]
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.profile.loaders.pillow_canvas import pillow_canvas
 from benchmarks.profile.loaders.setting import Setting
-from benchmarks.profile.loaders.worker_processes import Collate, WorkerLoader, worker_options
+from benchmarks.profile.loaders.worker_processes import CollateCanvases, WorkerLoader, worker_options
 
 __all__ = ["open_loader"]
 
@@ -34,7 +34,7 @@ def open_loader(setting: Setting) -> WorkerLoader:
             Files(setting),
             batch_size=setting.batch_size,
             shuffle=True,
-            collate_fn=Collate(setting),
+            collate_fn=CollateCanvases(setting),
             **worker_options(setting),
         )
     )

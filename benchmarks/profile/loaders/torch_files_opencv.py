@@ -41,7 +41,7 @@ class FilesInBatches(Dataset[Canvases]):
 class CollateWhole(Collate):
     """Of a list of one."""
 
-    def __call__(self, samples: Sequence[Canvases]) -> Batch:  # type: ignore[override]
+    def __call__(self, samples: Sequence[Canvases]) -> Batch:
         ((rows, canvases),) = samples
         return self.finish(rows, canvases)
 

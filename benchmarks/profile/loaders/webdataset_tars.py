@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.profile.loaders.pillow_canvas import pillow_canvas
 from benchmarks.profile.loaders.setting import SHUFFLE_BUFFER, Setting
-from benchmarks.profile.loaders.worker_processes import Collate, Sample, WorkerLoader, worker_options
+from benchmarks.profile.loaders.worker_processes import CollateCanvases, Sample, WorkerLoader, worker_options
 
 __all__ = ["open_loader"]
 
@@ -26,5 +26,5 @@ def open_loader(setting: Setting) -> WorkerLoader:
     tars = sorted(str(path) for path in setting.folder.glob("*.tar"))
     samples: Any = webdataset.WebDataset(tars, shardshuffle=len(tars), workersplitter=webdataset.split_by_worker)
     samples = samples.shuffle(SHUFFLE_BUFFER).to_tuple("__key__", "jpg").map(MakeCanvas(setting))
-    batches = samples.batched(setting.batch_size, collation_fn=Collate(setting), partial=True)
+    batches = samples.batched(setting.batch_size, collation_fn=CollateCanvases(setting), partial=True)
     return WorkerLoader(lambda: webdataset.WebLoader(batches, batch_size=None, **worker_options(setting)))

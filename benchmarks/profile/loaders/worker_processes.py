@@ -1,7 +1,7 @@
 """What the loaders around torch's DataLoader share: worker processes that live through all passes."""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,33 +9,40 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.profile.loaders.setting import Batch, Setting
+from benchmarks.profile.loaders.setting import Batch, Batches, Setting
 from benchmarks.profile.loaders.targets import Finish, finish_of
 
-__all__ = ["Collate", "WorkerLoader", "worker_options"]
+__all__ = ["Collate", "CollateCanvases", "WorkerLoader", "stacked", "worker_options"]
 
-Sample = tuple[int, npt.NDArray[np.uint8]]
+Canvas = npt.NDArray[np.uint8]
+Sample = tuple[int, Canvas]
 """Its number and its canvas."""
 
 
+def stacked(canvases: Sequence[Canvas]) -> torch.Tensor:
+    """uint8 RGB (B, S, S, 3) of canvases (S, S, 3)."""
+    return torch.from_numpy(np.stack(canvases))
+
+
 class Collate:
-    """Stacks samples and makes the tensors, in the worker process. Can be pickled."""
+    """Makes the tensors of a batch, in the worker process."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._finish: Finish | None = None
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
-        rows, canvases = zip(*samples, strict=True)
-        return self.finish(list(rows), torch.from_numpy(np.stack(canvases)))
-
     def finish(self, rows: list[int], canvases: torch.Tensor) -> Batch:
-        if self._finish is None:
+        if self._finish is None:  # made in the worker
             self._finish = finish_of(self._setting.make, self._setting.canvas_px)
         return Batch(rows, self._finish(canvases))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_setting": self._setting, "_finish": None}
+
+class CollateCanvases(Collate):
+    """Of samples that are canvases already."""
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        rows, canvases = zip(*samples, strict=True)
+        return self.finish(list(rows), stacked(canvases))
 
 
 def worker_options(setting: Setting) -> dict[str, Any]:
@@ -53,10 +60,10 @@ class WorkerLoader:
         self._open, self._maps_files = open_loader, maps_files
         self._loader: DataLoader[Any] | None = open_loader()
 
-    def start(self, epoch: int) -> Iterator[Batch]:
+    def start(self, epoch: int) -> Batches:
         return self._batches()
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Batches:
         assert self._loader is not None
         for rows, tensors in self._loader:
             yield Batch(list(rows), tensors)
