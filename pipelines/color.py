@@ -1,9 +1,10 @@
-"""RGB <-> Lab (sRGB, D65), the 313 ab bins of colorization, and their soft encoding. After Zhang et al. 2016.
+"""RGB <-> Lab (sRGB, D65), and the 313 ab bins of colorization. After Zhang et al. 2016.
 
 Pixels are uint8 RGB, channels last: (..., 3). Lab has L in [0, 100], a and b in about [-108, 98].
 Letters: B samples, S canvas side, h w the ab map at stride 8, K neighbours, Q = 313 bins.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import cv2
@@ -22,11 +23,12 @@ __all__ = [
     "has_color",
     "lab_to_rgb",
     "lightness",
+    "lightness_and_ab",
     "rgb_to_lab",
-    "soft_encode",
 ]
 
 Float32s = npt.NDArray[np.float32]
+Uint8s = npt.NDArray[np.uint8]
 
 NUM_BINS = 313
 BIN_AB = 10
@@ -39,12 +41,7 @@ WHITE_D65 = (0.95047, 1.0, 1.08883)
 DARK = 0.008856
 AB_STEPS_PER_UNIT = 64
 GRAY_AB = 5.0
-CELL_AB = 5
-AB_LIMIT = 130
-CELLS_PER_AXIS = 2 * AB_LIMIT // CELL_AB
-PLACE_BITS = 9
 SLAB_ROWS = 256
-PART_COLORS = 8192
 
 
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
@@ -90,13 +87,36 @@ def lightness(pixels: torch.Tensor, memory: Recycler | None = None) -> torch.Ten
 def _lightness_opencv(pixels: torch.Tensor, memory: Recycler) -> torch.Tensor:
     rows = pixels.reshape(-1, pixels.shape[-2], 3).numpy()
     out = memory.empty(rows.shape[:2], np.float32)
-    light_levels, lightness_levels = _light_tables()
-    # A slab at a time stays in the cache, and none of it is spent on a and b: a third of the time of a whole Lab.
-    for first in range(0, len(rows), SLAB_ROWS):
-        channels = cv2.split(rows[first : first + SLAB_ROWS])
-        red, green, blue = (cv2.LUT(channel, table) for channel, table in zip(channels, light_levels, strict=True))
-        cv2.LUT(cv2.add(cv2.add(red, green), blue), lightness_levels, dst=out[first : first + SLAB_ROWS])
+    planes = _LightPlanes(min(SLAB_ROWS, len(rows)), rows.shape[1])
+    for slab in _slabs(len(rows)):
+        planes.write_lightness(rows[slab], out[slab])
     return torch.from_numpy(out).view(pixels.shape[:-1])
+
+
+def _slabs(num_rows: int, stride: int = 1) -> Iterator[slice]:
+    """Some rows at a time, which stay in the cache: SLAB_ROWS, or what is next to it of multiples of `stride`."""
+    slab_rows = max(SLAB_ROWS // stride, 1) * stride
+    return (slice(first, min(first + slab_rows, num_rows)) for first in range(0, num_rows, slab_rows))
+
+
+class _LightPlanes:
+    """Room for what lies between the colors and the lightness of a slab; made anew it is 20 us a canvas of 256 px."""
+
+    def __init__(self, num_rows: int, width: int) -> None:
+        self._channels_3RW = np.empty((3, num_rows, width), np.uint8)
+        self._light_3RW = np.empty((3, num_rows, width), np.uint16)
+
+    def write_lightness(self, rows: Uint8s, out: Float32s) -> None:
+        """L / 100 of uint8 (R, W, 3), R at most `num_rows`, to float32 (R, W). Without a and b: a third of the time of
+        a whole Lab."""
+        light_levels, lightness_levels = _light_tables()
+        channels, light = self._channels_3RW[:, : len(rows)], self._light_3RW[:, : len(rows)]
+        cv2.split(rows, list(channels))
+        for channel, table, added in zip(channels, light_levels, light, strict=True):
+            cv2.LUT(channel, table, dst=added)
+        cv2.add(light[0], light[1], dst=light[0])
+        cv2.add(light[0], light[2], dst=light[0])
+        cv2.LUT(light[0], lightness_levels, dst=out)
 
 
 @lru_cache(maxsize=1)
@@ -131,12 +151,27 @@ def ab_at_stride(pixels: torch.Tensor, stride: int = 8) -> torch.Tensor:
     RGB is averaged and rounded to 8 bits first, so Lab is computed for 1/64 of the pixels. The paths for a CPU and a
     GPU may differ by one step of 1/64. Raises ValueError.
     """
+    _check_stride(pixels, stride)
+    if pixels.device.type == "cpu":
+        return _in_steps(_ab_opencv(_blocks_opencv(pixels, stride)))
+    return _in_steps(_linear_to_lab(_linear_table(pixels.device)[_blocks_torch(pixels, stride).int()])[..., 1:])
+
+
+def lightness_and_ab(pixels: torch.Tensor, stride: int, memory: Recycler) -> tuple[torch.Tensor, torch.Tensor]:
+    """`lightness` and `ab_at_stride` of the same pixels, which a CPU reads only once. Raises ValueError."""
+    if pixels.device.type != "cpu":
+        return lightness(pixels), ab_at_stride(pixels, stride)
+    _check_stride(pixels, stride)
+    light, blocks = _lightness_and_blocks_opencv(pixels, stride, memory)
+    return light, _in_steps(_ab_opencv(blocks))
+
+
+def _check_stride(pixels: torch.Tensor, stride: int) -> None:
     if pixels.shape[1] % stride or pixels.shape[2] % stride:
         raise ValueError(f"pixels of {tuple(pixels.shape[1:3])}; need height and width in multiples of {stride}")
-    if pixels.device.type == "cpu":
-        ab = _ab_opencv(_blocks_opencv(pixels, stride))
-    else:
-        ab = _linear_to_lab(_linear_table(pixels.device)[_blocks_torch(pixels, stride).int()])[..., 1:]
+
+
+def _in_steps(ab: torch.Tensor) -> torch.Tensor:
     # The matrix leaves gray up to 0.005 off (0, 0), where four bins are equally near and noise would choose;
     # steps of 1/64 make it exact, on every device.
     return ab.mul_(AB_STEPS_PER_UNIT).round_().div_(AB_STEPS_PER_UNIT)
@@ -157,14 +192,40 @@ def _ab_opencv(blocks: torch.Tensor) -> torch.Tensor:
 
 
 def _blocks_opencv(pixels: torch.Tensor, stride: int) -> torch.Tensor:
+    """uint8 (B, h, w, 3)."""
     num_samples, height, width, _ = pixels.shape
-    lines = pixels.numpy().reshape(num_samples, height // stride, stride, width * 3)
-    means = np.empty((num_samples, height // stride, width // stride, 3), np.float32)
-    for sample, out in zip(lines, means, strict=True):
-        # Rows first, as long additions: OpenCV's mean over both axes in one call takes twice as long.
-        sums = sample.sum(axis=1, dtype=np.uint16).astype(np.float32).reshape(len(out), width, 3)
-        cv2.resize(sums, (width // stride, len(out)), dst=out, interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(np.rint(means / stride).astype(np.uint8))
+    means = np.empty((num_samples * height // stride, width // stride, 3), np.float32)
+    rows = pixels.reshape(-1, width, 3).numpy()
+    for slab in _slabs(len(rows), stride):
+        _write_means(rows[slab], stride, means[slab.start // stride : slab.stop // stride])
+    return _levels_of(means, stride, pixels)
+
+
+def _lightness_and_blocks_opencv(
+    pixels: torch.Tensor, stride: int, memory: Recycler
+) -> tuple[torch.Tensor, torch.Tensor]:
+    num_samples, height, width, _ = pixels.shape
+    rows = pixels.reshape(-1, width, 3).numpy()
+    out = memory.empty(rows.shape[:2], np.float32)
+    means = np.empty((len(rows) // stride, width // stride, 3), np.float32)
+    planes = _LightPlanes(min(max(SLAB_ROWS, stride), len(rows)), width)
+    for slab in _slabs(len(rows), stride):
+        planes.write_lightness(rows[slab], out[slab])
+        _write_means(rows[slab], stride, means[slab.start // stride : slab.stop // stride])
+    return torch.from_numpy(out).view(num_samples, height, width), _levels_of(means, stride, pixels)
+
+
+def _write_means(rows: Uint8s, stride: int, out: Float32s) -> None:
+    """Mean colors of blocks times `stride`, float32 (R / stride, W / stride, 3) of uint8 (R, W, 3)."""
+    height, width = out.shape[:2]
+    # Rows first, as long additions: OpenCV's mean over both axes in one call takes twice as long.
+    lines = rows.reshape(height, stride, -1).sum(axis=1, dtype=np.uint16).astype(np.float32)
+    cv2.resize(lines.reshape(height, -1, 3), (width, height), dst=out, interpolation=cv2.INTER_AREA)
+
+
+def _levels_of(means: Float32s, stride: int, pixels: torch.Tensor) -> torch.Tensor:
+    levels = torch.from_numpy(np.rint(means / stride).astype(np.uint8))
+    return levels.view(len(pixels), pixels.shape[1] // stride, *levels.shape[1:])
 
 
 def _blocks_torch(pixels: torch.Tensor, stride: int) -> torch.Tensor:
@@ -197,69 +258,6 @@ def _bright_colors() -> torch.Tensor:
     full = torch.full((len(pairs),), 255, dtype=torch.uint8)
     one, two = pairs.unbind(1)
     return torch.cat([torch.stack(face, 1) for face in ((full, one, two), (one, full, two), (one, two, full))])
-
-
-def soft_encode(ab: torch.Tensor, num_neighbors: int = 5, sigma: float = 5.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nearest bins of each color and their Gaussian weights.
-
-    ab: float32 (..., 2) within +-130. Returns bins, int64 (..., K), nearest first, ties to the lower bin; and
-    weights, float32 (..., K), exp(-distance² / 2 sigma²) normalised to sum 1. Both are views of K planes.
-    """
-    flat = ab.reshape(-1, 2)
-    # Parts that fit the cache; a GPU is quicker with all at once.
-    part = PART_COLORS if ab.device.type == "cpu" else max(len(flat), 1)
-    starts = range(0, max(len(flat), 1), part)
-    nearest = [_nearest(flat[start : start + part], num_neighbors) for start in starts]
-    bins, squared = (torch.cat(found, 1) for found in zip(*nearest, strict=True))
-    # Relative to the nearest, so that not all weights vanish far from every bin. torch.softmax takes ten times as long.
-    weights = (squared - squared[0]).mul_(-0.5 / sigma**2).exp_()
-    weights /= weights.sum(0)
-    shape = (num_neighbors, *ab.shape[:-1])
-    return bins.view(shape).movedim(0, -1), weights.view(shape).movedim(0, -1)
-
-
-def _nearest(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bins, int64 (K, N), and their squared distances, float32 (K, N), of colors (N, 2)."""
-    candidates, candidate_a, candidate_b = _candidates(num_neighbors, ab.device)
-    cell = ((ab + AB_LIMIT) / CELL_AB).long().clamp_(0, CELLS_PER_AXIS - 1)
-    row = cell[:, 0] * CELLS_PER_AXIS + cell[:, 1]
-    squared = candidate_a.index_select(0, row).sub_(ab[:, :1]).square_()
-    squared += candidate_b.index_select(0, row).sub_(ab[:, 1:]).square_()
-    # The bits of a float of at least 0 order like integers: one key holds distance, then place among the candidates,
-    # which stand in the order of bins.
-    place = torch.arange(candidates.shape[1], device=ab.device)
-    key = squared.view(torch.int32).long().bitwise_left_shift_(PLACE_BITS).bitwise_or_(place)
-    key = _sorted(key)[:, :num_neighbors].T.contiguous()
-    flat_place = (key & (1 << PLACE_BITS) - 1).add_(row * candidates.shape[1])
-    bins = candidates.view(-1).index_select(0, flat_place.view(-1)).view(key.shape)
-    return bins, (key >> PLACE_BITS).int().view(torch.float32)
-
-
-def _sorted(key: torch.Tensor) -> torch.Tensor:
-    # NumPy sorts many short rows of integers 5 times as fast as torch on a CPU.
-    return torch.from_numpy(np.sort(key.numpy(), axis=-1)) if key.device.type == "cpu" else key.sort(dim=-1).values
-
-
-@lru_cache(maxsize=8)
-def _candidates(num_neighbors: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Per 5 x 5 cell of the ab plane: all bins that can be among the K nearest of any point in it, and their a and b.
-
-    A bin can, unless K others are nearer even at their farthest point of the cell than it is at its nearest.
-    Rows are in the order of bins and filled up at an infinite distance. Searching 13 bins instead of 313 is exact.
-    """
-    low = np.arange(-AB_LIMIT, AB_LIMIT, CELL_AB)[:, None, None]
-    bins = ab_bins().astype(np.float64)
-    nearest_sq = np.maximum(np.maximum(low - bins, bins - low - CELL_AB), 0) ** 2
-    farthest_sq = np.maximum(np.abs(low - bins), np.abs(low + CELL_AB - bins)) ** 2
-    nearest_sq = (nearest_sq[:, None, :, 0] + nearest_sq[None, :, :, 1]).reshape(-1, NUM_BINS)
-    farthest_sq = (farthest_sq[:, None, :, 0] + farthest_sq[None, :, :, 1]).reshape(-1, NUM_BINS)
-    bound = np.partition(farthest_sq, num_neighbors - 1, axis=-1)[:, num_neighbors - 1, None]
-    is_candidate = nearest_sq <= bound
-    width = int(is_candidate.sum(-1).max())
-    order = np.argsort(~is_candidate, axis=-1, kind="stable")[:, :width].copy()
-    is_filler = ~np.take_along_axis(is_candidate, order, -1)
-    a, b = (np.where(is_filler, np.inf, bins[order, axis]).astype(np.float32) for axis in (0, 1))
-    return torch.from_numpy(order).to(device), torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
 
 
 def decode_bins(bins: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Lab against scikit-image, the 313 bins against the published list, soft encoding against brute force."""
+"""Lab against scikit-image, the 313 bins against the published list."""
 
 import hashlib
 from pathlib import Path
@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.spatial.distance import cdist
 from skimage.color import lab2rgb, rgb2lab
 
 from pipelines import color
+from pipelines.recycler import Recycler
+from pipelines.soft_encoding import soft_encode
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "ab_bins_313.csv"
 
@@ -74,6 +73,15 @@ def test_lightness_does_not_change_its_input(pixels: torch.Tensor) -> None:
     before = pixels.clone()
     color.lightness(pixels), color.ab_at_stride(pixels)
     assert torch.equal(pixels, before)
+
+
+@pytest.mark.parametrize(("height", "stride"), [(32, 8), (520, 8), (600, 300)])
+def test_lightness_and_ab_are_those_made_apart(height: int, stride: int) -> None:
+    levels = np.random.default_rng(4).integers(0, 256, (3, height, stride * 2, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(levels)
+    light, ab = color.lightness_and_ab(pixels, stride, Recycler())
+    assert torch.equal(light, color.lightness(pixels))
+    assert torch.equal(ab, color.ab_at_stride(pixels, stride))
 
 
 def test_ab_at_stride_is_the_color_of_the_mean_of_each_block(pixels: torch.Tensor) -> None:
@@ -150,55 +158,12 @@ def test_all_16_million_colors_touch_no_other_cells_than_the_bright_faces() -> N
     assert everything.sum() == 268
 
 
-def brute_force(ab: np.ndarray, num_neighbors: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    distance = cdist(ab, color.ab_bins())
-    bins = np.argsort(distance, axis=1, kind="stable")[:, :num_neighbors]
-    weights = np.exp(-(np.take_along_axis(distance, bins, 1) ** 2) / (2 * sigma**2))
-    return bins, weights / weights.sum(1, keepdims=True)
-
-
-@pytest.mark.parametrize("num_neighbors", [1, 5, 10, 32])
-def test_soft_encoding_is_that_of_brute_force(num_neighbors: int) -> None:
-    ab = np.random.default_rng(1).uniform(-110, 110, (4000, 2)).astype(np.float32)
-    bins, weights = color.soft_encode(torch.from_numpy(ab), num_neighbors, 5.0)
-    expected_bins, expected_weights = brute_force(ab, num_neighbors, 5.0)
-    np.testing.assert_array_equal(bins, expected_bins)
-    np.testing.assert_allclose(weights, expected_weights, atol=1e-4)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(-1040, 1040), st.integers(-1040, 1040)), min_size=1, max_size=50))
-def test_soft_encoding_is_exact_on_ties_and_cell_borders(eighths: list[tuple[int, int]]) -> None:
-    ab = np.array(eighths, np.float32) / 8
-    bins, _ = color.soft_encode(torch.from_numpy(ab), 5, 5.0)
-    np.testing.assert_array_equal(bins, brute_force(ab, 5, 5.0)[0])
-
-
-def test_a_bin_centre_is_its_own_nearest_bin() -> None:
-    bins, weights = color.soft_encode(torch.tensor(color.ab_bins()), 1)
-    assert bins.flatten().tolist() == list(range(313))
-    assert (weights == 1).all()
-
-
-def test_soft_encoding_keeps_leading_axes_and_sums_to_1() -> None:
-    bins, weights = color.soft_encode(torch.zeros(2, 3, 4, 2), 5, 5.0)
-    assert (bins.shape, bins.dtype) == ((2, 3, 4, 5), torch.int64)
-    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 4))
-    centre, neighbour = 1, float(np.exp(-2))
-    torch.testing.assert_close(weights[0, 0, 0, :2], torch.tensor([centre, neighbour]) / (1 + 4 * neighbour))
-
-
-def test_soft_encoding_of_nothing_is_empty() -> None:
-    bins, weights = color.soft_encode(torch.empty(0, 4, 4, 2))
-    assert bins.shape == weights.shape == (0, 4, 4, 5)
-
-
 def test_decode_bins_is_the_weighted_mean_color() -> None:
     ab = torch.from_numpy(np.random.default_rng(2).uniform(-30, 30, (100, 2)).astype(np.float32))
     # Five unevenly placed neighbours pull the mean by at most a few units.
-    assert (color.decode_bins(*color.soft_encode(ab, 5)) - ab).abs().max() < 5
-    hard = color.decode_bins(*color.soft_encode(ab, 1))
-    assert torch.equal(hard, torch.tensor(color.ab_bins())[color.soft_encode(ab, 1)[0][:, 0]])
+    assert (color.decode_bins(*soft_encode(ab, 5)) - ab).abs().max() < 5
+    hard = color.decode_bins(*soft_encode(ab, 1))
+    assert torch.equal(hard, torch.tensor(color.ab_bins())[soft_encode(ab, 1)[0][:, 0]])
 
 
 def test_decode_ab_anneals_between_mean_and_mode() -> None:

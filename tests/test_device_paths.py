@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import color, guards
+from pipelines import color, guards, soft_encoding
 from pipelines.rng import rng_for
 from pipelines.tasks import TASKS, exemplar, relative_position
 from pipelines.tasks.base import CanvasSpec, stack_geometry
@@ -78,16 +78,30 @@ def device_paths(monkeypatch):
 
     def use():
         monkeypatch.setattr(color, "_lightness_opencv", lambda pixels, _: color._lightness_torch(pixels))
-        monkeypatch.setattr(color, "_blocks_opencv", color._blocks_torch)
+        monkeypatch.setattr(
+            color,
+            "_lightness_and_blocks_opencv",
+            lambda pixels, stride, _: (color._lightness_torch(pixels), color._blocks_torch(pixels, stride)),
+        )
         monkeypatch.setattr(color, "_ab_opencv", ab_torch)
-        monkeypatch.setattr(color, "_sorted", lambda key: key.sort(dim=-1).values)
+        monkeypatch.setattr(soft_encoding, "_sorted", lambda key: key.sort(dim=-1).values)
+        monkeypatch.setattr(soft_encoding, "_listed", soft_encoding._nearest)
         monkeypatch.setattr(relative_position, "_crop_cpu", relative_position._crop_device)
-        monkeypatch.setattr(relative_position, "_drop_cpu", lambda *drawn: relative_position._drop_device(*drawn[:-1]))
+        monkeypatch.setattr(relative_position, "_views_cpu", views_on_device)
+        monkeypatch.setattr(relative_position, "_drop_cpu", drop_on_device)
         monkeypatch.setattr(relative_position, "_resampled_cpu", relative_position._resampled_device)
         monkeypatch.setattr(exemplar.Exemplar, "_make_cpu", exemplar.Exemplar._make_device)
         monkeypatch.setattr(guards, "_through_libjpeg", guards._through_jpeg)
 
     return use
+
+
+def views_on_device(*cut):
+    return list(relative_position._crop_device(*cut).numpy())
+
+
+def drop_on_device(views, *drawn):
+    return relative_position._drop_device(torch.from_numpy(np.stack(views)), *drawn[:-1])
 
 
 def ab_torch(blocks):

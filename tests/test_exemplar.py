@@ -1,21 +1,19 @@
-"""Geometry on canvases that hold their own coordinates; colors against scikit-image, scikit-learn and plain loops."""
-
-import colorsys
+"""Geometry on canvases that hold their own coordinates; what a batch holds and promises."""
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from sklearn.decomposition import PCA
 
-from pipelines import view_colors
 from pipelines.batch_rng import BatchRng
 from pipelines.color import lightness
 from pipelines.config import validate
 from pipelines.errors import UsageError
+from pipelines.recycler import Recycler
 from pipelines.tasks import exemplar
 from pipelines.tasks.base import CanvasSpec, Geometry
 from pipelines.tasks.exemplar import Exemplar, ExemplarConfig
+from tests.exemplar_views import one_view, photos
 
 STILL = {"translation_ratio": 0, "scale": (1, 1), "rotation_deg": 0}
 PLAIN = {"pca_factor": (1, 1), "power": (1, 1), "factor": (1, 1), "shift": 0, "hue_shift": 0}
@@ -39,27 +37,6 @@ def ramp(side_px: int = 96) -> torch.Tensor:
     steps = torch.arange(side_px).to(torch.uint8)
     pixels[..., 0], pixels[..., 1] = steps, steps[:, None]
     return pixels
-
-
-def photos(count: int, side_px: int = 96) -> torch.Tensor:
-    """Smooth random colors."""
-    small = np.random.default_rng(5).integers(0, 256, (count, 12, 12, 3), dtype=np.uint8)
-    return torch.from_numpy(np.stack([cv2.resize(one, (side_px, side_px)) for one in small]))
-
-
-def one_view(**numbers: object) -> Geometry:
-    """Geometry of one view that changes nothing but what is given; leading axis 1."""
-    neutral: dict[str, object] = {
-        "centre_xy": (48, 48),
-        "scale": 1,
-        "rotation_deg": 0,
-        "pca_factor": (1, 1, 1),
-        "power": (1, 1),
-        "factor": (1, 1),
-        "shift": (0, 0),
-        "hue_shift": 0,
-    }
-    return {name: np.array([value], dtype=np.float64) for name, value in (neutral | numbers).items()}
 
 
 def positions(of: Exemplar, view: Geometry) -> np.ndarray:
@@ -133,7 +110,7 @@ def test_smoothing_adds_the_blur_that_sampling_lacks(scale: float) -> None:
     assert (weights * places**2).sum() == pytest.approx(max(scale**2 - 1, 0) / 6, rel=0.06, abs=0.008)
 
 
-@pytest.mark.parametrize("centre_xy", [(48, 48), (4, 4), (200, 130), (252, 252), (-40, 300)])
+@pytest.mark.parametrize("centre_xy", [(48, 48), (4, 4), (200, 130), (252, 252), (130, 250), (-40, 300), (-700, 90)])
 @pytest.mark.parametrize("scale", [0.7, 1.4, 2.5])
 def test_a_view_of_a_part_is_that_of_the_whole_canvas(centre_xy: tuple[int, int], scale: float) -> None:
     view = one_view(scale=scale, centre_xy=centre_xy, rotation_deg=17)
@@ -142,8 +119,15 @@ def test_a_view_of_a_part_is_that_of_the_whole_canvas(centre_xy: tuple[int, int]
     smooth = cv2.sepFilter2D(canvas[0].numpy(), -1, weights, weights, borderType=cv2.BORDER_REFLECT_101)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     expected = cv2.warpAffine(smooth, affine[0], (96, 96), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    out = exemplar._warp_opencv(canvas, affine, view["scale"], 96)[0].numpy()
+    out = exemplar._warp_opencv(canvas.numpy(), affine, view["scale"], 96, Recycler())[0, ..., :3]
     assert np.abs(out.astype(int) - expected).max() <= 1
+
+
+def test_a_view_over_the_border_reads_no_more_than_is_mirrored() -> None:
+    view = one_view(centre_xy=(30, 128))
+    parts = exemplar._sampled_parts(exemplar._inverse_affine(view, 96), 96, (256, 256), np.array([0]))
+    # Pixels -18 to 77 of the row (78 is read with weight 0): left of 0 the first 18 again.
+    assert parts.tolist() == [[0, 80, 79, 177]]
 
 
 def test_numbers_are_drawn_within_their_ranges_and_reach_them() -> None:
@@ -178,77 +162,6 @@ def test_geometry_is_golden() -> None:
     assert rounded == {"centre_xy": [130.0557, 182.5604], "scale": [1.1259, 0.8096], "power": [2.7932, 1.2416]}
 
 
-def scaled_on_a_cpu(patch: torch.Tensor, factor: np.ndarray) -> torch.Tensor:
-    affine = view_colors.component_affine(patch, factor).numpy()
-    levels = np.concatenate([patch.numpy(), np.ones_like(patch.numpy()[..., :1])], axis=-1)
-    return torch.from_numpy(np.einsum("nck,nhwk->nhwc", affine, levels).clip(0, 1)).float()
-
-
-SCALINGS = pytest.mark.parametrize("path", [scaled_on_a_cpu, view_colors.scale_components], ids=["cpu", "device"])
-
-
-@SCALINGS
-def test_component_contrast_is_that_of_a_principal_component_analysis(path) -> None:  # type: ignore[no-untyped-def]
-    patch = photos(1, 36)
-    factor = np.array([[0.5, 1.5, 2.0]])
-    colors = patch.numpy().reshape(-1, 3) / 255.0
-    analysis = PCA().fit(patch[:, ::2, ::2].numpy().reshape(-1, 3) / 255.0)
-    # scikit-learn orders components from the largest variance down.
-    expected = analysis.inverse_transform(analysis.transform(colors) * factor[0, ::-1]).clip(0, 1)
-    np.testing.assert_allclose(path(patch, factor).view(-1, 3), expected, atol=1e-4)
-
-
-@SCALINGS
-def test_component_contrast_leaves_a_flat_patch_alone(path) -> None:  # type: ignore[no-untyped-def]
-    flat = torch.full((1, 8, 8, 3), 77, dtype=torch.uint8)
-    out = path(flat, np.array([[2.0, 2.0, 2.0]]))
-    torch.testing.assert_close(out, torch.full((1, 8, 8, 3), 77 / 255))
-
-
-def slow_jitter(rgb: np.ndarray, view: Geometry) -> np.ndarray:
-    """One color at a time, by the standard library."""
-    out = []
-    for color in rgb.reshape(-1, 3):
-        hue, *rest = colorsys.rgb_to_hsv(*color)
-        saturation, value = (
-            min(max(number ** view["power"][0, i] * view["factor"][0, i] + view["shift"][0, i], 0), 1)
-            for i, number in enumerate(rest)
-        )
-        saturation *= min((max(color) - min(color)) * 255, 1)
-        out.append(colorsys.hsv_to_rgb((hue + view["hue_shift"][0]) % 1, saturation, value))
-    return np.array(out).reshape(rgb.shape)
-
-
-VIEWS = {
-    "neutral": one_view(),
-    "hue up": one_view(hue_shift=0.1),
-    "hue down": one_view(hue_shift=-0.1),
-    "half turn": one_view(hue_shift=0.5),
-    "powers": one_view(power=(0.25, 4)),
-    "factors": one_view(factor=(1.4, 0.7)),
-    "shifts": one_view(shift=(-0.1, 0.1)),
-    "all": one_view(hue_shift=-0.07, power=(2, 0.5), factor=(0.7, 1.4), shift=(0.1, -0.1)),
-}
-
-
-def jittered_on_a_cpu(rgb: torch.Tensor, view: Geometry) -> torch.Tensor:
-    turn_deg, log_factor = float(view["hue_shift"][0] % 1 * 360), np.log(view["factor"][0])
-    shift = view["shift"][0].astype(np.float32)[:, None, None]
-    out = view_colors.jitter_hsv_opencv(rgb[0].numpy(), turn_deg, view["power"][0], log_factor, shift)
-    return torch.from_numpy(out)[None].permute(0, 3, 1, 2)
-
-
-@pytest.mark.parametrize("path", [jittered_on_a_cpu, view_colors.jitter_hsv_torch], ids=["cpu", "device"])
-@pytest.mark.parametrize("name", VIEWS)
-def test_color_jitter_is_that_of_one_color_at_a_time(path, name: str) -> None:  # type: ignore[no-untyped-def]
-    # 24 pixels a row: OpenCV's vector code and its scalar remainder differ in what they take.
-    levels = np.random.default_rng(1).integers(0, 256, (1, 24, 24, 3))
-    levels[0, 0, :4] = [(0, 0, 0), (255, 255, 255), (90, 90, 90), (255, 0, 0)]
-    rgb = (levels / 255).astype(np.float32)
-    out = path(torch.from_numpy(rgb), VIEWS[name]).permute(0, 2, 3, 1)
-    np.testing.assert_allclose(out, slow_jitter(rgb, VIEWS[name]), atol=1e-3)
-
-
 def test_gray_images_get_no_colored_grain() -> None:
     gray = photos(6)[..., :1].expand(-1, -1, -1, 3).contiguous()
     inputs = task().make(gray, drawn(task(), 6), names(6)).inputs
@@ -261,8 +174,9 @@ def test_the_two_paths_agree() -> None:
     views = {name: geometry[name].reshape(-1, *geometry[name].shape[2:]) for name in exemplar.DRAWN}
     pixels = photos(12, 256)
     matrices = exemplar._inverse_affine(views, 96)
-    warped = [warp(pixels, matrices, views["scale"], 96) for warp in (exemplar._warp_opencv, exemplar._warp_torch)]
-    assert (warped[0].int() - warped[1].int()).abs().max() <= 1
+    warped = exemplar._warp_torch(pixels, matrices, views["scale"], 96).numpy()
+    patches = exemplar._warp_opencv(pixels.numpy(), matrices, views["scale"], 96, Recycler())
+    assert np.abs(patches[..., :3].astype(int) - warped).max() <= 1
     difference = (of._make_cpu(pixels, views) - of._make_device(pixels, views)).abs()
     assert (difference > 2 / 255).float().mean() < 1e-3
 
@@ -305,11 +219,15 @@ def test_the_batch_keeps_what_the_spec_promises(gray: bool, options: dict[str, o
         assert promise.low <= tensor.min() <= tensor.max() <= promise.high
 
 
-def test_a_view_depends_on_its_own_sample_alone() -> None:
-    of, pixels, geometry = task(), photos(5), drawn(task(), 5)
-    together = of.make(pixels, geometry, names(5)).inputs
-    alone = of.make(pixels[3:4], {name: value[3:4] for name, value in geometry.items()}, ["3"]).inputs
-    torch.testing.assert_close(together[3:4], alone, atol=1e-4, rtol=0)
+@pytest.mark.parametrize("patch_px", [25, 36])
+def test_a_view_depends_to_the_bit_on_its_own_sample_alone(patch_px: int) -> None:
+    # 11 samples are 22 views: two groups of 8 and one of 6. 25² pixels end in the middle of a vector.
+    of, pixels = task(patch_px=patch_px), photos(11)
+    geometry = drawn(of, 11)
+    together = of.make(pixels, geometry, names(11)).inputs
+    for row in range(11):
+        own = {name: value[row : row + 1] for name, value in geometry.items()}
+        assert torch.equal(of.make(pixels[row : row + 1], own, [str(row)]).inputs[0], together[row])
 
 
 def test_a_patch_larger_than_the_canvas_is_refused() -> None:

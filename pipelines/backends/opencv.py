@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from av.video.reformatter import VideoReformatter
 
 from pipelines.backends import Decoded, fill_failed
@@ -226,16 +225,19 @@ def _resize(image: npt.NDArray[Any], flip: bool, out: Pixels) -> None:
         out[:] = image[:, ::-1] if flip else image
         return
     if image.shape[0] < height and image.shape[1] < width:
-        sized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        cv2.resize(image, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
     else:
-        # The axis of one image must lead before channels do, or torch misses that these are channels-last bytes and
-        # takes its slow path.
-        whole = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
-        sized = F.interpolate(whole, (height, width), mode="bilinear", antialias=True).permute(0, 2, 3, 1)[0].numpy()
+        _shrink(image, out)
     if flip:
-        cv2.flip(sized, 1, dst=out)
-    else:
-        out[:] = sized
+        cv2.flip(out, 1, dst=out)
+
+
+def _shrink(image: npt.NDArray[Any], out: Pixels) -> None:
+    """As `interpolate(..., mode="bilinear", antialias=True)`, straight into `out`, which that has no argument for."""
+    # The axis of one image must lead before channels do, or torch misses that these are channels-last bytes and takes
+    # its slow path.
+    whole, sized = (torch.from_numpy(one)[None].permute(0, 3, 1, 2) for one in (np.ascontiguousarray(image), out))
+    torch.ops.aten._upsample_bilinear2d_aa.out(whole, out.shape[:2], False, None, None, out=sized)
 
 
 def _one_line(error: Exception) -> str:

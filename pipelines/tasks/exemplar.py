@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field
 
 from pipelines.color import lightness as lightness_of
 from pipelines.guards import PatchGuards, recompressed, standardized
+from pipelines.recycler import Recycler
 from pipelines.tasks.base import (
     CanvasSpec,
     Geometry,
@@ -40,6 +41,7 @@ PAPER_PATCH_PX = 96
 NUM_VIEWS = 2
 LARGEST_VARIANCE = 0.5
 """Of three weights, in square pixels: 1/4, 1/2, 1/4."""
+UInt8s = npt.NDArray[np.uint8]
 Float64s = npt.NDArray[np.float64]
 
 
@@ -133,8 +135,10 @@ class Exemplar(Task):
 
     def _make_cpu(self, pixels: torch.Tensor, views: Geometry) -> torch.Tensor:
         """float32 (N, 3, P, P); `views` is the geometry with leading axis N."""
-        patches = _warp_opencv(pixels, _inverse_affine(views, self.patch_px), views["scale"], self.patch_px)
-        return recolor_opencv(patches, views, self.memory)
+        affine, memory = _inverse_affine(views, self.patch_px), self.memory
+        patches = _warp_opencv(pixels.numpy(), affine, views["scale"], self.patch_px, memory)
+        # Channels last in memory: so OpenCV writes them, and so trunks read them.
+        return torch.from_numpy(recolor_opencv(patches, views, memory)).permute(0, 3, 1, 2)
 
     def _make_device(self, pixels: torch.Tensor, views: Geometry) -> torch.Tensor:
         """The same in batch operations for a GPU. Fewer than 1 value in 1,000 differs by more than 2/255: where the
@@ -201,38 +205,44 @@ def _binomial(num_passes: int, side: int) -> Float64s:
     return weights
 
 
-def _warp_opencv(pixels: torch.Tensor, affine: Float64s, scale: Float64s, patch_px: int) -> torch.Tensor:
-    """uint8 (N, P, P, 3)."""
-    canvases, per_canvas = pixels.numpy(), len(affine) // max(len(pixels), 1)
-    out = np.empty((len(affine), patch_px, patch_px, 3), np.uint8)
-    size, flags = (patch_px, patch_px), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+def _warp_opencv(canvases: UInt8s, affine: Float64s, scale: Float64s, patch_px: int, memory: Recycler) -> UInt8s:
+    """Opaque RGBA (N, P, P, 4) of RGB canvases (B, S, S, 3): four channels are warped in half the time of three."""
+    height_px, width_px = canvases.shape[1:3]
     weights = [_smoothing(one) for one in scale.tolist()]
-    parts = _sampled_parts(affine, patch_px, canvases.shape[1:3], np.array([len(one) // 2 for one in weights]))
-    moved = affine.copy()
+    radius = np.array([len(one) // 2 for one in weights])
+    parts = _sampled_parts(affine, patch_px, (height_px, width_px), radius)
+    moved, per_canvas = affine.copy(), len(affine) // max(len(canvases), 1)
     moved[..., 2] -= parts[:, :2]
+    smooth, wide = (memory.empty((height_px * width_px * channels,), np.uint8) for channels in (3, 4))
+    out: UInt8s = memory.empty((len(affine), patch_px, patch_px, 4), np.uint8)
+    flags, mirrored = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REFLECT_101
     for n, (x0, y0, x1, y1) in enumerate(parts.tolist()):
         part = canvases[n // per_canvas, y0:y1, x0:x1]
         if len(weights[n]) > 1:
-            part = cv2.sepFilter2D(part, -1, weights[n], weights[n], borderType=cv2.BORDER_REFLECT_101)
-        # Four channels are warped in half the time of three.
-        wide = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
-        patch = cv2.warpAffine(wide, moved[n], size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-        cv2.cvtColor(patch, cv2.COLOR_RGBA2RGB, dst=out[n])
-    return torch.from_numpy(out)
+            sharp, part = part, smooth[: part.size].reshape(part.shape)
+            cv2.sepFilter2D(sharp, -1, weights[n], weights[n], dst=part, borderType=mirrored)
+        rgba = wide[: part.size // 3 * 4].reshape(*part.shape[:2], 4)
+        cv2.cvtColor(part, cv2.COLOR_RGB2RGBA, dst=rgba)
+        cv2.warpAffine(rgba, moved[n], (patch_px, patch_px), dst=out[n], flags=flags, borderMode=mirrored)
+    return out
 
 
 def _sampled_parts(
     affine: Float64s, patch_px: int, size_hw: tuple[int, int], radius_N: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """x0, y0, x1, y1 (N, 4), end excluded, of the part of the canvas that a view reads and `radius_N` around it; the
-    whole canvas where the view goes over the border and is mirrored there."""
+    """x0, y0, x1, y1 (N, 4), end excluded, of the part of the canvas that a view reads and `radius_N` around it. Where
+    the view goes over a border, the part reaches from there as far as is mirrored."""
     last = patch_px - 1
     xy = affine @ np.array([(0, 0, 1), (0, last, 1), (last, 0, 1), (last, last, 1)]).T
     low, high = np.floor(xy.min(-1)).astype(np.int64), np.floor(xy.max(-1)).astype(np.int64) + 2
     size_xy, radius = np.array(size_hw[::-1]), radius_N[:, None]
-    is_inside = ((low >= 0) & (high <= size_xy)).all(-1, keepdims=True)
-    start = np.where(is_inside, np.maximum(low - radius, 0), 0)
-    return np.concatenate([start, np.where(is_inside, np.minimum(high + radius, size_xy), size_xy)], axis=1)
+    # Pixel -i shows pixel i, and i pixels after the last one is what is i before it.
+    start = np.where(low < 0, 0, np.minimum(low, 2 * size_xy - 1 - np.maximum(high, size_xy)))
+    end = np.where(high > size_xy, size_xy, np.maximum(high, 1 - np.minimum(low, 0)))
+    # What is more than a canvas beyond the border is mirrored twice; then it is the whole side.
+    is_once = (start >= 0) & (end <= size_xy)
+    start = np.where(is_once, np.maximum(start - radius, 0), 0)
+    return np.concatenate([start, np.where(is_once, np.minimum(end + radius, size_xy), size_xy)], axis=1)
 
 
 def _warp_torch(pixels: torch.Tensor, affine: Float64s, scale: Float64s, patch_px: int) -> torch.Tensor:

@@ -39,6 +39,7 @@ from pipelines.tasks.base import (
 __all__ = ["RelativePosition", "RelativePositionConfig"]
 
 Int64s = npt.NDArray[np.int64]
+Pixels = npt.NDArray[np.uint8]
 
 PAPER_PATCH_PX = 96
 DIRECTIONS_XY = np.array([(-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1)])
@@ -131,11 +132,13 @@ class RelativePosition(Task):
         return np.where(is_resampled, np.rint(side).astype(np.int64), self.patch_px)
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
-        crop = _crop_cpu if pixels.device.type == "cpu" else _crop_device
         corner_xy = geometry["corner_xy"]
-        patches_NPP3 = crop(pixels, corner_xy.reshape(-1, 2), self.patch_px)
-        patches_NPP3 = recompressed(patches_NPP3, geometry.get("jpeg_quality"))
-        planes = self._colored(patches_NPP3, geometry)
+        if pixels.device.type == "cpu" and self.color == "drop" and "jpeg_quality" not in geometry:
+            # One channel is all that is needed, so whole patches are not copied.
+            views = _views_cpu(pixels, corner_xy.reshape(-1, 2), self.patch_px)
+            planes = _drop_cpu(views, *_drawn_colors(geometry), self.memory)
+        else:
+            planes = self._colored(self._patches(pixels, geometry), geometry)
         inputs = self._standardized(planes, geometry) if self.config.standardize else planes
         num_rows = corner_xy.shape[0] * corner_xy.shape[1]
         return TaskBatch(
@@ -147,14 +150,19 @@ class RelativePosition(Task):
             geometry=geometry,
         )
 
+    def _patches(self, pixels: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+        """uint8 (N, P, P, 3)."""
+        crop = _crop_cpu if pixels.device.type == "cpu" else _crop_device
+        patches_NPP3 = crop(pixels, geometry["corner_xy"].reshape(-1, 2), self.patch_px)
+        return recompressed(patches_NPP3, geometry.get("jpeg_quality"))
+
     def _colored(self, patches_NPP3: torch.Tensor, geometry: Geometry) -> torch.Tensor:
         """float32 (N, 3, P, P) in [0, 1]."""
         resample_px = geometry["resample_px"].reshape(-1)
         if self.color == "drop":
-            drawn = (geometry["channel"].reshape(-1), geometry["noise_start"].reshape(-1), resample_px)
             if patches_NPP3.device.type == "cpu":
-                return _drop_cpu(patches_NPP3, *drawn, self.memory)
-            return _drop_device(patches_NPP3, *drawn)
+                return _drop_cpu(patches_NPP3.numpy(), *_drawn_colors(geometry), self.memory)
+            return _drop_device(patches_NPP3, *_drawn_colors(geometry))
         if self.color == "gray":
             gray = _resampled(lightness_of(patches_NPP3), resample_px)
             return gray.unsqueeze(1).expand(-1, 3, -1, -1)
@@ -184,12 +192,26 @@ def _on(array: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
-def _crop_cpu(pixels: torch.Tensor, corner_xy: npt.NDArray[np.int32], patch_px: int) -> torch.Tensor:
-    """uint8 (N, P, P, 3); patches of one canvas follow each other in `corner_xy` (N, 2)."""
+def _drawn_colors(geometry: Geometry) -> tuple[Int64s, Int64s, Int64s]:
+    """channel, noise_start and resample_px, (N,) each."""
+    channel, noise_start, resample_px = (
+        geometry[name].reshape(-1) for name in ("channel", "noise_start", "resample_px")
+    )
+    return channel, noise_start, resample_px
+
+
+def _views_cpu(pixels: torch.Tensor, corner_xy: npt.NDArray[np.int32], patch_px: int) -> list[Pixels]:
+    """N of uint8 (P, P, 3); patches of one canvas follow each other in `corner_xy` (N, 2)."""
     canvases, per_canvas = pixels.numpy(), len(corner_xy) // max(len(pixels), 1)
+    corners = enumerate(corner_xy.tolist())
+    return [canvases[n // per_canvas, y : y + patch_px, x : x + patch_px] for n, (x, y) in corners]
+
+
+def _crop_cpu(pixels: torch.Tensor, corner_xy: npt.NDArray[np.int32], patch_px: int) -> torch.Tensor:
+    """uint8 (N, P, P, 3)."""
     out = np.empty((len(corner_xy), patch_px, patch_px, 3), np.uint8)
-    for n, (x, y) in enumerate(corner_xy.tolist()):
-        out[n] = canvases[n // per_canvas, y : y + patch_px, x : x + patch_px]
+    for patch, view in zip(out, _views_cpu(pixels, corner_xy, patch_px), strict=True):
+        patch[:] = view
     return torch.from_numpy(out)
 
 
@@ -227,20 +249,21 @@ def _drop_device(patches_NPP3: torch.Tensor, channel: Int64s, noise_start: Int64
 
 
 def _drop_cpu(
-    patches_NPP3: torch.Tensor, channel: Int64s, noise_start: Int64s, resample_px: Int64s, memory: Recycler
+    patches: Sequence[Pixels] | Pixels, channel: Int64s, noise_start: Int64s, resample_px: Int64s, memory: Recycler
 ) -> torch.Tensor:
     """The same, written once and plane by plane: gathering the noise of a whole batch takes twice as long."""
-    patches, patch_px = patches_NPP3.numpy(), patches_NPP3.shape[1]
-    noise, mean = _noise(patch_px, patches_NPP3.device).numpy(), CHANNEL_MEAN.view(3).numpy()
+    patch_px = patches[0].shape[0] if len(patches) else 0
+    noise, mean = _noise(patch_px, torch.device("cpu")).numpy(), CHANNEL_MEAN.view(3).numpy()
     planes = memory.empty((len(patches), 3, patch_px, patch_px), np.float32)
-    for row, (kept, start) in enumerate(zip(channel.tolist(), noise_start.tolist(), strict=True)):
-        around_mean = noise[start : start + planes[row].size].reshape(planes[row].shape)
+    drawn = zip(patches, planes, channel.tolist(), noise_start.tolist(), resample_px.tolist(), strict=True)
+    for patch, out, kept, start, small_px in drawn:
+        around_mean = noise[start : start + out.size].reshape(out.shape)
         for plane in range(3):
             if plane == kept:
-                np.divide(patches[row, :, :, plane], np.float32(255), out=planes[row, plane])
-                _resample_cpu(planes[row, plane], int(resample_px[row]))
+                np.divide(patch[..., plane], np.float32(255), out=out[plane])
+                _resample_cpu(out[plane], small_px)
             else:
-                np.add(around_mean[plane], mean[plane], out=planes[row, plane])
+                np.add(around_mean[plane], mean[plane], out=out[plane])
     return torch.from_numpy(planes)
 
 
