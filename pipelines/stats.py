@@ -18,7 +18,10 @@ CONSUMER = "consumer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStats:
-    """One stage since the pipeline was built. Seconds are of wall time, a stage's concurrent jobs summed."""
+    """One stage since the pipeline was built. Seconds are of wall time, a stage's concurrent jobs summed.
+
+    num_left_out: samples that a task could make no target of, such as clips with a cut; they are among the items.
+    """
 
     name: str
     num_items: int
@@ -26,6 +29,7 @@ class StageStats:
     busy_s: float
     blocked_on_input_s: float
     blocked_on_output_s: float
+    num_left_out: int = 0
 
     @property
     def busy_ratio(self) -> float:
@@ -55,7 +59,7 @@ class StageClock:
     def __init__(self, name: str) -> None:
         self.name = name
         self._lock = Lock()
-        self._num_items = self._num_failures = self._num_running = 0
+        self._num_items = self._num_failures = self._num_left_out = self._num_running = 0
         self._busy_s = self._input_s = self._output_s = 0.0
         self._idle_since_s = time.perf_counter()
 
@@ -95,6 +99,7 @@ class StageClock:
         *,
         num_items: int = 0,
         num_failures: int = 0,
+        num_left_out: int = 0,
         busy_s: float = 0.0,
         blocked_on_input_s: float = 0.0,
         blocked_on_output_s: float = 0.0,
@@ -102,6 +107,7 @@ class StageClock:
         with self._lock:
             self._num_items += num_items
             self._num_failures += num_failures
+            self._num_left_out += num_left_out
             self._busy_s += busy_s
             self._input_s += blocked_on_input_s
             self._output_s += blocked_on_output_s
@@ -112,6 +118,7 @@ class StageClock:
                 name=self.name,
                 num_items=self._num_items,
                 num_failures=self._num_failures,
+                num_left_out=self._num_left_out,
                 busy_s=self._busy_s,
                 blocked_on_input_s=self._input_s,
                 blocked_on_output_s=self._output_s,

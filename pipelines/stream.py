@@ -203,7 +203,8 @@ class Pipeline:
         with self._clocks[name].busy(len(prepared.keys)):
             given = prepared.pixels, prepared.geometry, prepared.keys
             batch = task.make(*given) if prepared.known is None else task.make_knowing(*given, prepared.known)
-            return _silence(batch, prepared.failed, task.examples_per_sample)
+        self._clocks[name].add(num_left_out=batch.num_left_out)
+        return _silence(batch, prepared.failed, task.examples_per_sample)
 
 
 def _silence(batch: TaskBatch, failed: tuple[int, ...], examples_per_sample: int) -> TaskBatch:

@@ -88,6 +88,7 @@ def test_harmonized_inputs_are_lightness_three_times(clips):
 def test_the_cut_has_no_weight_and_is_counted(clips):
     batch = task().make(clips, {}, ["a", "b", "c"])
     assert [VERDICTS[verdict] for verdict in batch.geometry["verdict"]] == ["usable", "usable", "cut"]
+    assert batch.num_left_out == 1
     assert batch.geometry["known_ratio"][2] == 0
     assert not batch.weight[2].any()
     assert not batch.target["moving"][2].any()

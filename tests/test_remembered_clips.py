@@ -76,6 +76,17 @@ def test_of_clips_seen_before_only_the_first_frame_is_decoded(folder, decoded):
     assert not any(first for _, first in decoded[:2])
 
 
+@pytest.mark.parametrize("remembered_clips", [0, 4096])
+def test_clips_left_out_are_counted_each_time_they_are_seen(folder, remembered_clips):
+    with build_pipeline(config_of(folder, remembered_clips, prefetch_batches=1), seed=3) as pipeline:
+        pipeline.tasks["motion_segmentation"]._target = lambda gray_NHW: (np.zeros((5, 6)), np.zeros((5, 6)), 1)
+        for _ in range(NUM_STEPS):
+            next(pipeline)
+    stats = {stage.name: stage for stage in pipeline.stage_stats()}
+    assert stats["motion_segmentation"].num_left_out == stats["motion_segmentation"].num_items >= 2 * NUM_STEPS
+    assert stats["decode"].num_left_out == 0
+
+
 def test_nothing_remembered_is_everything_decoded(folder, decoded):
     stream(folder, 0)
     assert not any(first for _, first in decoded)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -9,9 +10,12 @@ from pathlib import Path
 from threading import Thread
 
 import fsspec
+import numpy as np
 import pytest
 import webdataset
 
+from pipelines.build import PipelineConfig, build_pipeline
+from pipelines.color_prior import PRIOR_NAME, class_rebalancing, count_prior
 from pipelines.errors import DataError, UsageError
 from pipelines.progress import quiet_progress
 from pipelines.reader import SampleReader
@@ -160,6 +164,27 @@ def test_shard_that_changed_in_the_bucket_is_refused(bucket: str, small_shards: 
     storage_of(f"{bucket}/changed").write("train-images-000000.tar", b"other bytes")
     with pytest.raises(DataError, match=r"s3://bucket/changed/train-images-000000\.tar: sha256"):
         SampleReader(manifest.select("image", "train")).read(0)
+
+
+@needs_s3
+def test_colors_counted_after_the_first_look_rebalance_and_are_forgotten_with_their_file(
+    bucket: str, small_shards: Callable[..., Path]
+) -> None:
+    folder = small_shards(images=4)
+    url = upload(folder, f"{bucket}/colors")
+    config = PipelineConfig.model_validate({"images": url, "tasks": {"colorization": {}}, "batch_size": 2})
+
+    def heaviest() -> float:
+        with build_pipeline(config, seed=0) as pipeline:
+            return float(pipeline.tasks["colorization"].spec(2)["weight"].high)
+
+    assert heaviest() == 1
+    count_prior(folder, canvas_px=32)
+    storage_of(url).write(PRIOR_NAME, (folder / PRIOR_NAME).read_bytes())
+    weights = class_rebalancing(np.array(json.loads((folder / PRIOR_NAME).read_bytes())["prior"]))
+    assert heaviest() == pytest.approx(float(weights.max())) != 1
+    storage_of(url).remove(PRIOR_NAME)
+    assert heaviest() == 1
 
 
 def test_shards_behind_a_web_server(web: str, small_shards: Callable[..., Path]) -> None:

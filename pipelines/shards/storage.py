@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipelines.shards.table import Shard
 
 __all__ = [
+    "PRIOR_NAME",
     "Location",
     "Storage",
     "as_location",
@@ -37,6 +38,7 @@ __all__ = [
 
 RECORD_FOLDER = ".build"
 MIRROR_NOTE = "mirror.json"
+PRIOR_NAME = "color_prior.json"
 READ_ONLY_PROTOCOLS = ("http", "https")
 
 
@@ -261,7 +263,8 @@ class RemoteStorage(Storage):
 
 
 def mirror(url: str) -> Path:
-    """A local folder that stands for a remote folder of shards: its manifest now, its shards when `fetch` is asked.
+    """A local folder that stands for a remote folder of shards: its manifest and counted colors now, its shards when
+    `fetch` is asked.
 
     It lies in $FOURFOLD_CACHE (default ~/.cache/fourfold), and grows to the size of the shards that are read.
     Raises UsageError if there are no shards at the URL, DataError if they cannot be fetched.
@@ -274,6 +277,7 @@ def mirror(url: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine start at once
         try:
             _refresh(folder, storage_of(url))
+            _refresh_colors(folder, storage_of(url))
         except FileNotFoundError as error:
             raise UsageError(
                 f"{url}: not a folder of shards (no {error.filename}). Build one: fourfold shards build SRC --out {url}"
@@ -304,6 +308,18 @@ def _refresh(folder: Path, storage: Storage) -> None:
         shutil.copyfileobj(source, target, 2**22)
     write_atomically(folder / MIRROR_NOTE, json.dumps({"url": str(storage.location)}).encode())
     write_atomically(copy, manifest)
+
+
+def _refresh_colors(folder: Path, storage: Storage) -> None:
+    """Copy what `shards stats` counted, which comes after the build and may change without the manifest."""
+    copy = folder / PRIOR_NAME
+    try:
+        counted = storage.read(PRIOR_NAME)
+    except (FileNotFoundError, PermissionError):  # how some object stores answer for a name that does not exist
+        copy.unlink(missing_ok=True)
+        return
+    if not copy.is_file() or copy.read_bytes() != counted:
+        write_atomically(copy, counted)
 
 
 def _checksums(manifest: bytes) -> dict[str, str]:

@@ -76,7 +76,8 @@ class TaskBatch:
 
     inputs: float32 [0, 1], (R, 3, H, W) or (R, V, 3, H, W). target: tensors by name, first axis R.
     weight: float32, (R,) or (R, h, w); 0 means "do not learn from this". keys: the B samples.
-    geometry: every random parameter, for audit, with leading axis B.
+    geometry: every random parameter, for audit, with leading axis B; and "verdict" (B,), where a task may find that a
+    sample has no target: 0 for those that have one.
     """
 
     task: str
@@ -90,6 +91,11 @@ class TaskBatch:
         target = ", ".join(f"{name}={tuple(value.shape)}" for name, value in self.target.items())
         dtype = str(self.inputs.dtype).removeprefix("torch.")
         return f"TaskBatch({self.task}, inputs={tuple(self.inputs.shape)} {dtype}, {target}, keys={len(self.keys)})"
+
+    @property
+    def num_left_out(self) -> int:
+        """Samples without a target."""
+        return int(np.count_nonzero(self.geometry.get("verdict", 0)))
 
     def to(self, device: torch.device | str) -> "TaskBatch":
         """The same batch with its tensors on `device`."""
