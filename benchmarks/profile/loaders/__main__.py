@@ -9,18 +9,19 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import os
 import shlex
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.profile.loaders import CompareOptions, compare_loaders, loader_rows
 from benchmarks.profile.loaders.contenders import CONTENDERS
+from benchmarks.profile.loaders.scratch import temporary_folder
 from benchmarks.record import Record, environment, now_utc, write_json
 from benchmarks.throughput.photos import write_jpegs
-from pipelines.errors import FourfoldError
+from pipelines.errors import FourfoldError, UsageError
 from pipelines.machine import num_cores
 from pipelines.progress import quiet_progress
 from pipelines.shards.build import BuildConfig, build_shards
@@ -34,6 +35,7 @@ def main() -> None:
     given = _arguments()
     try:
         with sigterm_as_interrupt():
+            _check_out(given.out)
             write_json(given.out, dataclasses.asdict(_record(given)))
     except FourfoldError as error:
         print(f"loaders: {error}", file=sys.stderr)
@@ -45,13 +47,23 @@ def main() -> None:
         print("this checkout has changes that are not committed: a look, not a record")
 
 
+def _check_out(out: Path) -> None:
+    """Before minutes of measuring, not after them. Raises UsageError."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: {out.parent} cannot be made ({error.strerror}).") from error
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UsageError(f"--out {out}: a folder, or in one that cannot be written to. Give the name of a file.")
+
+
 def _record(given: argparse.Namespace) -> Record:
     start_s, date = time.monotonic(), now_utc()
-    with tempfile.TemporaryDirectory(prefix="fourfold-loaders-", dir=given.folder) as folder:
-        options = {name: _options(given, path) for name, path in _datasets(given, Path(folder)).items()}
+    with temporary_folder(given.folder) as folder:
+        options = {name: _options(given, path) for name, path in _datasets(given, folder).items()}
         results = {name: _compared(name, one) for name, one in options.items()}
     config = dataclasses.asdict(next(iter(options.values())))
-    config |= {"shards": list(options), "folder": str(given.folder or tempfile.gettempdir())}
+    config |= {"shards": list(options), "folder": str(given.folder or "the system's folder for temporary files")}
     config |= {"command": shlex.join(["python", "-m", "benchmarks.profile.loaders", *sys.argv[1:]])}
     versions: dict[str, str] = {}
     for one in results.values():

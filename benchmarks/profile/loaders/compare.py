@@ -1,7 +1,6 @@
 """All loaders on the same samples: proved equal first, then timed in turns, warm and cold. Options in, results out."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from benchmarks.profile.loaders.contenders import CONTENDERS, LIMIT
 from benchmarks.profile.loaders.hosted import HostedLoader, LoaderError
 from benchmarks.profile.loaders.options import CompareOptions
 from benchmarks.profile.loaders.samples import Samples, prepare_samples
+from benchmarks.profile.loaders.scratch import temporary_folder
 from benchmarks.profile.loaders.setting import Setting
 from benchmarks.profile.loaders.timings import CACHES, Timings
 
@@ -28,13 +28,12 @@ def compare_loaders(options: CompareOptions, report: Report = lambda _: None) ->
     A loader that cannot run or makes other tensors is not measured, and the results say why. Raises UsageError or
     DataError for shards that cannot be used.
     """
-    with tempfile.TemporaryDirectory(prefix="fourfold-loaders-", dir=options.folder) as name:
-        folder = Path(name)
+    with temporary_folder(options.folder) as folder, temporary_folder() as work:
         samples = prepare_samples(options, folder)
         report(f"{samples.num_samples} samples of {samples.image_bytes / 1000:,.0f} kB")
         missing: dict[str, str] = {}
         with ExitStack() as stack:
-            hosts = _opened(options, folder, stack, missing, report)
+            hosts = _opened(options, folder, work, stack, missing, report)
             agreement = _checked(hosts, missing, report)
             os.sync()  # what others have written must not be waited for while reading
             timings = _timed(options, samples, hosts, missing, report)
@@ -42,13 +41,13 @@ def compare_loaders(options: CompareOptions, report: Report = lambda _: None) ->
 
 
 def _opened(
-    options: CompareOptions, folder: Path, stack: ExitStack, missing: dict[str, str], report: Report
+    options: CompareOptions, folder: Path, work: Path, stack: ExitStack, missing: dict[str, str], report: Report
 ) -> dict[str, HostedLoader]:
     """All processes are started first: most of the time goes into imports, which need no one's answer."""
     hosts = {}
-    for name in options.all_names:
-        work = folder / "work" / name.replace(" ", "-")
-        host = HostedLoader(name, _setting(options, folder, name), work=work, timeout_s=options.timeout_s)
+    for index, name in enumerate(options.all_names):
+        place, setting = work / str(index), _setting(options, folder, name)
+        host = HostedLoader(name, setting, work=place, timeout_s=options.timeout_s)
         hosts[name] = stack.enter_context(host)
     for name, host in list(hosts.items()):
         with _excluding(name, hosts, missing, report):

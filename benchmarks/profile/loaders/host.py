@@ -17,14 +17,20 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from benchmarks.profile.loaders import page_cache
 from benchmarks.profile.loaders.contenders import CONTENDERS
+from benchmarks.profile.loaders.descendants import descendants, kill_workers
 from benchmarks.profile.loaders.setting import Batch, Batches, Loader, Setting
 
 __all__ = ["MAX_RESIDENT_RATIO", "Host", "main"]
 
+SETTLE_S = 0.25
+"""After the passes of a repeat: what the loader works ahead then must not slow down the one that is timed next."""
+
+WATCH_S = 0.5
 MAX_RESIDENT_RATIO = 0.02
 """Of a data set that counts as dropped. An index or a page that somebody else holds may stay."""
 
@@ -70,6 +76,7 @@ class Host:
                     return {"seconds": 0.0, "num_passes": 0, "resident_ratio": resident_ratio}
                 seconds += _seconds(batches, len(self._setting.boxes()))
             num_passes += 1
+        time.sleep(SETTLE_S)
         return {"seconds": seconds, "num_passes": num_passes, "resident_ratio": (max if is_cold else min)(ratios)}
 
     def _warm_start(self) -> tuple[Batches, float]:
@@ -123,6 +130,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     name, setting = sys.argv[1], Setting.from_json(json.loads(sys.argv[2]))
     use_cores(setting.num_cores)
     with closing(Host(name, setting)) as host:
@@ -132,6 +140,14 @@ def main() -> None:
             except Exception as error:
                 answer = {"error": str(error), "type": type(error).__name__, "is_missing": _is_missing(error)}
             print(json.dumps(answer), file=answers, flush=True)
+
+
+def _end_with_parent(parent: int) -> None:
+    """A parent that is killed closes this process's input, but a loader in the middle of a pass does not see that."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_S)
+    kill_workers(descendants(os.getpid()))
+    os._exit(1)
 
 
 def _is_missing(error: Exception) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import IO, Any
 import psutil
 
 from benchmarks.profile.loaders.contenders import CONTENDERS
+from benchmarks.profile.loaders.descendants import descendants, kill_workers
 from benchmarks.profile.loaders.setting import Setting
 from pipelines.errors import DataError
 
 __all__ = ["HostedLoader", "LoaderError"]
 
 ROOT = Path(__file__).resolve().parents[3]
-END_S = 20.0
+END_S = 10.0
+"""Given to a process to end by itself before it is made to."""
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -30,11 +33,10 @@ class HostedLoader:
     """One loader's process. Use as a context manager, or call `close`."""
 
     def __init__(self, name: str, setting: Setting, *, work: Path, timeout_s: float) -> None:
-        """`work`: a folder for its log and for what its libraries leave in the home folder."""
-        self.name, self._timeout_s = name, timeout_s
+        """`work`: a folder for its log, temporary files, and what its libraries leave in the home folder. With a short
+        path: sockets go there, whose whole paths may have no more than some hundred characters."""
+        self.name, self._timeout_s, self._hangs = name, timeout_s, False
         work.mkdir(parents=True)
-        # Not in `work`: sockets go there, whose whole paths may have no more than some hundred characters.
-        self._temporary = tempfile.mkdtemp(prefix="ff-")
         self._log = work / "log.txt"
         with self._log.open("wb") as log:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
@@ -42,7 +44,7 @@ class HostedLoader:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(name, work, self._temporary),
+                env=_environment(name, work),
                 cwd=ROOT,
                 start_new_session=True,  # Ctrl-C is for the parent, which then ends its children in order
             )
@@ -62,6 +64,7 @@ class HostedLoader:
         except OSError as error:
             raise LoaderError(self._last_words()) from error
         if not select.select([received], [], [], self._timeout_s)[0]:
+            self._hangs = True
             raise LoaderError(f"{do}: no answer within {self._timeout_s:.0f} s")
         line = received.readline()
         if not line:
@@ -72,24 +75,21 @@ class HostedLoader:
         return answer
 
     def close(self) -> None:
-        """End of input first, so that the loader can tidy up; then signals, also for workers that outlive it."""
+        """End of input first, so that the loader can tidy up, unless it hangs; then signals, also for its workers."""
         if self._process.poll() is not None and self._process.stdin is None:
             return
-        workers = _descendants(self._process.pid)
+        workers = descendants(self._process.pid)
         sent, received = self._pipes()
-        for ending in (_close_quietly, lambda _: self._process.terminate(), lambda _: self._process.kill()):
-            ending(sent)
-            try:
+        _close_quietly(sent)
+        for ending in (0, signal.SIGTERM, signal.SIGKILL)[self._hangs :]:
+            self._process.send_signal(ending)
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(END_S)
                 break
-            except subprocess.TimeoutExpired:
-                continue
         received.close()
         self._process.stdin = None
-        _, alive = psutil.wait_procs(workers, timeout=END_S)
-        for worker in alive:
-            worker.kill()
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        _, alive = psutil.wait_procs(workers, timeout=0 if self._hangs else END_S)
+        kill_workers(alive)
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
         assert self._process.stdin is not None
@@ -100,7 +100,7 @@ class HostedLoader:
         extra = CONTENDERS[self.name].extra
         message = " ".join(str(answer["error"]).split())[:300]
         if answer["is_missing"] and extra:
-            return f"pip install '{extra}' ({message})"
+            return f"not installed: pip install '{extra}' ({message})"
         return message if answer["type"] in ("DataError", "UsageError") else f"{answer['type']}: {message}"
 
     def _last_words(self) -> str:
@@ -112,9 +112,10 @@ class HostedLoader:
         return f"its process ended (exit code {code}): {lines[-1][:300] if lines else 'it said nothing'}"
 
 
-def _environment(name: str, work: Path, temporary: str) -> dict[str, str]:
-    (work / "home").mkdir()
-    changes = {"HOME": str(work / "home"), "TMPDIR": temporary, **dict.fromkeys(ONE_THREAD, "1")}
+def _environment(name: str, work: Path) -> dict[str, str]:
+    for folder in (work / "home", work / "t"):
+        folder.mkdir()
+    changes = {"HOME": str(work / "home"), "TMPDIR": str(work / "t"), **dict.fromkeys(ONE_THREAD, "1")}
     changes["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     if CONTENDERS[name].needs_ffmpeg:
         from benchmarks.throughput.with_spdl import PATH_VARIABLE, bundled_ffmpeg
@@ -122,13 +123,6 @@ def _environment(name: str, work: Path, temporary: str) -> dict[str, str]:
         path = bundled_ffmpeg(work / "ffmpeg")
         changes |= {PATH_VARIABLE: path} if path else {}
     return os.environ | changes
-
-
-def _descendants(process: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(process).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 def _close_quietly(file: IO[bytes]) -> None:

@@ -26,12 +26,13 @@ class CompareOptions:
     num_cores: int = field(default_factory=num_cores)
     """Worker processes, or threads, of each loader, and cores that each may use; at most what this process may use."""
     num_samples: int = 1024
-    """Of one pass, at most; rounded down to whole batches, where there are enough to as many for each core, so that none
-    ends early. More makes the start of a pass, which is timed, weigh less."""
+    """Of one pass, at most; rounded down to whole batches, the same number for each core where there are enough. More
+    makes the start of a pass, which is timed, weigh less."""
     least_s: float = 1.0
     """In each repeat, fast loaders make passes until these seconds are full. More makes intervals smaller."""
-    warm_repeats: int = 5
-    cold_repeats: int = 3
+    warm_repeats: int = 6
+    """Fewer than 6 give no interval."""
+    cold_repeats: int = 6
     """0 measures no cold page cache."""
     names: tuple[str, ...] = tuple(CONTENDERS)
     """Loaders to compare; the limit is always among them."""
