@@ -32,6 +32,7 @@ from pipelines.stream import Pipeline, Step
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import CanvasSpec, Task, TaskConfig
 from pipelines.tasks.colorization import ColorizationConfig
+from pipelines.workers import Workers
 
 __all__ = [
     "Fault",
@@ -84,7 +85,7 @@ class PipelineConfig(Config):
     backend: BackendName = "auto"
     """auto: DALI on a GPU where it is installed, OpenCV elsewhere."""
     num_threads: int = Field(default=0, ge=0, le=1024)
-    """0: all cores. The batches do not depend on it."""
+    """Threads that decode and make the tasks' batches; 0: all cores. The batches do not depend on it."""
     prefetch_batches: int = Field(default=2, ge=1, le=64)
     """Steps held ready. More evens out slow reads; each costs all its batches, 50 MB for the four tasks at these sizes:
     `memory_of` says how much."""
@@ -157,10 +158,12 @@ def build_pipeline(
     orders = {kind: _orders(config, kind, parts[kind], seed, augment=augment) for kind in kinds}
     plans = {kind: _plan(config, kind, orders[kind], tasks, (seed, rank, world_size)) for kind in kinds}
     clocks = {name: StageClock(name) for name in ("read", "decode", *tasks)}
-    num_threads = thread_count(config.num_threads)
     cache_bytes = None if config.cache_gib is None else int(config.cache_gib * BYTES_PER_GIB)
     shard_cache = open_shard_cache(tables, plans, limit_bytes=cache_bytes, window_shards=config.window_shards)
-    backend = open_backend(choice, device=device, num_threads=num_threads)
+    # The same threads decode and make the tasks: more at work than there are cores push each other's pixels out of the
+    # caches.
+    workers = Workers(thread_count(config.num_threads))
+    backend = open_backend(choice, device=device, workers=workers)
     open_source = partial(
         SampleSource if augment else CentredSource,
         backend=backend,
@@ -182,7 +185,7 @@ def build_pipeline(
         shard_cache=shard_cache,
         memory=_memory(config, tasks, world_size),
         labels=tables["image"].labels if "image" in tables else (),
-        num_threads=num_threads,
+        workers=workers,
         max_failure_ratio=config.max_failure_ratio,
     )
 

@@ -17,7 +17,8 @@ from pipelines.color import NUM_BINS, ab_at_stride, ab_bins, has_color
 from pipelines.errors import DataError
 from pipelines.progress import progress_bar
 from pipelines.shards.manifest import Manifest, load_manifest
-from pipelines.shards.storage import PRIOR_NAME, storage_of
+from pipelines.shards.mirror import PRIOR_NAME
+from pipelines.shards.storage import storage_of
 from pipelines.soft_encoding import soft_encode
 
 __all__ = ["PRIOR_NAME", "ColorPrior", "class_rebalancing", "count_prior", "load_prior"]

@@ -13,7 +13,7 @@ from threading import Lock
 
 from pipelines.errors import DataError
 from pipelines.shards.manifest import SampleTable
-from pipelines.shards.storage import fetch, is_mirror
+from pipelines.shards.mirror import fetch, is_mirror
 
 __all__ = ["SampleReader"]
 

@@ -120,9 +120,10 @@ class SampleSource:
             common = self._common_geometry(picks, keys, "canvas" if self._share_decode else f"canvas {group[0]}")
             drawn = {name: self._task_geometry(picks, keys, name) for name in group}
             known = self._known(picks, common, group)
-        with self._decoding():
-            decoded = self._decode(encoded, common, _is_known_to_all(known, group, len(keys)))
-            pixels = decoded.pixels.to(self._device, non_blocking=True)
+        start_s = time.perf_counter()
+        decoded = self._decode(encoded, common, _is_known_to_all(known, group, len(keys)))
+        pixels = decoded.pixels.to(self._device, non_blocking=True)
+        self._count_decoding(time.perf_counter() - start_s, decoded.waited_s)
         self._decode_clock.add(num_items=len(keys))
         failed = tuple(index for index, _ in decoded.failures)
         rows = _shown_rows(len(keys), failed)
@@ -177,12 +178,9 @@ class SampleSource:
         self._read_clock.add(busy_s=seconds)
         self._decode_clock.add(blocked_on_input_s=seconds)
 
-    @contextmanager
-    def _decoding(self) -> Iterator[None]:
-        start_s = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - start_s
-        self._decode_clock.add(busy_s=seconds)
+    def _count_decoding(self, seconds: float, waited_s: float) -> None:
+        """What passed before a worker was free is the tasks' doing, which come after."""
+        self._decode_clock.add(busy_s=seconds - waited_s, blocked_on_output_s=waited_s)
         self._read_clock.add(blocked_on_output_s=seconds)
 
     def _fault(self, row: int, reason: str) -> Fault:

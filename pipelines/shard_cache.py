@@ -14,7 +14,7 @@ from threading import Condition, Thread
 from pipelines.errors import FourfoldError, UsageError
 from pipelines.plan import Plan
 from pipelines.shards.manifest import Kind, SampleTable, Shard
-from pipelines.shards.storage import fetch, is_mirror
+from pipelines.shards.mirror import fetch, is_mirror
 
 __all__ = ["ShardCache", "open_shard_cache"]
 

@@ -1,7 +1,7 @@
 """The running pipeline: an endless iterator of steps, prepared in the background, that can say and resume its place.
 
-One thread reads and decodes step after step (the backend's threads help it); a pool makes the tasks' batches; a
-bounded queue of steps in order stands before the consumer. `position()` is the place of the consumer, not of the queue.
+One thread reads step after step; a pool of workers decodes them and makes the tasks' batches; a bounded queue of steps
+in order stands before the consumer. `position()` is the place of the consumer, not of the queue.
 """
 
 import time
@@ -71,15 +71,16 @@ class Pipeline:
         shard_cache: ShardCache | None,
         memory: PipelineMemory,
         labels: tuple[str, ...],
-        num_threads: int,
+        workers: Workers,
         max_failure_ratio: float,
     ) -> None:
-        """`sources`: by kind. `schedule`: step -> active tasks. `clocks`: "read", "decode" and one per task."""
+        """`sources`: by kind. `schedule`: step -> active tasks. `clocks`: "read", "decode" and one per task. `workers`:
+        closed with the pipeline."""
         self.tasks = dict(tasks)
         self.backend_choice, self.memory, self.labels = backend_choice, memory, labels
         self._sources, self._schedule, self._backend, self._clocks = sources, schedule, backend, clocks
         self._shard_cache, self._budget = shard_cache, FailureBudget(max_failure_ratio)
-        self._pool = Workers(num_threads, thread_name_prefix="fourfold-tasks")
+        self._workers = workers
         self._prefetcher: Prefetcher[_Pending] | None = None
         self._position = dict(START)
         self._is_closed = False
@@ -102,7 +103,7 @@ class Pipeline:
             self._prefetcher = Prefetcher(self._produce(), self.memory.prefetch_batches, "fourfold-pipeline")
         try:
             pending = self._prefetcher.get()
-            batches = {name: self._pool.result_of(future) for name, future in pending.batches.items()}
+            batches = {name: self._workers.result_of(future) for name, future in pending.batches.items()}
             self._budget.count(pending.num_samples, pending.faults)
         except Exception:
             self.close()
@@ -139,7 +140,7 @@ class Pipeline:
         self._stop()
         if self._shard_cache is not None:
             self._shard_cache.stop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workers.shutdown(wait=True, cancel_futures=True)
         self._backend.close()
 
     def _stop(self) -> None:
@@ -194,7 +195,7 @@ class Pipeline:
     def _submit(self, name: str, prepared: Prepared, room_wait_s: float) -> Future[TaskBatch]:
         clock = self._clocks[name]
         clock.arrival(room_wait_s)
-        future = self._pool.submit(self._make, name, prepared)
+        future = self._workers.submit(self._make, name, prepared)
         future.add_done_callback(lambda _: clock.departure())
         return future
 

@@ -21,6 +21,10 @@ within this time."""
 class Workers(ThreadPoolExecutor):
     """`submit`, `map` and `result_of` raise FourfoldError once a thread of the pool has died."""
 
+    def __init__(self, num_threads: int, thread_name_prefix: str = "fourfold-worker") -> None:
+        super().__init__(num_threads, thread_name_prefix)
+        self.num_threads = num_threads
+
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         self.check()
         return super().submit(fn, *args, **kwargs)

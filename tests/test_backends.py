@@ -8,6 +8,7 @@ import torch
 
 from pipelines.backends import CPU_ADVANTAGE, choose_backend, fill_failed, open_backend, thread_count
 from pipelines.errors import UsageError
+from pipelines.workers import Workers
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -42,7 +43,7 @@ def test_dali_asked_for_and_missing_is_an_error(monkeypatch):
 def test_opencv_asked_for_needs_no_dali(monkeypatch):
     monkeypatch.setattr("pipelines.backends.dali.require_dali", no_dali)
     choice = choose_backend("opencv", CUDA)
-    backend = open_backend(choice, device=CPU, num_threads=1)
+    backend = open_backend(choice, device=CPU, workers=Workers(1))
     assert (choice.reason, backend.name) == ("asked for", "opencv")
     backend.close()
 

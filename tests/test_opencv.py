@@ -1,6 +1,8 @@
 """The OpenCV backend against Pillow, scikit-image and hand-made frames."""
 
 import io
+import time
+from threading import Event
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ from skimage.transform import resize as skimage_resize
 
 from pipelines.backends import opencv
 from pipelines.backends.opencv import OpenCVBackend
+from pipelines.workers import Workers
 from tests.pictures import encode, encode_clip, smooth_picture
 
 
@@ -164,6 +167,26 @@ def test_threads_do_not_change_pixels(num_threads):
     results = [canvases(backend, encoded, [(1, 2, 41, 42)] * 9, 24).pixels for backend in (one, many)]
     torch.testing.assert_close(*results, rtol=0, atol=0)
     one.close(), many.close()
+
+
+def test_a_batch_is_done_though_one_of_the_workers_stays_at_other_work():
+    encoded, leave = [encode(smooth_picture(seed, 50, 50)) for seed in range(9)], Event()
+    with Workers(2) as workers:
+        try:
+            workers.submit(leave.wait, 30)
+            decoded = canvases(OpenCVBackend(workers=workers), encoded, [(1, 2, 41, 42)] * 9, 24)
+        finally:
+            leave.set()
+    alone = OpenCVBackend()
+    torch.testing.assert_close(decoded.pixels, canvases(alone, encoded, [(1, 2, 41, 42)] * 9, 24).pixels)
+    alone.close()
+
+
+def test_waiting_for_a_worker_is_told():
+    with Workers(1) as workers:
+        workers.submit(time.sleep, 0.1)
+        decoded = canvases(OpenCVBackend(workers=workers), [encode(smooth_picture(0, 50, 50))], [(0, 0, 40, 40)], 24)
+    assert 0.05 < decoded.waited_s < 1
 
 
 def flat_frames(levels):

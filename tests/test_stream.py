@@ -21,7 +21,6 @@ from pipelines.shards.manifest import load_manifest
 from pipelines.stats import bottleneck
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import Task, TaskBatch, TaskConfig, TensorSpec
-from pipelines.workers import Workers
 from tests.pictures import Stored, stored_images, write_folder
 from tests.restore_every_step import digest
 
@@ -345,14 +344,12 @@ def kill_threads(pool):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("which", ["tasks", "decode"])
-def test_dead_workers_are_an_error_within_seconds(folder, monkeypatch, which):
-    monkeypatch.setattr("pipelines.backends.opencv.ThreadPoolExecutor", Workers, raising=False)
+def test_dead_workers_are_an_error_within_seconds(folder):
     pipeline = build_pipeline(config_for(folder), seed=5)
     next(pipeline)
-    kill_threads(pipeline._pool if which == "tasks" else pipeline._backend._pool)
+    kill_threads(pipeline._workers)
     start_s = time.monotonic()
-    with pytest.raises(FourfoldError, match=rf"Worker thread fourfold-{which}_\d has died"):
+    with pytest.raises(FourfoldError, match=r"Worker thread fourfold-worker_\d has died"):
         list(pipeline)
     assert time.monotonic() - start_s < 10
     assert fourfold_threads() == []

@@ -38,6 +38,8 @@ TASKS: dict[str, dict[str, Any]] = {"relative_position": {}, "colorization": {},
 VERSIONS = ("nvidia-dali-cuda130", "nvidia-dali-cuda120", "webdataset", "spdl", "spdl-io", "pillow", "scikit-image")
 WARM_UP_BATCHES = 6
 """More than any contender holds ready, so that what was prepared while others ran is not counted."""
+SETTLE_S = 1.0
+"""In which the contender before, no longer asked, fills its queue."""
 # (what, compared with what, least ratio of samples per second; the goal).
 TARGETS = (
     ("ours opencv", LIMIT, 0.45, 0.6),
@@ -131,6 +133,7 @@ def _open(found: dict[str, Contender], stack: ExitStack) -> tuple[dict[str, Iter
 
 
 def _samples_per_s(batches: Iterator[Any], name: str, options: Options) -> float:
+    time.sleep(SETTLE_S)
     for _ in range(WARM_UP_BATCHES):
         next(batches)
     num_batches = max(options.num_samples // (4 if name in SLOW else 1) // options.batch_size, 1)

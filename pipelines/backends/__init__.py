@@ -14,6 +14,7 @@ import torch
 
 from pipelines.errors import UsageError
 from pipelines.machine import num_cores
+from pipelines.workers import Workers
 
 __all__ = [
     "Backend",
@@ -44,6 +45,8 @@ class Decoded:
 
     pixels: torch.Tensor
     failures: Failures
+    waited_s: float = 0.0
+    """Until the first thread was free to begin."""
 
 
 class Backend(Protocol):
@@ -119,15 +122,15 @@ def choose_backend(name: BackendName, device: torch.device) -> BackendChoice:
     return BackendChoice(name="dali", reason="device is cuda and DALI is installed")
 
 
-def open_backend(choice: BackendChoice, *, device: torch.device, num_threads: int) -> Backend:
-    """Start the chosen backend. `num_threads` is at least 1."""
+def open_backend(choice: BackendChoice, *, device: torch.device, workers: Workers) -> Backend:
+    """Start the chosen backend. OpenCV's works on the threads of `workers`, DALI's on as many of its own."""
     if choice.name == "dali":
         from pipelines.backends.dali import DaliBackend
 
-        return DaliBackend(device=device, num_threads=num_threads)
+        return DaliBackend(device=device, num_threads=workers.num_threads)
     from pipelines.backends.opencv import OpenCVBackend
 
-    return OpenCVBackend(num_threads=num_threads, pin_memory=device.type == "cuda")
+    return OpenCVBackend(workers=workers, pin_memory=device.type == "cuda")
 
 
 def fill_failed(pixels: Any, failed: Sequence[int]) -> None:

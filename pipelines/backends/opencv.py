@@ -1,4 +1,4 @@
-"""The CPU backend: a thread pool around OpenCV (images) and PyAV (clips), writing straight into one uint8 RGB batch.
+"""The CPU backend: threads around OpenCV (images) and PyAV (clips), writing straight into one uint8 RGB batch.
 
 Both libraries release the GIL while they decode, so threads scale without copies between processes. Images are shrunk
 by torch: its antialiased resize of bytes takes a third of the time of OpenCV's mean of areas, and is Pillow's.
@@ -6,8 +6,8 @@ by torch: its antialiased resize of bytes takes a third of the time of OpenCV's 
 
 import io
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import av
@@ -22,6 +22,7 @@ from pipelines.backends.headers import check_header
 from pipelines.backends.reduction import reduction
 from pipelines.clip_planes import NUM_COLORS, chosen_frames
 from pipelines.recycler import Recycler
+from pipelines.workers import Workers
 
 __all__ = ["OpenCVBackend"]
 
@@ -39,19 +40,20 @@ READ_FLAGS = {
 class OpenCVBackend:
     """Decode (large JPEGs at reduced size), crop, resize (linear, antialiased when shrinking), mirror.
 
-    Creating one sets OpenCV's own threads to 1 for the whole process: the pool already uses every core, and a
-    parallel resize inside each of its threads would only make them wait for each other.
+    Creating one sets OpenCV's own threads to 1 for the whole process: the workers already use every core, and a
+    parallel resize inside each of them would only make them wait for each other.
     """
 
     name = "opencv"
 
-    def __init__(self, *, num_threads: int, pin_memory: bool = False) -> None:
-        """`pin_memory`: batches in page-locked memory, from which they go to a GPU without another copy."""
+    def __init__(self, *, num_threads: int = 1, workers: Workers | None = None, pin_memory: bool = False) -> None:
+        """`workers`: used instead of `num_threads` threads of its own; they may do other work, too, and outlive it.
+        `pin_memory`: batches in page-locked memory, from which they go to a GPU without another copy."""
         cv2.setNumThreads(1)
         self._pin_memory = pin_memory
-        self._num_threads = num_threads
         self._memory = Recycler()
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="fourfold-decode")
+        self._owns_workers = workers is None
+        self._workers = workers or Workers(num_threads, thread_name_prefix="fourfold-decode")
 
     def canvases(
         self,
@@ -108,7 +110,8 @@ class OpenCVBackend:
         return self._decode_all(decode, pixels, rows)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._owns_workers:
+            self._workers.shutdown(wait=True, cancel_futures=True)
 
     def _empty(self, *shape: int) -> torch.Tensor:
         if self._pin_memory:
@@ -119,18 +122,27 @@ class OpenCVBackend:
         """Each thread takes the next free index until none is left: no task object per image, no idle tail."""
         failures: list[tuple[int, str]] = []
         indices = iter(range(len(rows)))
+        asked_s = time.perf_counter()
 
-        def work(_: int) -> None:
+        def work() -> float:
+            start_s = time.perf_counter()
             for index in indices:
                 try:
                     decode(index)
                 except (ValueError, cv2.error, av.error.FFmpegError) as error:
                     failures.append((index, _one_line(error)))
+            return start_s
 
-        list(self._pool.map(work, range(min(self._num_threads, len(rows)))))
+        num_parts = max(min(self._workers.num_threads, len(rows)), 1)
+        first, *others = [self._workers.submit(work) for _ in range(num_parts)]
+        waited_s = self._workers.result_of(first) - asked_s
+        for part in others:
+            # One that has not begun, because its thread is at other work, has nothing left to do.
+            if not part.cancel():
+                self._workers.result_of(part)
         failures.sort()
         fill_failed(rows, [index for index, _ in failures])
-        return Decoded(pixels=pixels, failures=failures)
+        return Decoded(pixels=pixels, failures=failures, waited_s=waited_s)
 
 
 def _decode_canvas(encoded: memoryview, box: list[int], flip: bool, out: Pixels) -> None:

@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from pipelines.errors import DataError, UsageError
-from pipelines.shards.storage import Storage, as_location, is_remote, mirror
+from pipelines.shards.mirror import mirror
+from pipelines.shards.storage import Storage, as_location, is_remote
 from pipelines.shards.table import SAMPLE_SCHEMA, Kind, SampleFile, SampleTable, Shard, damaged
 
 __all__ = [
