@@ -47,7 +47,7 @@ def _opened(
     hosts = {}
     for index, name in enumerate(options.all_names):
         place, setting = work / str(index), _setting(options, folder, name)
-        host = HostedLoader(name, setting, work=place, timeout_s=options.timeout_s)
+        host = HostedLoader(CONTENDERS[name], setting, work=place, timeout_s=options.timeout_s)
         hosts[name] = stack.enter_context(host)
     for name, host in list(hosts.items()):
         with _excluding(name, hosts, missing, report):
@@ -125,7 +125,7 @@ def _results(
         "make": options.make,
         "num_cores": options.num_cores,
         "samples": asdict(samples),
-        "tolerances": {name: {"mean": mean, "largest": largest} for name, (mean, largest) in TOLERANCES.items()},
+        "tolerances": {name: asdict(TOLERANCES[name]) for name in TOLERANCES},
         "differences": agreement,
         "what": {name: CONTENDERS[name].what for name in options.all_names},
         **timings.results(),

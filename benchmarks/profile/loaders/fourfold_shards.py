@@ -20,6 +20,7 @@ from pipelines.stats import StageClock
 from pipelines.stream import Pipeline
 from pipelines.tasks import CanvasSpec, Geometry, Task, TaskBatch, TaskConfig, TensorSpec
 from pipelines.tasks.base import Rng
+from pipelines.workers import Workers
 
 __all__ = ["open_dali", "open_opencv"]
 
@@ -81,7 +82,8 @@ class FourfoldLoader:
         setting = self._setting
         tasks: dict[str, Task] = {setting.make: _task(setting.make, setting.canvas_px)}
         choice = choose_backend(self._backend, CPU)
-        backend = open_backend(choice, device=CPU, num_threads=setting.num_cores)
+        workers = Workers(setting.num_cores)
+        backend = open_backend(choice, device=CPU, workers=workers)
         clocks = {name: StageClock(name) for name in ("read", "decode", *tasks)}
         canvas = CanvasSpec(canvas_px=setting.canvas_px)
         open_source = partial(
@@ -110,7 +112,7 @@ class FourfoldLoader:
             shard_cache=None,
             memory=pipeline_memory(tasks, sizes, canvas, share_decode=True, prefetch_batches=PREFETCH_BATCHES),
             labels=(),
-            num_threads=setting.num_cores,
+            workers=workers,
             max_failure_ratio=0.0,
         )
 

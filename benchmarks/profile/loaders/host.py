@@ -1,6 +1,6 @@
 """One loader in a process of its own: requests in JSON, a line each, from standard input; answers the same way.
 
-    python -m benchmarks.profile.loaders.host NAME SETTING      (started by hosted.py)
+    python -m benchmarks.profile.loaders.host CONTENDER SETTING      (JSON; started by hosted.py)
 
 A loader's threads, settings and libraries are so its own: OpenCV's and torch's number of threads, FFmpeg on the library
 path, a start method of multiprocessing. What libraries print goes to standard error.
@@ -21,7 +21,7 @@ from threading import Thread
 from typing import Any
 
 from benchmarks.profile.loaders import page_cache
-from benchmarks.profile.loaders.contenders import CONTENDERS
+from benchmarks.profile.loaders.contenders import Contender
 from benchmarks.profile.loaders.descendants import descendants, kill_workers
 from benchmarks.profile.loaders.setting import Batch, Batches, Loader, Setting
 
@@ -38,8 +38,8 @@ MAX_RESIDENT_RATIO = 0.02
 class Host:
     """Answers requests; `close` ends the loader."""
 
-    def __init__(self, name: str, setting: Setting) -> None:
-        self._contender, self._setting = CONTENDERS[name], setting
+    def __init__(self, contender: Contender, setting: Setting) -> None:
+        self._contender, self._setting = contender, setting
         self._loader: Loader | None = None
         self._num_passes = 0
 
@@ -131,9 +131,9 @@ def main() -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    name, setting = sys.argv[1], Setting.from_json(json.loads(sys.argv[2]))
+    contender, setting = Contender(**json.loads(sys.argv[1])), Setting.from_json(json.loads(sys.argv[2]))
     use_cores(setting.num_cores)
-    with closing(Host(name, setting)) as host:
+    with closing(Host(contender, setting)) as host:
         for line in sys.stdin:
             try:
                 answer = host.answer(json.loads(line))

@@ -7,12 +7,13 @@ import select
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
-from benchmarks.profile.loaders.contenders import CONTENDERS
+from benchmarks.profile.loaders.contenders import Contender
 from benchmarks.profile.loaders.descendants import descendants, kill_workers
 from benchmarks.profile.loaders.setting import Setting
 from pipelines.errors import DataError
@@ -32,19 +33,20 @@ class LoaderError(DataError):
 class HostedLoader:
     """One loader's process. Use as a context manager, or call `close`."""
 
-    def __init__(self, name: str, setting: Setting, *, work: Path, timeout_s: float) -> None:
+    def __init__(self, contender: Contender, setting: Setting, *, work: Path, timeout_s: float) -> None:
         """`work`: a folder for its log, temporary files, and what its libraries leave in the home folder. With a short
         path: sockets go there, whose whole paths may have no more than some hundred characters."""
-        self.name, self._timeout_s, self._hangs = name, timeout_s, False
+        self._contender, self._timeout_s, self._hangs = contender, timeout_s, False
         work.mkdir(parents=True)
         self._log = work / "log.txt"
+        told = json.dumps(asdict(contender)), json.dumps(setting.to_json())
         with self._log.open("wb") as log:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.profile.loaders.host", name, json.dumps(setting.to_json())],
+                [sys.executable, "-m", "benchmarks.profile.loaders.host", *told],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(name, work),
+                env=_environment(contender, work),
                 cwd=ROOT,
                 start_new_session=True,  # Ctrl-C is for the parent, which then ends its children in order
             )
@@ -97,7 +99,7 @@ class HostedLoader:
         return self._process.stdin, self._process.stdout
 
     def _reason(self, answer: dict[str, Any]) -> str:
-        extra = CONTENDERS[self.name].extra
+        extra = self._contender.extra
         message = " ".join(str(answer["error"]).split())[:300]
         if answer["is_missing"] and extra:
             return f"not installed: pip install '{extra}' ({message})"
@@ -112,12 +114,12 @@ class HostedLoader:
         return f"its process ended (exit code {code}): {lines[-1][:300] if lines else 'it said nothing'}"
 
 
-def _environment(name: str, work: Path) -> dict[str, str]:
+def _environment(contender: Contender, work: Path) -> dict[str, str]:
     for folder in (work / "home", work / "t"):
         folder.mkdir()
     changes = {"HOME": str(work / "home"), "TMPDIR": str(work / "t"), **dict.fromkeys(ONE_THREAD, "1")}
     changes["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    if CONTENDERS[name].needs_ffmpeg:
+    if contender.needs_ffmpeg:
         from benchmarks.throughput.with_spdl import PATH_VARIABLE, bundled_ffmpeg
 
         path = bundled_ffmpeg(work / "ffmpeg")
