@@ -58,7 +58,7 @@ def _check_out(out: Path) -> None:
 
 
 def _record(given: argparse.Namespace) -> Record:
-    start_s, date = time.monotonic(), now_utc()
+    start_s, date, place = time.monotonic(), now_utc(), environment()  # what runs, not what is there in the end
     with temporary_folder(given.folder) as folder:
         options = {name: _options(given, path) for name, path in _datasets(given, folder).items()}
         results = {name: _compared(name, one) for name, one in options.items()}
@@ -75,7 +75,7 @@ def _record(given: argparse.Namespace) -> Record:
         label="loaders compared",
         date=date,
         seconds=time.monotonic() - start_s,
-        environment=environment(),
+        environment=place,
         config=config,
         inputs=versions,
         results=results,

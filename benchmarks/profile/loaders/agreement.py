@@ -96,6 +96,6 @@ def check_pass(batches: Iterable[Batch], setting: Setting) -> dict[str, dict[str
 def _difference(name: str, found: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
     """Absolute difference of each value, float32."""
     if name == "bins":
-        colors = torch.from_numpy(ab_bins())
+        colors = torch.tensor(ab_bins())
         found, want = colors[found[:, 0]], colors[want[:, 0]]
     return found.to(torch.float32).sub(want.to(torch.float32)).abs().mul(255 if name == "inputs" else 1)

@@ -13,7 +13,7 @@ from benchmarks.profile.loaders.contenders import CONTENDERS, LIMIT
 from benchmarks.profile.loaders.hosted import HostedLoader, LoaderError
 from benchmarks.profile.loaders.options import CompareOptions
 from benchmarks.profile.loaders.samples import Samples, prepare_samples
-from benchmarks.profile.loaders.scratch import temporary_folder
+from benchmarks.profile.loaders.scratch import short_parent, temporary_folder
 from benchmarks.profile.loaders.setting import Setting
 from benchmarks.profile.loaders.timings import CACHES, Timings
 
@@ -28,7 +28,7 @@ def compare_loaders(options: CompareOptions, report: Report = lambda _: None) ->
     A loader that cannot run or makes other tensors is not measured, and the results say why. Raises UsageError or
     DataError for shards that cannot be used.
     """
-    with temporary_folder(options.folder) as folder, temporary_folder() as work:
+    with temporary_folder(options.folder) as folder, temporary_folder(short_parent()) as work:
         samples = prepare_samples(options, folder)
         report(f"{samples.num_samples} samples of {samples.image_bytes / 1000:,.0f} kB")
         missing: dict[str, str] = {}

@@ -30,6 +30,8 @@ __all__ = ["MAX_RESIDENT_RATIO", "Host", "main"]
 SETTLE_S = 0.25
 """After the passes of a repeat: what the loader works ahead then must not slow down the one that is timed next."""
 
+MAX_PASSES = 100
+"""Of a repeat: what is done between passes of a few samples takes longer than they do."""
 WATCH_S = 0.5
 MAX_RESIDENT_RATIO = 0.02
 """Of a data set that counts as dropped. An index or a page that somebody else holds may stay."""
@@ -68,7 +70,7 @@ class Host:
         """Seconds of as many passes as take `least_s` together, and the share of the data that was in memory at their
         start: the smallest if warm, the largest if cold. Cold and yet in memory is not timed: num_passes is 0."""
         seconds, num_passes, ratios = 0.0, 0, []
-        while not num_passes or seconds < least_s:
+        while not num_passes or (seconds < least_s and num_passes < MAX_PASSES):
             batches, resident_ratio = self._cold_start() if is_cold else self._warm_start()
             ratios.append(resident_ratio)
             with closing(batches):

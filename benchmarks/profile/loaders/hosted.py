@@ -77,13 +77,13 @@ class HostedLoader:
         return answer
 
     def close(self) -> None:
-        """End of input first, so that the loader can tidy up, unless it hangs; then signals, also for its workers."""
+        """End of input first, so that the loader can tidy up; then signals. One that hangs is killed; workers, too."""
         if self._process.poll() is not None and self._process.stdin is None:
             return
         workers = descendants(self._process.pid)
         sent, received = self._pipes()
         _close_quietly(sent)
-        for ending in (0, signal.SIGTERM, signal.SIGKILL)[self._hangs :]:
+        for ending in (signal.SIGKILL,) if self._hangs else (0, signal.SIGTERM, signal.SIGKILL):
             self._process.send_signal(ending)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(END_S)

@@ -31,7 +31,7 @@ MODES = ("gray", "rgb")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """What was taken. Sizes are of the whole images."""
+    """What was taken. num_left_out: images that decoders differ on. Sizes are of the whole images."""
 
     num_samples: int
     num_left_out: int
@@ -46,7 +46,7 @@ def prepare_samples(options: CompareOptions, folder: Path) -> Samples:
     count = min(options.num_samples, len(table))
     chosen = np.unique(np.linspace(0, len(table) - 1, count).astype(np.int64))
     rows, encoded = _upright_jpegs(table, chosen.tolist())
-    whole = options.whole_batches(len(rows))
+    num_upright, whole = len(rows), options.whole_batches(len(rows))
     if not whole:
         raise UsageError(
             f"{options.shards}: {len(rows)} of the {len(chosen)} images looked at are JPEGs that every loader reads "
@@ -62,7 +62,7 @@ def prepare_samples(options: CompareOptions, folder: Path) -> Samples:
     _write_shards(folder, whole, options.num_cores)
     return Samples(
         num_samples=whole,
-        num_left_out=len(chosen) - len(rows),
+        num_left_out=len(chosen) - num_upright,
         image_bytes=sum(map(len, encoded)) / whole,
         median_width_px=float(np.median(width_N)),
         median_height_px=float(np.median(height_N)),

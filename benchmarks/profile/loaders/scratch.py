@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import UsageError
 
-__all__ = ["temporary_folder"]
+__all__ = ["short_parent", "temporary_folder"]
+
+MAX_PARENT_CHARACTERS = 32
+"""Of the 107 that Linux allows for the path of a socket, what the folders and names below leave."""
 
 KEEPER = """
 import pathlib, shutil, sys, tempfile, time
@@ -23,6 +27,13 @@ while folder.exists() and time.monotonic() < deadline_s:
 """
 """Removes the folder at the end of its input, which comes when nobody is left to write to it. Again and again, because
 processes of the comparison may live, and write, a moment longer."""
+
+
+def short_parent() -> Path:
+    """Where folders for sockets go: the system's folder for temporary files, or /tmp where its path is long. The
+    workers of a DataLoader would wait for a socket that cannot be made, without an error."""
+    found = Path(tempfile.gettempdir())
+    return Path("/tmp") if len(str(found)) > MAX_PARENT_CHARACTERS and Path("/tmp").is_dir() else found
 
 
 @contextmanager

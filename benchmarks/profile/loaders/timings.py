@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scipy.stats import binom
-
 from benchmarks.profile.loaders.contenders import LIMIT
 from benchmarks.statistics import CONFIDENCE
 
@@ -111,6 +109,8 @@ def _ratios(rates: ByRepeat, limit: ByRepeat) -> list[float]:
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
     """Median of at least one value and its 95 % interval, None where there are too few values; and all of them."""
+    from scipy.stats import binom  # not above: the loaders' processes would wait 0.7 s for what they do not need
+
     rank, ordered = int(binom.ppf((1 - CONFIDENCE) / 2, len(values), 0.5)), sorted(values)
     low, high = (ordered[rank - 1], ordered[-rank]) if rank else (None, None)
     return {"median": statistics.median(values), "ci95_low": low, "ci95_high": high, "repeats": list(values)}
