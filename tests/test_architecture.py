@@ -33,7 +33,14 @@ ONLY_IN = {
     "plotly": {"benchmarks/report/charts.py"},
     "ray": {"benchmarks/executors/ray.py", "pipelines/shards/engine_ray.py"},
     "datasets": {"pipelines/shards/hf_dataset.py"},
-    "webdataset": {"benchmarks/shards_contenders.py", "benchmarks/throughput/plain_loaders.py"},
+    "webdataset": {
+        "benchmarks/profile/loaders/webdataset_tars.py",
+        "benchmarks/shards_contenders.py",
+        "benchmarks/throughput/plain_loaders.py",
+    },
+    "litdata": {"benchmarks/profile/loaders/litdata_chunks.py"},
+    "spdl": {"benchmarks/profile/loaders/spdl_files.py", "benchmarks/throughput/with_spdl.py"},
+    "streaming": {"benchmarks/profile/loaders/mosaic_streaming.py"},
 }
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from benchmarks import cli
 from benchmarks.profile import ceilings
+from benchmarks.profile.loaders import compare_loaders
 
 MakeShards = Callable[..., Path]
 SMALL = {"canvas_px": 64, "batch_size": 4, "tasks": {"colorization": {}, "exemplar": {"patch_px": 16}}}
@@ -82,6 +84,7 @@ def check_document(document: dict[str, Any], tasks: list[str]) -> None:
     assert document["ceilings"]["to_device_bytes_per_s"] is None
     assert document["gpu"]["busy_ratio"] is None
     assert set(document["gains_without"]) == set(tasks)
+    assert document["loaders"] is None
 
 
 def check_page(text: str) -> None:
@@ -150,6 +153,31 @@ def test_advice_that_was_not_given_cannot_be_followed(
     assert "--apply 99" in message
     assert "Allowed: 0" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_loaders_are_compared_on_the_images_of_the_pipeline(
+    small_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.profile import run
+
+    def compared(options: run.CompareOptions, report: Callable[[str], None]) -> dict[str, Any]:
+        short = replace(options, names=("fourfold opencv",), num_cores=1, warm_repeats=1, cold_repeats=0, least_s=0.0)
+        return compare_loaders(short, report)
+
+    monkeypatch.setattr(run, "compare_loaders", compared)
+    path = write(tmp_path, pipeline={"images": str(small_shards(12)), **SMALL}, num_repeats=2)
+    assert fourfold("profile", path, "--out", tmp_path / "out", "--seconds", "0.5", "--loaders") == 0
+    assert re.search(r"^fourfold opencv +warm +\d+", capsys.readouterr().out, re.MULTILINE)
+    document = json.loads((tmp_path / "out" / "profile.json").read_text())
+    assert document["loaders"]["samples_per_s"]["warm"]["fourfold opencv"]["median"] > 0
+    assert "<h2>Loaders compared</h2>" in (tmp_path / "out" / "profile.html").read_text()
+
+
+def test_loaders_need_images(small_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = {"clips": str(small_shards(1, 4)), "tasks": {"motion_segmentation": {}}, "num_frames": 6}
+    path = write(tmp_path, pipeline=pipeline)
+    assert fourfold("profile", path, "--out", tmp_path / "out", "--loaders") == 2
+    assert "--loaders: images = none; need one folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

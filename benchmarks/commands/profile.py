@@ -17,6 +17,9 @@ def profile(
     ),
     out: Path = typer.Option(Path("profile"), "--out", metavar="DIR", help="Where JSON, page and trace go."),
     num_apply: int = typer.Option(0, "--apply", min=0, metavar="NO", help="Follow that piece of advice, and measure."),
+    with_loaders: bool = typer.Option(
+        False, "--loaders", help="Compare other loaders on the same images, too: some minutes (docs/loaders.md)."
+    ),
     seconds: float | None = typer.Option(None, min=0.5, max=3600, help="For measuring. More is steadier."),
     overrides: list[str] | None = Overrides,
     as_json: bool = AsJson,
@@ -44,7 +47,13 @@ def profile(
     checked = load_profile(config, overrides or [])
     if seconds is not None:
         checked = changed(checked, {"seconds": seconds})
-    found = make_profile(checked, source=str(config), num_apply=num_apply, progress=lambda text: say(f"{text} ..."))
+    found = make_profile(
+        checked,
+        source=str(config),
+        num_apply=num_apply,
+        with_loaders=with_loaders,
+        progress=lambda text: say(f"{text} ..."),
+    )
     document = document_of(found)
     write_json(out / JSON_NAME, document)
     write_text(out / PAGE_NAME, page_of(found))

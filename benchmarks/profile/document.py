@@ -40,6 +40,7 @@ def document_of(profile: Profile) -> dict[str, Any]:
         "model": _model(measured),
         "scaling": [asdict(row) for row in profile.scaling],
         "assumptions": [list(one) for one in assumptions(measured.model, sample_bytes(measured))],
+        "loaders": profile.loaders,
         "gpu": {
             "busy_ratio": profile.live.gpu.busy_ratio,
             "note": profile.live.gpu.note,

@@ -31,6 +31,7 @@ def page_of(profile: Profile) -> str:
         ("Stages", _stages(profile)),
         ("Advice", _advice(profile)),
         ("For other GPUs", _scaling(profile)),
+        *([("Loaders compared", _loaders(profile))] if profile.loaders is not None else []),
         ("What is not measured", _limits(profile)),
         ("Environment and reproduction", _environment(profile)),
     )
@@ -108,6 +109,11 @@ def _scaling(profile: Profile) -> str:
     rests = assumptions(profile.measured.model, sample_bytes(profile.measured))
     rows = _table(show.SCALING_COLUMNS, map(show.scaling_cells, profile.scaling))
     return f"{rows}<h3>Assumed</h3>{_table(('', ''), rests)}"
+
+
+def _loaders(profile: Profile) -> str:
+    what = "The same tensors of the same samples on the same cores, proved equal before they were timed, in turns."
+    return f"<p>{what}</p>{_table(show.LOADER_COLUMNS, show.loader_cells(profile))}"
 
 
 def _limits(profile: Profile) -> str:

@@ -1,14 +1,17 @@
 """A whole profile, in the order in which it is made: limits, costs, windows, advice, stages, scaling, trace."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from benchmarks.profile.advice import Advice, Option, advise, options_of
 from benchmarks.profile.apply import Applied, apply_option
 from benchmarks.profile.ceilings import Ceilings, ceilings
 from benchmarks.profile.config import ProfileConfig
 from benchmarks.profile.gpu import GpuWatch, Kernel, top_kernels, watched
+from benchmarks.profile.loaders import CompareOptions, compare_loaders
 from benchmarks.profile.measured import Measured, measure
 from benchmarks.profile.rows import Blocked, StageRow, blocked_of, decode_limit, gains_without, stage_rows
 from benchmarks.profile.scaling import ScalingRow, plan_scaling
@@ -16,8 +19,9 @@ from benchmarks.profile.stages import Truncated, measure_truncated
 from benchmarks.profile.trace import Recorder, Span
 from benchmarks.profile.verdict import Verdict, judge
 from benchmarks.profile.windows import Bench
-from pipelines.build import memory_of
+from pipelines.build import PipelineConfig, memory_of
 from pipelines.errors import UsageError
+from pipelines.shards.locations import is_remote
 from training.parallel import choose_device, cpu_threads
 
 __all__ = ["Live", "Profile", "Tested", "make_profile", "quick_verdict", "sample_bytes"]
@@ -45,7 +49,8 @@ class Tested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Everything a profile says. decode_limit_samples_per_s: if all cores only decoded. seconds: what it took."""
+    """Everything a profile says. decode_limit_samples_per_s: if all cores only decoded. loaders: what
+    `compare_loaders` found, if it was asked for. seconds: what it took."""
 
     source: str
     measured: Measured
@@ -61,6 +66,7 @@ class Profile:
     gains_without: dict[str, float]
     scaling: tuple[ScalingRow, ...]
     live: Live
+    loaders: Mapping[str, Any] | None
     seconds: float
 
 
@@ -72,10 +78,18 @@ def quick_verdict(config: ProfileConfig, seconds: float) -> tuple[Verdict, Measu
 
 
 def make_profile(
-    config: ProfileConfig, *, source: str, num_apply: int = 0, progress: Callable[[str], None] = print
+    config: ProfileConfig,
+    *,
+    source: str,
+    num_apply: int = 0,
+    with_loaders: bool = False,
+    progress: Callable[[str], None] = print,
 ) -> Profile:
-    """`num_apply`: the piece of advice to follow, counted from 1; 0 for none. Raises UsageError if there are fewer."""
+    """`num_apply`: the piece of advice to follow, counted from 1; 0 for none. `with_loaders`: compare other loaders on
+    the same images. Raises UsageError if there is less advice, or there are no images on this machine to compare on.
+    """
     start_s = time.perf_counter()
+    compared = _compare_options(config.pipeline) if with_loaders else None
     device = choose_device(config.device)
     with cpu_threads(config.train.cpu_threads if config.train else 0):
         progress("limits of this machine, measured once for these shards")
@@ -89,6 +103,7 @@ def make_profile(
         progress("the pipeline, stage by stage")
         truncated = measure_truncated(config, STAGES_SHARE * config.seconds)
         live = _live(config, TRACE_SHARE * config.seconds)
+    loaders = compare_loaders(compared, lambda text: progress(f"loaders: {text}")) if compared else None
     return Profile(
         source=source,
         measured=measured,
@@ -104,8 +119,17 @@ def make_profile(
         gains_without=gains_without(measured),
         scaling=_scaling(measured),
         live=live,
+        loaders=loaders,
         seconds=time.perf_counter() - start_s,
     )
+
+
+def _compare_options(config: PipelineConfig) -> CompareOptions:
+    sources = config.sources_of("image")
+    if len(sources) != 1 or is_remote(sources[0].path):
+        given = ", ".join(str(source.path) for source in sources) or "none"
+        raise UsageError(f"--loaders: images = {given}; need one folder of image shards on this machine.")
+    return CompareOptions(shards=Path(sources[0].path), canvas_px=config.canvas_px, batch_size=config.batch_size)
 
 
 def sample_bytes(measured: Measured) -> float:

@@ -4,15 +4,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.commands.output import print_facts, print_table, size_text
+from benchmarks.profile.loaders import loader_rows
 from benchmarks.profile.run import Profile, Tested, sample_bytes
 from benchmarks.profile.scaling import ScalingRow, assumptions
 
-__all__ = ["NOT_MEASURED", "facts_of", "scaling_cells", "show", "stage_cells", "tested_sentence"]
+__all__ = ["NOT_MEASURED", "facts_of", "loader_cells", "scaling_cells", "show", "stage_cells", "tested_sentence"]
 
 NOT_MEASURED = "not measured"
 STAGE_COLUMNS = ("stage", "achieved", "ceiling", "ratio", "unit", "ceiling is", "core ms a sample", "share of CPU")
 BLOCKED_COLUMNS = ("stage", "busy", "waits for input", "waits for room")
 ADVICE_COLUMNS = ("no", "change", "predicted samples/s", "gain")
+LOADER_COLUMNS = ("loader", "cache", "samples/s", "95 % interval", "of the limit", "note")
 SCALING_COLUMNS = ("GPUs", "samples/s a GPU", "cores a GPU", "processes a GPU", "cores in all", "read", "waits")
 
 
@@ -42,6 +44,9 @@ def show(profile: Profile) -> None:
     print_table("for other GPUs", SCALING_COLUMNS, map(scaling_cells, profile.scaling))
     for number, why in assumptions(profile.measured.model, sample_bytes(profile.measured)):
         print(f"  {number}: {why}")
+    if profile.loaders is not None:
+        print()
+        print_table("loaders compared: the same tensors on the same cores", LOADER_COLUMNS, loader_cells(profile))
 
 
 def facts_of(profile: Profile) -> dict[str, Any]:
@@ -100,6 +105,19 @@ def advice_cells(profile: Profile) -> Iterator[tuple[Any, ...]]:
     for number, one in enumerate(profile.advice, start=1):
         note = " (batches change)" if one.option.changes_batches else ""
         yield number, f"{one.option.text}{note}", f"{one.after_samples_per_s:.0f}", f"x {one.gain:.2f}"
+
+
+def loader_cells(profile: Profile) -> Iterator[tuple[str, ...]]:
+    for row in loader_rows(profile.loaders or {}):
+        rate, low, ratio = row["samples_per_s"], row["ci95_low"], row["ratio_to_limit"]
+        yield (
+            row["loader"],
+            row["cache"],
+            "-" if rate is None else f"{rate:.0f}",
+            "-" if low is None else f"{low:.0f} to {row['ci95_high']:.0f}",
+            "-" if ratio is None else f"{ratio:.2f}",
+            row["note"],
+        )
 
 
 def tested_sentence(tested: Tested) -> str:

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-__all__ = ["restart_with_ffmpeg", "spdl_loader"]
+__all__ = ["bundled_ffmpeg", "restart_with_ffmpeg", "spdl_loader"]
 
 Batches = Generator[Any, None, None]
 
@@ -41,16 +41,28 @@ def spdl_loader(encoded: Sequence[bytes], batch_size: int, num_threads: int, res
         yield from pipeline
 
 
-def restart_with_ffmpeg() -> None:
-    """Run this program again with PyAV's FFmpeg on the library path; returns if that has been done or cannot be."""
+def bundled_ffmpeg(folder: Path) -> str | None:
+    """Links in `folder` to PyAV's FFmpeg under the names that SPDL looks for. Returns the library path with which a
+    process has to start, or None where PyAV brings no libraries."""
     import av
 
     libraries = Path(av.__file__).parent.parent / "av.libs"
-    if MARK in os.environ or not libraries.is_dir():
-        return
-    folder = Path(tempfile.mkdtemp(prefix="ffmpeg-"))
+    if not libraries.is_dir():
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
     for library in libraries.iterdir():
         if found := BUNDLED.match(library.name):
             (folder / f"{found[1]}.so.{found[2]}").symlink_to(library)
-    path = os.pathsep.join(filter(None, (str(folder), str(libraries), os.environ.get(PATH_VARIABLE))))
+    return os.pathsep.join(filter(None, (str(folder), str(libraries), os.environ.get(PATH_VARIABLE))))
+
+
+def restart_with_ffmpeg() -> None:
+    """Run this program again with PyAV's FFmpeg on the library path; returns if that has been done or cannot be."""
+    if MARK in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="ffmpeg-"))
+    path = bundled_ffmpeg(folder)
+    if path is None:
+        folder.rmdir()
+        return
     os.execve(sys.executable, sys.orig_argv, os.environ | {PATH_VARIABLE: path, MARK: str(folder)})

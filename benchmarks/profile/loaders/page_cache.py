@@ -1,0 +1,84 @@
+"""The system's page cache: read files into it, drop them from it, and look whether that worked.
+
+Dropping is a request (`posix_fadvise`): dirty and mapped pages stay, and so does everything in a file system that lives
+in memory. `mincore` says what is resident, without reading anything itself. What a disk or a hypervisor caches below
+the system is out of reach.
+"""
+
+import ctypes
+import mmap
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["drop", "files_below", "read_all", "resident_ratio"]
+
+BLOCK_BYTES = 2**20
+
+
+def files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def read_all(paths: Iterable[Path]) -> None:
+    """So that the next reader finds them in memory."""
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.read(BLOCK_BYTES):
+                pass
+
+
+def drop(paths: Iterable[Path]) -> None:
+    """Ask the system to forget the files' content. Where it has no such request (macOS), nothing happens."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # pages that are not yet on the disk would stay
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def resident_ratio(paths: Iterable[Path]) -> float:
+    """Share of the files' pages that are in memory. 1.0 where the system does not tell, 0.0 without any page."""
+    resident = total = 0
+    for path in paths:
+        pages = _resident_pages(path)
+        if pages is None:
+            return 1.0
+        resident += int(pages.sum())
+        total += len(pages)
+    return resident / total if total else 0.0
+
+
+def _resident_pages(path: Path) -> npt.NDArray[np.uint8] | None:
+    """0 or 1 per page; None if the system does not tell."""
+    size = path.stat().st_size
+    if not size:
+        return np.zeros(0, np.uint8)
+    # A private writable mapping, because ctypes takes the address of writable memory only; nothing is written to it.
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as view,
+    ):
+        pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+        first = ctypes.c_char.from_buffer(view)
+        try:
+            failed = _mincore(ctypes.addressof(first), size, pages)
+        finally:
+            del first  # a mapping that is pointed to cannot be closed
+    return None if failed else np.bitwise_and(np.frombuffer(bytes(pages), np.uint8), 1, dtype=np.uint8)
+
+
+def _mincore(address: int, size: int, pages: "ctypes.Array[ctypes.c_ubyte]") -> bool:
+    """Whether the system refused."""
+    try:
+        mincore = ctypes.CDLL(None, use_errno=True).mincore
+    except (OSError, AttributeError):
+        return True
+    return bool(mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), pages))
