@@ -36,8 +36,7 @@ BASES: dict[str, tuple[dict[str, Any], ...]] = {
         {"tasks": {"colorization": {}}},
         {"tasks": {"relative_position": {"pairs_per_image": 2}, "exemplar": {}}, "harmonize": "paper"},
     ),
-    # On few cores, the pools for decoding and for tasks keep two of them busy with a thread each. One thread is too
-    # few where nearly all work is decoding.
+    # One thread is too few where nearly all work is decoding: the reading and drawing beside it are a second one.
     "decoding": (
         {"tasks": {"colorization": {}}},
         {"tasks": {"relative_position": {}}},
