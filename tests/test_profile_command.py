@@ -62,7 +62,15 @@ def test_a_folder_of_both_kinds(small_shards: MakeShards, tmp_path: Path, capsys
     assert fourfold("profile", small_shards(12, 4), "--out", out, "--seconds", "0.5", *options) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("The bottleneck is ")
-    for word in ("samples/s", "decode image", "decode clip", "motion_segmentation", "advice", "for other GPUs"):
+    for word in (
+        "samples/s",
+        "decode image",
+        "decode clip",
+        "motion_segmentation",
+        "advice",
+        "DCT domain",
+        "for other GPUs",
+    ):
         assert word in printed.out
     assert "profile.html" in printed.err
     assert sorted(path.name for path in out.iterdir()) == ["profile.html", "profile.json", "trace.json"]
@@ -85,6 +93,10 @@ def check_document(document: dict[str, Any], tasks: list[str]) -> None:
     assert document["gpu"]["busy_ratio"] is None
     assert set(document["gains_without"]) == set(tasks)
     assert document["loaders"] is None
+    assert [question for question, _ in document["settled"]] == [
+        "plain files, or other shards",
+        "decoding in the DCT domain",
+    ]
 
 
 def check_page(text: str) -> None:

@@ -35,6 +35,7 @@ def document_of(profile: Profile) -> dict[str, Any]:
         "truncated": [asdict(one) | {"samples_per_s": one.samples_per_s} for one in profile.truncated],
         "gains_without": profile.gains_without,
         "advice": [_advice(one) for one in profile.advice],
+        "settled": [list(one) for one in profile.settled],
         "applied": _tested(profile.tested),
         "ceilings": asdict(profile.ceilings) | {"is_cached": profile.are_ceilings_cached},
         "model": _model(measured),

@@ -102,7 +102,7 @@ def _advice(profile: Profile) -> str:
     rows = list(show.advice_cells(profile))
     table = _table(show.ADVICE_COLUMNS, rows) if rows else "<p>Nothing that the model says would help by 3 %.</p>"
     tested = f"<p>{escape(show.tested_sentence(profile.tested))}</p>" if profile.tested else ""
-    return table + tested
+    return table + _table(("also asked", "answer"), profile.settled) + tested
 
 
 def _scaling(profile: Profile) -> str:

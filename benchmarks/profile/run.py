@@ -15,6 +15,7 @@ from benchmarks.profile.loaders import CompareOptions, compare_loaders
 from benchmarks.profile.measured import Measured, measure
 from benchmarks.profile.rows import Blocked, StageRow, blocked_of, decode_limit, gains_without, stage_rows
 from benchmarks.profile.scaling import ScalingRow, plan_scaling
+from benchmarks.profile.settled import settled
 from benchmarks.profile.stages import Truncated, measure_truncated
 from benchmarks.profile.trace import Recorder, Span
 from benchmarks.profile.verdict import Verdict, judge
@@ -58,6 +59,7 @@ class Profile:
     are_ceilings_cached: bool
     verdict: Verdict
     advice: tuple[Advice, ...]
+    settled: tuple[tuple[str, str], ...]
     tested: Tested | None
     rows: tuple[StageRow, ...]
     blocked: tuple[Blocked, ...]
@@ -111,6 +113,7 @@ def make_profile(
         are_ceilings_cached=is_cached,
         verdict=judge(measured, options),
         advice=advice,
+        settled=settled(measured),
         tested=tested,
         rows=stage_rows(measured, found),
         blocked=blocked_of(measured.base),

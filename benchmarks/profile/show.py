@@ -38,6 +38,8 @@ def show(profile: Profile) -> None:
         print_table("advice, by the model; --apply NO measures it", ADVICE_COLUMNS, advice_cells(profile))
     else:
         print("advice: nothing that the model says would help by 3 % or more")
+    for question, answer in profile.settled:
+        print(f"  {question}: {answer}")
     if profile.tested is not None:
         print(tested_sentence(profile.tested))
     print()
