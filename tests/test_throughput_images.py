@@ -55,7 +55,8 @@ def test_what_differs_is_not_timed(folders: tuple[Path, Path], monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_a_whole_run_in_small(folders: tuple[Path, Path]) -> None:
+def test_a_whole_run_in_small(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "SETTLE_S", 0.0)
     pytest.importorskip("nvidia.dali")
     pytest.importorskip("webdataset")
     threads = torch.get_num_threads()
