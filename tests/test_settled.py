@@ -22,6 +22,9 @@ def test_reads_that_wait_are_what_storage_can_give() -> None:
 def test_crops_of_four_canvases_are_halved() -> None:
     # Half of 400 px still has to be shrunk by 2 to 100 px; half of 399 px would be less.
     assert reduced_decode([400, 399, 120, 801], 100, "opencv").startswith("50% of the crops have the 400 px a side")
+    assert (
+        reduced_decode([399], 100, "opencv") == "of no use: 0% of the crops have the 400 px a side that halving takes"
+    )
     assert "opencv would not" in reduced_decode([400], 100, "dali")
 
 

@@ -47,6 +47,8 @@ def reduced_decode(sides_px: list[int], canvas_px: int, backend: str) -> str:
     ratio = float(np.mean([reduction(side_px, canvas_px) > 1 for side_px in sides_px]))
     least_px = MIN_SHRINKING * 2 * canvas_px
     where = f"{ratio:.0%} of the crops have the {least_px} px a side that halving takes"
+    if not ratio:
+        return f"of no use: {where}"
     if backend == "opencv":
         return f"{where}; of those, JPEGs are decoded at reduced size"
     return f"{where}; backend {backend} decodes all of them whole, opencv would not"
