@@ -109,7 +109,8 @@ def _moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         if size > 1 and stride == 0:
             single = single.narrow(axis, 0, 1)
-    return single.to(device, non_blocking=True).expand(tensor.shape)
+    # To the host it must be waited for: what is read there too early is not there yet.
+    return single.to(device, non_blocking=torch.device(device).type != "cpu").expand(tensor.shape)
 
 
 class Task(ABC):
