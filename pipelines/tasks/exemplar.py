@@ -249,7 +249,7 @@ def _warp_torch(pixels: torch.Tensor, affine: Float64s, scale: Float64s, patch_p
     per_canvas = len(affine) // max(len(pixels), 1)
     canvases = pixels.permute(0, 3, 1, 2).float().repeat_interleave(per_canvas, 0)
     smooth = _smoothed_torch(canvases, [_smoothing(one) for one in scale])
-    grid = _grid(affine, patch_px, pixels.shape[1], pixels.shape[2]).to(pixels.device)
+    grid = _grid(torch.from_numpy(affine).to(pixels.device), patch_px, pixels.shape[1], pixels.shape[2])
     sampled = F.grid_sample(smooth, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
     return sampled.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
@@ -267,10 +267,13 @@ def _smoothed_torch(canvases: torch.Tensor, weights: Sequence[Float64s]) -> torc
     return columns.add_(0.5).floor_().view(canvases.shape)
 
 
-def _grid(affine: Float64s, side_px: int, height_px: int, width_px: int) -> torch.Tensor:
-    """Sampling positions for grid_sample, float32 (N, side, side, 2), -1 and 1 at the centres of border pixels."""
-    index = torch.arange(side_px, dtype=torch.float64)
+def _grid(affine: torch.Tensor, side_px: int, height_px: int, width_px: int) -> torch.Tensor:
+    """Sampling positions for grid_sample, float32 (N, side, side, 2), -1 and 1 at the centres of border pixels.
+
+    affine: float64 (N, 2, 3), on whose device they are computed, there being many of them.
+    """
+    index = torch.arange(side_px, dtype=torch.float64, device=affine.device)
     x, y = torch.meshgrid(index, index, indexing="xy")
     points = torch.stack([x, y, torch.ones_like(x)], dim=-1)
-    source = torch.einsum("hwk,njk->nhwj", points, torch.from_numpy(affine))
-    return (source * 2 / torch.tensor([width_px - 1, height_px - 1]) - 1).float()
+    source = torch.einsum("hwk,njk->nhwj", points, affine)
+    return (source * 2 / source.new_tensor([width_px - 1, height_px - 1]) - 1).float()
