@@ -13,10 +13,11 @@ import torch
 
 from pipelines.backends import Decoded, fill_failed
 from pipelines.backends.headers import check_header
-from pipelines.clip_planes import NUM_COLORS, chosen_frames, planes_of_chosen
+from pipelines.backends.jpeg_frames import jpeg_frames
+from pipelines.clip_planes import chosen_frames, planes_of_chosen
 from pipelines.errors import UsageError
 
-__all__ = ["DaliBackend", "canvas_graph", "clip_graph", "require_dali"]
+__all__ = ["DaliBackend", "canvas_graph", "clip_graph", "jpeg_graph", "require_dali"]
 
 GraphDevice = Literal["cpu", "gpu"]
 Encoded = Sequence[npt.NDArray[np.uint8]]
@@ -68,6 +69,19 @@ def clip_graph(device: GraphDevice, frames: Sequence[int], height_px: int, width
     return _resized(dali, clips, height_px, width_px)
 
 
+def jpeg_graph(device: GraphDevice, height_px: int, width_px: int) -> Any:
+    """Encoded JPEG and flip -> uint8 RGB (height_px, width_px, 3)."""
+    dali = require_dali()
+    fn, types = dali.fn, dali.types
+    frames = fn.decoders.image(
+        fn.external_source(name="encoded", ndim=1, dtype=types.UINT8, no_copy=True),
+        device="mixed" if device == "gpu" else "cpu",
+        output_type=types.RGB,
+        jpeg_fancy_upsampling=True,
+    )
+    return _resized(dali, frames, height_px, width_px)
+
+
 def _resized(dali: ModuleType, pixels: Any, height_px: int, width_px: int) -> Any:
     """Linear, antialiased when shrinking, as the opencv backend does; then maybe mirrored."""
     fn, types = dali.fn, dali.types
@@ -91,7 +105,7 @@ class DaliBackend:
         self._device = torch.device("cuda", device.index or 0) if is_gpu else torch.device("cpu")
         self._graph_device: GraphDevice = "gpu" if is_gpu else "cpu"
         self._num_threads = num_threads
-        self._runners: dict[tuple[int, ...], _Runner] = {}
+        self._runners: dict[tuple[object, ...], _Runner] = {}
 
     def canvases(
         self,
@@ -103,7 +117,7 @@ class DaliBackend:
         corners, ends = boxes_B4[:, :2], boxes_B4[:, 2:]
         numbers = {"corner": corners, "extent": ends - corners, "flip": flips_B.astype(np.int32)}
         shape = (canvas_px, canvas_px, 3)
-        runner = self._runner(shape, shape, lambda: canvas_graph(self._graph_device, canvas_px))
+        runner = self._runner(("canvas", *shape), shape, lambda: canvas_graph(self._graph_device, canvas_px))
         return _decode(runner, encoded, numbers, _unfit(encoded, ends))
 
     def clips(
@@ -129,17 +143,14 @@ class DaliBackend:
         if first_only_B is None or not first_only_B.any():
             decoded = self._frames(encoded, flips_B, frames, size)
             return Decoded(pixels=planes_of_chosen(decoded.pixels), failures=decoded.failures)
-        pixels = torch.empty((len(encoded), NUM_COLORS + len(frames), *size), dtype=torch.uint8, device=self._device)
-        failures: list[tuple[int, str]] = []
-        for indices, wanted in ((np.flatnonzero(first_only_B), (0,)), (np.flatnonzero(~first_only_B), frames)):
-            if len(indices):
-                part = self._frames([encoded[index] for index in indices.tolist()], flips_B[indices], wanted, size)
-                planes = planes_of_chosen(part.pixels)
-                pixels[torch.from_numpy(indices).to(self._device), : planes.shape[1]] = planes
-                failures += [(int(indices[index]), reason) for index, reason in part.failures]
-        failures.sort()
-        fill_failed(pixels, [index for index, _ in failures])
-        return Decoded(pixels=pixels, failures=failures)
+
+        parts = []
+        for rows, wanted in ((np.flatnonzero(first_only_B), (0,)), (np.flatnonzero(~first_only_B), frames)):
+            if len(rows):
+                part = self._frames([encoded[row] for row in rows.tolist()], flips_B[rows], wanted, size)
+                planes = Decoded(pixels=planes_of_chosen(part.pixels), failures=part.failures)
+                parts.append((rows.tolist(), planes))
+        return self._merged(len(encoded), parts)
 
     def _frames(
         self,
@@ -148,14 +159,74 @@ class DaliBackend:
         frames: tuple[int, ...],
         size: tuple[int, int],
     ) -> Decoded:
+        """MJPEG's frames, each a JPEG, go to the decoder of images: the GPU's for video does not know them."""
+        jpegs = {row: found for row, clip in enumerate(encoded) if (found := jpeg_frames(clip, frames)) is not None}
+        others = [row for row in range(len(encoded)) if row not in jpegs]
+        parts = []
+        if jpegs:
+            rows = list(jpegs)
+            parts.append((rows, self._jpegs(list(jpegs.values()), flips_B[rows], frames, size)))
+        if others or not parts:
+            parts.append((others, self._video([encoded[row] for row in others], flips_B[others], frames, size)))
+        return parts[0][1] if len(parts) == 1 else self._merged(len(encoded), parts)
+
+    def _jpegs(
+        self,
+        clips: Sequence[Sequence[bytes]],
+        flips_B: npt.NDArray[np.bool_],
+        frames: tuple[int, ...],
+        size: tuple[int, int],
+    ) -> Decoded:
+        """A clip fails with its first bad frame; of one that has too few, none is decoded."""
+        num_frames = len(frames)
+        short = {row: len(clip) for row, clip in enumerate(clips) if len(clip) < num_frames}
+        encoded = [
+            frame for row, clip in enumerate(clips) for frame in (clip if row not in short else [b""] * num_frames)
+        ]
+        failures = {
+            row * num_frames + index: f"gives {found} of its frames {', '.join(map(str, frames))}"
+            for row, found in short.items()
+            for index in range(num_frames)
+        }
+        shape = (*size, 3)
+        runner = self._runner(("jpeg", *shape), shape, lambda: jpeg_graph(self._graph_device, *size))
+        flips = np.repeat(flips_B, num_frames).astype(np.int32)
+        decoded = _decode(runner, [memoryview(frame) for frame in encoded], {"flip": flips}, list(failures.items()))
+        reasons: dict[int, str] = {}
+        for index, reason in decoded.failures:
+            reasons.setdefault(index // num_frames, reason)
+        pixels = decoded.pixels.view(-1, num_frames, *shape)
+        if reasons:
+            fill_failed(pixels, list(reasons))
+        return Decoded(pixels=pixels, failures=list(reasons.items()))
+
+    def _video(
+        self,
+        encoded: Sequence[memoryview],
+        flips_B: npt.NDArray[np.bool_],
+        frames: tuple[int, ...],
+        size: tuple[int, int],
+    ) -> Decoded:
         shape = (len(frames), *size, 3)
-        runner = self._runner((*shape, *frames), shape, lambda: clip_graph(self._graph_device, frames, *size))
+        runner = self._runner(("video", *shape, *frames), shape, lambda: clip_graph(self._graph_device, frames, *size))
         return _decode(runner, encoded, {"flip": flips_B.astype(np.int32)}, [])
+
+    def _merged(self, count: int, parts: Sequence[tuple[Sequence[int], Decoded]]) -> Decoded:
+        """One batch of parts that were decoded apart; a part may have fewer planes than another."""
+        largest = max((part.pixels for _, part in parts), key=lambda pixels: pixels.shape[1])
+        pixels = largest.new_empty((count, *largest.shape[1:]))
+        failures: list[tuple[int, str]] = []
+        for rows, part in parts:
+            pixels[torch.tensor(rows, device=pixels.device), : part.pixels.shape[1]] = part.pixels
+            failures += [(rows[index], reason) for index, reason in part.failures]
+        failures.sort()
+        fill_failed(pixels, [index for index, _ in failures])
+        return Decoded(pixels=pixels, failures=failures)
 
     def close(self) -> None:
         self._runners.clear()
 
-    def _runner(self, address: tuple[int, ...], shape: tuple[int, ...], graph: Callable[[], Any]) -> "_Runner":
+    def _runner(self, address: tuple[object, ...], shape: tuple[int, ...], graph: Callable[[], Any]) -> "_Runner":
         if address not in self._runners:
             self._runners[address] = _Runner(graph, shape, self._device, self._num_threads)
         return self._runners[address]
