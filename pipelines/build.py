@@ -150,6 +150,9 @@ def build_pipeline(
     if seed < 0:
         raise UsageError(f"seed {seed}; need an integer of at least 0.")
     device = torch.device(device)
+    if device.type == "cuda":
+        # With its first call torch loads its solvers, and fails if two threads do so at once.
+        torch.linalg.eigh(torch.eye(3, device=device))
     kinds = _kinds(config)
     parts = {kind: _tables(config, kind) for kind in kinds}
     tables = {kind: joined_table(parts[kind]) for kind in kinds}
