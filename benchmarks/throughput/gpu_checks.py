@@ -37,8 +37,9 @@ the mean and at the 99th percentile."""
 CLIP_TOLERANCE = (3.0, 12.0)
 INPUT_TOLERANCE = 2 / 255
 """Of a task's inputs in the mean, given equal pixels."""
-MAX_CHANGED_TARGETS = 1e-3
-"""Share of target values that may differ, given equal pixels: colors half-way between two bins."""
+MAX_CHANGED_TARGETS = 2e-3
+"""Share of target values that may differ, given equal pixels: colors half-way between two steps of 1/64, and with them
+the weights of their bins. An H200 gave 0.0013."""
 NUM_STEPS = 8
 PAN_XY = (-3.0, -2.0)
 
