@@ -46,6 +46,15 @@ def test_one_plane_seen_three_times_stays_one_on_the_gpu():
     torch.testing.assert_close(moved.cpu(), pairs, rtol=0, atol=0)
 
 
+@pytest.mark.cuda
+def test_a_batch_on_the_host_is_complete():
+    large = torch.rand(64, 3, 256, 256, device="cuda")
+    for _ in range(20):
+        large = large.flip(0)  # work that a copy that is not waited for would be behind
+    moved = replace(batch(), inputs=large).to("cpu").inputs
+    torch.testing.assert_close(moved.clone(), large.cpu(), rtol=0, atol=0)
+
+
 def test_a_batch_that_is_there_already_is_not_copied():
     there = batch()
     assert there.to("cpu").inputs.data_ptr() == there.inputs.data_ptr()

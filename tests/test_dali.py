@@ -18,7 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.backends.dali import DaliBackend, canvas_graph, clip_graph, require_dali
+from pipelines.backends.dali import DaliBackend, canvas_graph, clip_graph, jpeg_graph, require_dali
+from pipelines.backends.jpeg_frames import jpeg_frames
 from pipelines.backends.opencv import OpenCVBackend
 from pipelines.clip_planes import planes_of
 from pipelines.errors import UsageError
@@ -237,13 +238,37 @@ def test_planes_are_those_of_whole_clips(dali):
 
 
 @needs_dali
+def test_a_batch_may_mix_codecs(dali, opencv):
+    wide = smooth_picture(3, 200, 96)
+    clips = [
+        encode_clip([wide[:, step * frame : step * frame + 128] for frame in range(6)], codec)
+        for step, codec in ((3, "libvpx-vp9"), (5, "mjpeg"), (1, "libvpx-vp9"), (2, "mjpeg"))
+    ]
+    given = [memoryview(clip) for clip in clips], np.array([True, True, False, False]), 6, 48, 64
+    ours, theirs = dali.clips(*given), opencv.clips(*given)
+    assert ours.failures == []
+    assert difference(ours.pixels, theirs.pixels).mean(axis=(1, 2, 3, 4)).max() <= 2
+
+
+@needs_dali
+def test_one_bad_frame_fails_its_clip_alone(dali):
+    frames = [np.full((48, 64, 3), level, np.uint8) for level in (40, 80, 120, 160)]
+    clip = encode_clip(frames)
+    (third,) = jpeg_frames(memoryview(clip), (2,))
+    damaged = clip.replace(third, bytes(len(third)))
+    decoded = dali.clips([memoryview(damaged), memoryview(clip)], np.zeros(2, bool), 4, 24, 32)
+    assert [index for index, _ in decoded.failures] == [0]
+    assert decoded.pixels[1].float().mean(dim=(1, 2, 3)).tolist() == pytest.approx([40, 80, 120, 160], abs=1)
+
+
+@needs_dali
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_graphs_are_valid_for_both_devices(device):
     # DALI checks operators and argument names when a graph is defined, for which no GPU is needed.
     pipeline = require_dali().Pipeline(batch_size=1, num_threads=1, device_id=None, exec_dynamic=True)
     with pipeline:
-        pixels, frames = canvas_graph(device, 64), clip_graph(device, (0, 1, 3), 48, 64)
-    assert (pixels.device, frames.device) == (device, device)
+        graphs = canvas_graph(device, 64), clip_graph(device, (0, 1, 3), 48, 64), jpeg_graph(device, 48, 64)
+    assert [graph.device for graph in graphs] == [device] * 3
 
 
 def test_missing_dali_names_the_extra(monkeypatch):
@@ -278,6 +303,14 @@ def test_gpu_canvases_are_the_same_every_time(gpu):
     first = canvases(gpu, encoded, [(11, 7, 59, 55)] * 8, 40).pixels
     for _ in range(3):
         assert torch.equal(canvases(gpu, encoded, [(11, 7, 59, 55)] * 8, 40).pixels, first)
+
+
+@pytest.mark.cuda
+def test_gpu_pixels_do_not_depend_on_the_place_in_the_batch(gpu):
+    encoded = [encode(smooth_picture(seed, 90, 70)) for seed in range(16)]
+    together = canvases(gpu, encoded, [(11, 7, 59, 55)] * 16, 40, [False] * 16).pixels
+    for row in (0, 7, 15):
+        assert torch.equal(canvases(gpu, [encoded[row]], [(11, 7, 59, 55)], 40, [False]).pixels[0], together[row])
 
 
 @pytest.mark.cuda

@@ -85,8 +85,8 @@ def jpeg_graph(device: GraphDevice, height_px: int, width_px: int) -> Any:
 
 
 def _all_by_hardware(device: GraphDevice) -> dict[str, float]:
-    """By itself DALI gives a tenth of each batch to another decoder, whose pixels differ by up to 3 levels: then what an
-    image looks like depends on its place in the batch."""
+    """By itself DALI gives a tenth of each batch to another decoder, whose pixels differ by up to 3 levels. Then what
+    an image looks like depends on its place in the batch."""
     return {"hw_decoder_load": 1.0} if device == "gpu" else {}
 
 
