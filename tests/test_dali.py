@@ -235,6 +235,7 @@ def test_planes_are_those_of_whole_clips(dali):
     assert [index for index, _ in part.failures] == [2]
     torch.testing.assert_close(part.pixels[:, :3], expected[:, :3], rtol=0, atol=0)
     torch.testing.assert_close(part.pixels[1], expected[1], rtol=0, atol=0)
+    assert dali.clip_planes(*given, first_only_B=np.ones(3, bool)).pixels.shape == expected.shape
 
 
 @needs_dali

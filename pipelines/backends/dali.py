@@ -14,7 +14,7 @@ import torch
 from pipelines.backends import Decoded, fill_failed
 from pipelines.backends.headers import check_header
 from pipelines.backends.jpeg_frames import jpeg_frames
-from pipelines.clip_planes import chosen_frames, planes_of_chosen
+from pipelines.clip_planes import NUM_COLORS, chosen_frames, planes_of_chosen
 from pipelines.errors import UsageError
 
 __all__ = ["DaliBackend", "canvas_graph", "clip_graph", "jpeg_graph", "require_dali"]
@@ -151,14 +151,13 @@ class DaliBackend:
         if first_only_B is None or not first_only_B.any():
             decoded = self._frames(encoded, flips_B, frames, size)
             return Decoded(pixels=planes_of_chosen(decoded.pixels), failures=decoded.failures)
-
         parts = []
         for rows, wanted in ((np.flatnonzero(first_only_B), (0,)), (np.flatnonzero(~first_only_B), frames)):
             if len(rows):
                 part = self._frames([encoded[row] for row in rows.tolist()], flips_B[rows], wanted, size)
                 planes = Decoded(pixels=planes_of_chosen(part.pixels), failures=part.failures)
                 parts.append((rows.tolist(), planes))
-        return self._merged(len(encoded), parts)
+        return self._merged((len(encoded), NUM_COLORS + len(frames), *size), parts)
 
     def _frames(
         self,
@@ -176,7 +175,7 @@ class DaliBackend:
             parts.append((rows, self._jpegs(list(jpegs.values()), flips_B[rows], frames, size)))
         if others or not parts:
             parts.append((others, self._video([encoded[row] for row in others], flips_B[others], frames, size)))
-        return parts[0][1] if len(parts) == 1 else self._merged(len(encoded), parts)
+        return parts[0][1] if len(parts) == 1 else self._merged((len(encoded), len(frames), *size, 3), parts)
 
     def _jpegs(
         self,
@@ -219,10 +218,9 @@ class DaliBackend:
         runner = self._runner(("video", *shape, *frames), shape, lambda: clip_graph(self._graph_device, frames, *size))
         return _decode(runner, encoded, {"flip": flips_B.astype(np.int32)}, [])
 
-    def _merged(self, count: int, parts: Sequence[tuple[Sequence[int], Decoded]]) -> Decoded:
-        """One batch of parts that were decoded apart; a part may have fewer planes than another."""
-        largest = max((part.pixels for _, part in parts), key=lambda pixels: pixels.shape[1])
-        pixels = largest.new_empty((count, *largest.shape[1:]))
+    def _merged(self, shape: tuple[int, ...], parts: Sequence[tuple[Sequence[int], Decoded]]) -> Decoded:
+        """One batch of parts that were decoded apart; a part may have fewer planes than the whole."""
+        pixels = torch.empty(shape, dtype=torch.uint8, device=self._device)
         failures: list[tuple[int, str]] = []
         for rows, part in parts:
             pixels[torch.tensor(rows, device=pixels.device), : part.pixels.shape[1]] = part.pixels
