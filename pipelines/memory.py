@@ -12,9 +12,6 @@ from pipelines.tasks.base import CanvasSpec, Task, TensorSpec
 
 __all__ = ["PipelineMemory", "pipeline_memory"]
 
-STEPS_BEYOND_THE_QUEUE = 2
-"""The step in the making and the one its consumer has."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineMemory:
@@ -26,6 +23,8 @@ class PipelineMemory:
     batch_bytes: dict[str, int]
     pixels_bytes: int
     prefetch_batches: int
+    num_makers: int = 1
+    """Steps in the making at a time: one, or one in every worker process."""
 
     @property
     def step_bytes(self) -> int:
@@ -34,8 +33,8 @@ class PipelineMemory:
 
     @property
     def peak_bytes(self) -> int:
-        """At most: the queue full, one step in the making, pixels still held, and one step at its consumer."""
-        steps = self.prefetch_batches + STEPS_BEYOND_THE_QUEUE
+        """At most: the queue full, those in the making, pixels still held, and one step at its consumer."""
+        steps = self.prefetch_batches + self.num_makers + 1
         return steps * (self.step_bytes + self.pixels_bytes)
 
 
@@ -46,6 +45,7 @@ def pipeline_memory(
     *,
     share_decode: bool,
     prefetch_batches: int,
+    num_makers: int = 1,
 ) -> PipelineMemory:
     """`batch_sizes`: samples of a kind per step, of one rank."""
     batch_bytes = {
@@ -60,7 +60,12 @@ def pipeline_memory(
     for kind, size in batch_sizes.items():
         num_users = sum(task.source == kind for task in tasks.values())
         pixels_bytes += size * sample_bytes[kind] * (min(num_users, 1) if share_decode else num_users)
-    return PipelineMemory(batch_bytes=batch_bytes, pixels_bytes=pixels_bytes, prefetch_batches=prefetch_batches)
+    return PipelineMemory(
+        batch_bytes=batch_bytes,
+        pixels_bytes=pixels_bytes,
+        prefetch_batches=prefetch_batches,
+        num_makers=num_makers,
+    )
 
 
 def _tensor_bytes(spec: TensorSpec) -> int:

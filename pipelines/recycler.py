@@ -22,7 +22,8 @@ MAX_FREE_BLOCKS = 4
 class Recycler:
     """`empty` arrays whose memory comes back when the last view of them is gone. Safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_free_blocks: float = MAX_FREE_BLOCKS) -> None:
+        self._max_free_blocks = max_free_blocks
         self._free: defaultdict[int, list[npt.NDArray[np.uint8]]] = defaultdict(list)
         self._lock = Lock()
 
@@ -33,15 +34,18 @@ class Recycler:
             return np.empty(shape, dtype)
         with self._lock:
             free = self._free[num_bytes]
-            block = free.pop() if free else np.empty(num_bytes, np.uint8)
+            block = free.pop() if free else self._new_block(num_bytes)
         # Through a memoryview, because NumPy then takes this array for the owner: every view, of NumPy's or of torch's,
         # keeps it alive. Of a view of `block` only the block would stay alive, and be given out while in use.
         root = np.frombuffer(block.data, np.uint8)
         weakref.finalize(root, self._take_back, block).atexit = False
         return root.view(dtype).reshape(shape)
 
+    def _new_block(self, num_bytes: int) -> npt.NDArray[np.uint8]:
+        return np.empty(num_bytes, np.uint8)
+
     def _take_back(self, block: npt.NDArray[np.uint8]) -> None:
         # No lock: this may run in the middle of `empty`, when the garbage collector does. Appending is atomic.
         free = self._free.get(block.nbytes)
-        if free is not None and len(free) < MAX_FREE_BLOCKS:
+        if free is not None and len(free) < self._max_free_blocks:
             free.append(block)

@@ -7,13 +7,13 @@ A stage is working (busy), waiting for the stage before it (blocked on input) or
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import Lock
+from dataclasses import dataclass, fields
+from threading import Lock, current_thread
 
-__all__ = ["CONSUMER", "Listener", "StageClock", "StageStats", "bottleneck"]
+__all__ = ["CONSUMER", "Listener", "StageClock", "StageStats", "added_up", "bottleneck"]
 
-Listener = Callable[[str, float, float], None]
-"""Told of a stage's name and of when a piece of its work began and ended, in seconds of `time.perf_counter`, by the
+Listener = Callable[[str, float, float, str], None]
+"""Told of a stage's name, of when a piece of its work began and ended, in seconds of `time.perf_counter`, and of the
 thread that did it."""
 
 CONSUMER = "consumer"
@@ -112,7 +112,7 @@ class StageClock:
         """Count what has just ended."""
         if self.listener is not None and busy_s:
             now_s = time.perf_counter()
-            self.listener(self.name, now_s - busy_s, now_s)
+            self.listener(self.name, now_s - busy_s, now_s, current_thread().name)
         with self._lock:
             self._num_items += num_items
             self._num_failures += num_failures
@@ -132,6 +132,15 @@ class StageClock:
                 blocked_on_input_s=self._input_s,
                 blocked_on_output_s=self._output_s,
             )
+
+
+def added_up(parts: Sequence[tuple[StageStats, ...]]) -> tuple[StageStats, ...]:
+    """The same stages at work in several processes, as one."""
+    numbers = [field.name for field in fields(StageStats) if field.name != "name"]
+    return tuple(
+        StageStats(name=stages[0].name, **{name: sum(getattr(one, name) for one in stages) for name in numbers})
+        for stages in zip(*parts, strict=True)
+    )
 
 
 def bottleneck(stats: Sequence[StageStats]) -> str:

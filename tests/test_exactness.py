@@ -111,7 +111,7 @@ def test_a_mix_has_its_shares_and_every_source_its_own_epochs(folder, other):
     tables = [load_manifest(one).select("image", "train") for one in (folder, other)]
     sizes = [set(zip(table.width.tolist(), table.height.tolist(), strict=True)) for table in tables]
     with build_pipeline(config, seed=3) as pipeline:
-        plan = pipeline._sources["image"].plan
+        plan = pipeline.plans["image"]
         seen = [pipeline_step.batches["colorization"].keys for pipeline_step in itertools.islice(pipeline, 30)]
     rows = np.concatenate([plan.picks(index).rows for index in range(30)])
     keys = [*tables[0].keys, *tables[1].keys]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.profile.planted import PLANTS, Plant, blocking_transfer, num_bytes, stalling_reads, throttled_reads
+from benchmarks.profile.taps import sources_of
 from benchmarks.profile.trial_accuracy import CASES, config_of
 from benchmarks.profile.trial_shards import TrialShards
 from benchmarks.profile.trials import BASES, base_config
@@ -28,7 +29,7 @@ def seconds(work: Callable[[], object]) -> float:
 @pytest.fixture
 def reader(small_shards: MakeShards) -> SampleReader:
     with build_pipeline(made_config(images=small_shards(8), canvas_px=32, batch_size=4).pipeline, seed=0) as pipeline:
-        reader: SampleReader = next(iter(pipeline._sources.values()))._source._reader
+        reader: SampleReader = next(iter(sources_of(pipeline).values()))._reader
         return reader
 
 

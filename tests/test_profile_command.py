@@ -94,6 +94,7 @@ def check_document(document: dict[str, Any], tasks: list[str]) -> None:
     assert set(document["gains_without"]) == set(tasks)
     assert document["loaders"] is None
     assert [question for question, _ in document["settled"]] == [
+        "worker processes, not threads",
         "plain files, or other shards",
         "decoding in the DCT domain",
     ]

@@ -1,10 +1,11 @@
 """Stage clocks: where seconds go, and which stage is named the bottleneck."""
 
+import threading
 import time
 
 import pytest
 
-from pipelines.stats import CONSUMER, StageClock, StageStats, bottleneck
+from pipelines.stats import CONSUMER, StageClock, StageStats, added_up, bottleneck
 
 
 def stage(name, busy_s, blocked_on_input_s=0.0, blocked_on_output_s=0.0, num_items=10):
@@ -72,3 +73,21 @@ def test_an_arrival_at_a_working_stage_is_no_waiting():
     time.sleep(0.02)
     clock.arrival(5.0)
     assert clock.read() == before
+
+
+def test_a_listener_hears_of_the_thread_that_did_the_work():
+    heard = []
+    clock = StageClock("decode")
+    clock.listener = lambda *told: heard.append(told)
+    thread = threading.Thread(target=lambda: clock.add(busy_s=0.25), name="other")
+    thread.start()
+    thread.join()
+    ((stage, start_s, end_s, where),) = heard
+    assert (stage, where) == ("decode", "other")
+    assert end_s - start_s == pytest.approx(0.25)
+
+
+def test_stages_of_several_processes_add_up():
+    one, two = stage("read", 1, num_items=3), stage("read", 2, num_items=4)
+    (both,) = added_up([(one,), (two,)])
+    assert (both.name, both.num_items, both.busy_s) == ("read", 7, 3)

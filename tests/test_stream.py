@@ -248,7 +248,7 @@ def test_the_next_of_the_plan_takes_the_place_of_a_bad_sample(tmp_path):
     """20 good and 1 bad in batches of 7: wherever the bad one comes, the sample 7 places later stands there."""
     config = config_for(broken_folder(tmp_path, 20, 1), {"echo": {"repeats": 3}}, batch_size=7, canvas_px=24)
     with build_pipeline(config, seed=5) as pipeline:
-        plan, table = pipeline._sources["image"].plan, load_manifest(config.images).select("image", "train")
+        plan, table = pipeline.plans["image"], load_manifest(config.images).select("image", "train")
         steps = list(itertools.islice(pipeline, 3))
         decode = {stage.name: stage for stage in pipeline.stage_stats()}["decode"]
     (step,) = [step for step in steps if step.faults]
@@ -267,7 +267,7 @@ def test_the_next_of_the_plan_takes_the_place_of_a_bad_sample(tmp_path):
 def test_the_one_that_takes_its_place_is_as_it_is_in_its_own_batch(tmp_path):
     config = config_for(broken_folder(tmp_path, 20, 1), {"echo": {}, "other_echo": {}}, batch_size=7)
     with build_pipeline(config, seed=5) as pipeline:
-        plan, table = pipeline._sources["image"].plan, load_manifest(config.images).select("image", "train")
+        plan, table = pipeline.plans["image"], load_manifest(config.images).select("image", "train")
         steps = list(itertools.islice(pipeline, 4))
     step = next(step for step in steps if step.faults)
     row = [table.keys[row] for row in plan.picks(step.index).rows].index("bad0")
@@ -347,7 +347,7 @@ def kill_threads(pool):
 def test_dead_workers_are_an_error_within_seconds(folder):
     pipeline = build_pipeline(config_for(folder), seed=5)
     next(pipeline)
-    kill_threads(pipeline._workers)
+    kill_threads(pipeline._supply.maker.workers)
     start_s = time.monotonic()
     with pytest.raises(FourfoldError, match=r"Worker thread fourfold-worker_\d has died"):
         list(pipeline)

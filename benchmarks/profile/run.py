@@ -20,6 +20,7 @@ from benchmarks.profile.stages import Truncated, measure_truncated
 from benchmarks.profile.trace import Recorder, Span
 from benchmarks.profile.verdict import Verdict, judge
 from benchmarks.profile.windows import Bench
+from benchmarks.profile.worker_processes import in_threads, tried_workers
 from pipelines.build import PipelineConfig, memory_of
 from pipelines.errors import UsageError
 from pipelines.shards.locations import is_remote
@@ -92,6 +93,7 @@ def make_profile(
     """
     start_s = time.perf_counter()
     compared = _compare_options(config.pipeline) if with_loaders else None
+    asked, config = config, in_threads(config)
     device = choose_device(config.device)
     with cpu_threads(config.train.cpu_threads if config.train else 0):
         progress("limits of this machine, measured once for these shards")
@@ -102,6 +104,8 @@ def make_profile(
         options = options_of(measured)
         advice = advise(measured, options)
         tested = _tested(config, advice, num_apply, progress)
+        progress("worker processes instead of threads")
+        workers = tried_workers(asked)
         progress("the pipeline, stage by stage")
         truncated = measure_truncated(config, STAGES_SHARE * config.seconds)
         live = _live(config, TRACE_SHARE * config.seconds)
@@ -113,7 +117,7 @@ def make_profile(
         are_ceilings_cached=is_cached,
         verdict=judge(measured, options),
         advice=advice,
-        settled=settled(measured),
+        settled=(("worker processes, not threads", workers), *settled(measured)),
         tested=tested,
         rows=stage_rows(measured, found),
         blocked=blocked_of(measured.base),

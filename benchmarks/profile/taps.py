@@ -14,6 +14,8 @@ from pipelines.build import Pipeline
 from pipelines.clip_planes import NUM_COLORS, chosen_frames
 from pipelines.samples import SampleSource
 from pipelines.shards.manifest import Kind
+from pipelines.step_maker import StepMaker
+from pipelines.step_threads import StepThreads
 from pipelines.tasks.base import Geometry, Task, TaskBatch
 
 __all__ = ["backend_of", "forget_targets", "sources_of", "touch", "truncated"]
@@ -24,11 +26,17 @@ READ = "read"
 
 def sources_of(pipeline: Pipeline) -> Mapping[Kind, SampleSource]:
     """What reads, draws and decodes, by kind of sample."""
-    return {kind: source._source for kind, source in pipeline._sources.items()}
+    return {kind: source._source for kind, source in _maker_of(pipeline).sources.items()}
 
 
 def backend_of(pipeline: Pipeline) -> Backend:
-    return pipeline._backend
+    return _maker_of(pipeline)._backend
+
+
+def _maker_of(pipeline: Pipeline) -> StepMaker:
+    supply = pipeline._supply
+    assert isinstance(supply, StepThreads)
+    return supply.maker
 
 
 def touch(encoded: memoryview) -> None:
@@ -46,18 +54,19 @@ def forget_targets(pipeline: Pipeline) -> None:
 def truncated(pipeline: Pipeline, last_stage: str) -> Iterator[None]:
     """A pipeline that stands still, cut off behind a stage for the time of the block: "read", "decode" or a task, of
     which all before it stay. Tasks that are left out still draw, and black pixels take the place of decoded ones."""
-    tasks = list(pipeline.tasks)
+    maker_tasks = _maker_of(pipeline).tasks
+    tasks = list(maker_tasks)
     kept = tasks[: tasks.index(last_stage) + 1] if last_stage in tasks else []
-    whole, sources = dict(pipeline.tasks), sources_of(pipeline).values()
+    whole, sources = dict(maker_tasks), sources_of(pipeline).values()
     backends = [source._backend for source in sources]
     try:
-        pipeline.tasks.update({name: _Nothing(task) for name, task in whole.items() if name not in kept})
+        maker_tasks.update({name: _Nothing(task) for name, task in whole.items() if name not in kept})
         if last_stage == READ:
             for source in sources:
                 source._backend = _Black(source._backend.name)
         yield
     finally:
-        pipeline.tasks.update(whole)
+        maker_tasks.update(whole)
         for source, backend in zip(sources, backends, strict=True):
             source._backend = backend
 

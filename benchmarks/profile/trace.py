@@ -4,7 +4,6 @@ Trace event format: {"traceEvents": [{"ph": "X", "name", "cat", "ts", "dur", "pi
 """
 
 import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,8 @@ class Recorder:
     def __init__(self) -> None:
         self.spans: list[Span] = []
 
-    def __call__(self, stage: str, start_s: float, end_s: float) -> None:
-        self.spans.append(Span(stage, start_s, end_s, threading.current_thread().name))
+    def __call__(self, stage: str, start_s: float, end_s: float, thread: str) -> None:
+        self.spans.append(Span(stage, start_s, end_s, thread))
 
 
 def trace_events(spans: list[Span]) -> dict[str, Any]:

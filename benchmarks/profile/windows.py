@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import current_thread
 from types import TracebackType
 
 from benchmarks.profile.config import ProfileConfig
@@ -171,7 +172,7 @@ class Bench:
 
     def _tell(self, stage: str, start_s: float, end_s: float) -> None:
         if self._listener is not None:
-            self._listener(stage, start_s, end_s)
+            self._listener(stage, start_s, end_s, current_thread().name)
 
 
 @dataclass(slots=True)

@@ -31,6 +31,7 @@ __all__ = [
     "TaskBatch",
     "TaskConfig",
     "TensorSpec",
+    "one_of_equal_planes",
     "scaled_px",
     "stack_geometry",
 ]
@@ -103,14 +104,19 @@ class TaskBatch:
         return replace(self, inputs=_moved(self.inputs, device), target=target, weight=_moved(self.weight, device))
 
 
-def _moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """On `device`; what is one plane seen three times (lightness) is copied once and stays so there."""
-    single = tensor
+def one_of_equal_planes(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of an expanded tensor that is all of it in memory; `expand(tensor.shape)` makes the whole of it."""
     for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         if size > 1 and stride == 0:
-            single = single.narrow(axis, 0, 1)
+            tensor = tensor.narrow(axis, 0, 1)
+    return tensor
+
+
+def _moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """On `device`; what is one plane seen three times (lightness) is copied once and stays so there."""
     # To the host it must be waited for: what is read there too early is not there yet.
-    return single.to(device, non_blocking=torch.device(device).type != "cpu").expand(tensor.shape)
+    moved = one_of_equal_planes(tensor).to(device, non_blocking=torch.device(device).type != "cpu")
+    return moved.expand(tensor.shape)
 
 
 class Task(ABC):
@@ -129,6 +135,8 @@ class Task(ABC):
         self.lightness = lightness
         self.memory = Recycler()
         """For arrays of a batch made on the CPU."""
+        self.num_threads = 0
+        """That may be at work on one batch; 0 means as many as there are cores."""
         self.targets: TargetMemory | None = None
         """Set by tasks of clips whose target follows from the clip alone; the pipeline then calls `make_knowing`."""
 

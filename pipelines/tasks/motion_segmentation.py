@@ -133,7 +133,7 @@ class MotionSegmentation(Task):
         targets = list(known.target)
         unknown = [row for row, target in enumerate(targets) if target is None]
         if unknown:
-            with ThreadPoolExecutor(self.config.num_threads or num_cores()) as pool:
+            with ThreadPoolExecutor(self.config.num_threads or self.num_threads or num_cores()) as pool:
                 found = pool.map(lambda row: self._label(luma_BNHW[row], known.address[row]), unknown)
                 for row, target in zip(unknown, found, strict=True):
                     targets[row] = target

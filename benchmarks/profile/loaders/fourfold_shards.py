@@ -17,6 +17,8 @@ from pipelines.replacement import ReplacingSource
 from pipelines.samples import SampleSource
 from pipelines.shards.manifest import SampleTable, load_manifest
 from pipelines.stats import StageClock
+from pipelines.step_maker import StepMaker
+from pipelines.step_threads import StepThreads
 from pipelines.stream import Pipeline
 from pipelines.tasks import CanvasSpec, Geometry, Task, TaskBatch, TaskConfig, TensorSpec
 from pipelines.tasks.base import Rng
@@ -102,17 +104,22 @@ class FourfoldLoader:
         order = Order([shard.num_samples for shard in self._table.shards], seed=0, stream="image")
         plan = Plan(orders=(order,), seed=0, stream="image", global_batch_size=setting.batch_size)
         sizes: dict[Literal["image", "clip"], int] = {"image": setting.batch_size}
-        return Pipeline(
+        maker = StepMaker(
             tasks=tasks,
             sources={"image": ReplacingSource(open_source, plan)},
             schedule=lambda _: (setting.make,),
             backend=backend,
-            backend_choice=choice,
             clocks=clocks,
             shard_cache=None,
+            workers=workers,
+        )
+        return Pipeline(
+            tasks=tasks,
+            plans={"image": plan},
+            supply=StepThreads(maker, PREFETCH_BATCHES),
+            backend_choice=choice,
             memory=pipeline_memory(tasks, sizes, canvas, share_decode=True, prefetch_batches=PREFETCH_BATCHES),
             labels=(),
-            workers=workers,
             max_failure_ratio=0.0,
         )
 

@@ -1,0 +1,132 @@
+"""What a pipeline is made of, as written in YAML. Values are checked here; what needs files, when it is built."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from pipelines.backends import BackendName
+from pipelines.config import Config
+from pipelines.harmonize import HarmonizeMode
+from pipelines.plan import DEFAULT_WINDOW_SHARDS
+from pipelines.shards.manifest import Kind
+from pipelines.source_config import SourceConfig, Sources, as_sources
+from pipelines.tasks import TASKS
+from pipelines.tasks.base import CanvasSpec, TaskConfig
+
+__all__ = ["PipelineConfig"]
+
+
+class PipelineConfig(Config):
+    """What to read, which tasks to make of it, and how large."""
+
+    images: Sources | None = None
+    """Folder or URL of image shards, or a list of {path, weight}. Needed by every task but motion_segmentation."""
+    clips: Sources | None = None
+    """Folder or URL of clip shards, or a list of {path, weight}. Needed by motion_segmentation."""
+    split: str = "train"
+    """Which samples; every source must have them."""
+    window_shards: int = Field(default=DEFAULT_WINDOW_SHARDS, ge=1)
+    """Shards whose samples are mixed with each other, per source. More mixes better; of remote shards, twice as many
+    are kept on the disk."""
+    cache_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Room on the disk for shards of remote folders; left out, they are all kept. Less means downloading again."""
+    tasks: dict[str, SerializeAsAny[TaskConfig]] = Field(default_factory=dict)
+    """Options by task name; `{colorization: {}}` is colorization as it comes."""
+    canvas_px: int = Field(default=256, ge=8, le=4096)
+    """Side of the square canvas that all image tasks cut from. Cost grows with its square."""
+    clip_height_px: int = Field(default=240, ge=8, le=4096)
+    clip_width_px: int = Field(default=320, ge=8, le=4096)
+    num_frames: int = Field(default=10, ge=2, le=1000)
+    """Frames of a clip that motion is computed from. Cost grows with it."""
+    batch_size: int = Field(default=32, ge=1)
+    """Images per step over all ranks. Each costs canvas_px squared x 3 bytes, and more in the tasks."""
+    clip_batch_size: int = Field(default=8, ge=1)
+    """Clips per step over all ranks. Each costs num_frames x height x width x 3 bytes."""
+    canvas_scale: tuple[float, float] = (0.75, 1.0)
+    """Bounds of the random crop's side, as a share of the image's short side."""
+    flip_probability: float = Field(default=0.5, ge=0.0, le=1.0)
+    share_decode: bool = True
+    """One decoded canvas serves all image tasks. False, as in the paper: one each, which costs a decode per task."""
+    harmonize: HarmonizeMode = "off"
+    """Which tasks see gray. paper: relative position gets colorization's input; all: every task does."""
+    backend: BackendName = "auto"
+    """auto: DALI on a GPU where it is installed, OpenCV elsewhere."""
+    num_threads: int = Field(default=0, ge=0, le=1024)
+    """Threads that decode and make the tasks' batches; 0: all cores. The batches do not depend on it."""
+    num_workers: int = Field(default=0, ge=0, le=256)
+    """Processes that make the batches on the CPU, each a whole step at a time; 0: threads of this process. One per core
+    is fastest, threads start sooner: Python lets only one thread of a process run at a time. Each takes 0.3 GB and the
+    step that it makes. The batches do not depend on it."""
+    prefetch_batches: int = Field(default=2, ge=1, le=64)
+    """Steps held ready. More evens out slow reads; each costs all its batches, 50 MB for the four tasks at these sizes:
+    `memory_of` says how much."""
+    max_failure_ratio: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Share of the last 10,000 samples that may fail before the run stops. Until then the next good sample of the plan
+    takes the place of each."""
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _validate_tasks(cls, value: Any) -> Any:
+        return _task_configs(value) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _check_scale(self) -> "PipelineConfig":
+        low, high = self.canvas_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"canvas_scale = {low, high}; need 0 < low <= high <= 1")
+        return self
+
+    def sources_of(self, kind: Kind) -> tuple[SourceConfig, ...]:
+        """The sources of a kind, in order; () if none are given."""
+        return as_sources(self.images if kind == "image" else self.clips)
+
+    def batch_size_of(self, kind: Kind) -> int:
+        """Samples of a kind per step over all ranks."""
+        return self.batch_size if kind == "image" else self.clip_batch_size
+
+    @property
+    def canvas(self) -> CanvasSpec:
+        return CanvasSpec(
+            canvas_px=self.canvas_px,
+            clip_height_px=self.clip_height_px,
+            clip_width_px=self.clip_width_px,
+            num_frames=self.num_frames,
+        )
+
+
+def _task_configs(value: Mapping[str, Any]) -> dict[str, TaskConfig]:
+    """Each task's options checked by its own class. Raises ValidationError with the places below `tasks`."""
+    configs: dict[str, TaskConfig] = {}
+    problems: list[InitErrorDetails] = []
+    for name, options in value.items():
+        if name not in TASKS:
+            problems.append(_problem((name,), options, f"unknown task{_nearest(name, list(TASKS))}"))
+            continue
+        model = TASKS[name].config_class
+        try:
+            configs[name] = options if isinstance(options, model) else model.model_validate(options or {})
+        except ValidationError as error:
+            problems += [_explained(name, model, dict(item)) for item in error.errors()]
+    if problems:
+        raise ValidationError.from_exception_data("tasks", problems)
+    return configs
+
+
+def _explained(name: str, model: type[TaskConfig], item: Mapping[str, Any]) -> InitErrorDetails:
+    place = (name, *item["loc"])
+    if item["type"] == "extra_forbidden":
+        return _problem(place, item["input"], f"unknown option{_nearest(str(place[-1]), list(model.model_fields))}")
+    return _problem(place, item["input"], str(item["msg"]).removeprefix("Value error, "))
+
+
+def _nearest(given: str, legal: list[str]) -> str:
+    close = difflib.get_close_matches(given, legal, n=1)
+    return f"{f'; did you mean {close[0]}?' if close else ';'} Allowed: {', '.join(sorted(legal))}"
+
+
+def _problem(place: tuple[str | int, ...], given: Any, message: str) -> InitErrorDetails:
+    # Braces in a message would be taken for placeholders of the template.
+    return InitErrorDetails(type=PydanticCustomError("task", "{message}", {"message": message}), loc=place, input=given)

@@ -1,0 +1,221 @@
+"""A worker process: makes the steps that it is asked for, in memory shared with the one who asks.
+
+    python -c "from pipelines.step_process import main; main()" DESCRIPTOR      (started by step_processes.py)
+
+DESCRIPTOR is its end of a pair of sockets. First comes a `Recipe`, then one `Request` after the other. It answers each
+with the blocks of memory that are new and then a `Reply`, and ends when the other end is closed, whatever closed it.
+"""
+
+import pickle
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
+from typing import NoReturn
+
+import torch
+
+from pipelines.errors import FourfoldError, UsageError
+from pipelines.pipeline_config import PipelineConfig
+from pipelines.shared_memory import Packed, SharedMemory
+from pipelines.stats import StageStats
+from pipelines.step_maker import MadeStep, StepMaker
+from pipelines.tasks import TASKS
+from pipelines.tasks.base import TaskBatch
+
+__all__ = ["Block", "PackedBatch", "Recipe", "Reply", "Request", "main"]
+
+Span = tuple[str, float, float, str]
+"""What a listener is told: stage, begin and end in seconds of `time.perf_counter`, thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What `build_step_maker` needs."""
+
+    config: PipelineConfig
+    seed: int
+    rank: int
+    world_size: int
+    augment: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Make the step at a place. round: one more after every `stop` of who asks; what was asked for in an earlier one
+    is not made any more. released: blocks that are free again."""
+
+    round: int
+    position: Mapping[str, int]
+    is_observed: bool
+    released: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Comes before the reply that first uses it, with a file descriptor behind it."""
+
+    number: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedBatch:
+    """A task's batch, empty, and where its tensors are: "inputs", "weight", and targets by name."""
+
+    batch: TaskBatch
+    tensors: dict[str, Packed]
+    target: dict[str, Packed]
+
+    @property
+    def all_tensors(self) -> tuple[Packed, ...]:
+        return (*self.tensors.values(), *self.target.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A step, without its tensors, or what prevented it; and what the stages have done since the process started."""
+
+    round: int
+    index: int
+    made: MadeStep | None
+    batches: Mapping[str, PackedBatch]
+    error: Exception | None
+    stats: tuple[StageStats, ...]
+    spans: tuple[Span, ...]
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks, and ends this process with it
+    connection = Connection(int(sys.argv[1]))
+    with suppress(EOFError, ConnectionError):  # when nobody asks any more
+        _serve(connection)
+
+
+def _serve(connection: Connection) -> None:
+    """Until the other end is closed, which raises EOFError or ConnectionError."""
+    torch.set_num_threads(1)
+    memory = SharedMemory()
+    try:
+        maker = _build(connection.recv_bytes())
+    except Exception as error:
+        _refuse_all(connection, _portable(error))
+    for task in maker.tasks.values():
+        task.memory = memory
+    try:
+        _Server(connection, maker, memory).run()
+    finally:
+        maker.close()
+
+
+def _build(pickled_recipe: bytes) -> StepMaker:
+    from pipelines.build import build_step_maker
+
+    try:
+        recipe: Recipe = pickle.loads(pickled_recipe)
+    except (AttributeError, ImportError) as error:
+        raise UsageError(
+            f"num_workers: a worker process cannot load the configuration ({error}). Define its classes in a module "
+            "that can be imported, or use num_workers: 0."
+        ) from error
+    unknown = next((name for name in recipe.config.tasks if name not in TASKS), None)
+    if unknown is not None:
+        raise UsageError(
+            f"num_workers = {recipe.config.num_workers}: a worker process does not know task {unknown!r}; it knows "
+            f"{', '.join(TASKS)}. Register it in pipelines/tasks/__init__.py, or use num_workers: 0."
+        )
+    return build_step_maker(recipe)
+
+
+def _refuse_all(connection: Connection, error: Exception) -> NoReturn:
+    """Whatever is asked for, this is what prevents it."""
+    while True:
+        request: Request = connection.recv()
+        place = request.position["step"]
+        connection.send(Reply(round=request.round, index=place, made=None, batches={}, error=error, stats=(), spans=()))
+
+
+class _Server:
+    def __init__(self, connection: Connection, maker: StepMaker, memory: SharedMemory) -> None:
+        self._connection, self._maker, self._memory = connection, maker, memory
+        self._requests: deque[Request] = deque()
+        self._spans: list[Span] = []
+
+    def run(self) -> NoReturn:
+        self._maker.start()
+        while True:
+            start_s = time.perf_counter()
+            self._receive()
+            room_wait_s = time.perf_counter() - start_s
+            self._maker.count_room_wait(room_wait_s)
+            request = self._requests.popleft()
+            self._maker.observe(self._note if request.is_observed else None)
+            self._answer(self._reply(request, room_wait_s))
+
+    def _receive(self) -> None:
+        """All that was asked for by now, and at least one request."""
+        while not self._requests or self._connection.poll():
+            request: Request = self._connection.recv()
+            self._memory.release(request.released)
+            if self._requests and self._requests[0].round != request.round:
+                self._requests.clear()
+            self._requests.append(request)
+
+    def _reply(self, request: Request, room_wait_s: float) -> Reply:
+        made, batches, problem = None, {}, None
+        try:
+            made = self._maker.finish(self._maker.begin(request.position, room_wait_s))
+            batches = {name: self._packed(batch) for name, batch in made.step.batches.items()}
+            made = replace(made, step=replace(made.step, batches={}))
+        except Exception as error:
+            made, problem = None, _portable(error)
+        spans, self._spans = tuple(self._spans), []
+        return Reply(
+            round=request.round,
+            index=request.position["step"],
+            made=made,
+            batches=batches,
+            error=problem,
+            stats=self._maker.stats(),
+            spans=spans,
+        )
+
+    def _packed(self, batch: TaskBatch) -> PackedBatch:
+        empty = torch.empty(0)
+        own = {"inputs": batch.inputs, "weight": batch.weight}
+        packed = self._memory.pack(own | {f"target {name}": tensor for name, tensor in batch.target.items()})
+        return PackedBatch(
+            batch=replace(batch, inputs=empty, weight=empty, target={}),
+            tensors={name: packed[name] for name in own},
+            target={name: packed[f"target {name}"] for name in batch.target},
+        )
+
+    def _answer(self, reply: Reply) -> None:
+        packed = [one for batch in reply.batches.values() for one in batch.all_tensors]
+        for number in sorted({one.block for one in packed if one.block >= 0}):
+            with self._memory.first_sent(number) as new:
+                if new is not None:
+                    descriptor, num_bytes = new
+                    self._connection.send(Block(number=number, num_bytes=num_bytes))
+                    send_handle(self._connection, descriptor, None)
+        self._connection.send(reply)
+
+    def _note(self, stage: str, start_s: float, end_s: float, thread: str) -> None:
+        self._spans.append((stage, start_s, end_s, thread))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error as it can be sent; where it came from is said of those that a user should not see."""
+    if not isinstance(error, FourfoldError):
+        error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return FourfoldError(f"A worker process failed: {type(error).__name__}: {error}")
+    return error
