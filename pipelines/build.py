@@ -32,7 +32,7 @@ from pipelines.stream import Pipeline, Step, Supply
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import Task, TaskConfig
 from pipelines.tasks.colorization import ColorizationConfig
-from pipelines.workers import Workers
+from pipelines.workers import CallingThread, Workers
 
 __all__ = [
     "Fault",
@@ -77,7 +77,7 @@ def build_pipeline(
     device, num_workers = torch.device(device), config.num_workers
     recipe = Recipe(config=config, seed=seed, rank=rank, world_size=world_size, augment=augment)
     chain = _Chain(recipe, torch.device("cpu") if num_workers else device)
-    maker = chain.step_maker(chain.shard_cache(), thread_count(config.num_threads))
+    maker = chain.step_maker(chain.shard_cache(), Workers(thread_count(config.num_threads)))
     supply: Supply = StepThreads(maker, config.prefetch_batches)
     if num_workers:
         supply = StepProcesses(recipe, maker, depth=config.prefetch_batches, device=device)
@@ -96,7 +96,8 @@ def build_step_maker(recipe: Recipe) -> StepMaker:
     """For a worker process: it has its share of the threads, and leaves it to its parent to fetch remote shards."""
     config = recipe.config
     num_threads = max(thread_count(config.num_threads) // max(config.num_workers, 1), 1)
-    maker = _Chain(recipe, torch.device("cpu")).step_maker(None, num_threads)
+    workers = Workers(num_threads) if num_threads > 1 else CallingThread()
+    maker = _Chain(recipe, torch.device("cpu")).step_maker(None, workers)
     for task in maker.tasks.values():
         task.num_threads = num_threads
     return maker
@@ -127,12 +128,11 @@ class _Chain:
         cache_bytes = None if config.cache_gib is None else int(config.cache_gib * BYTES_PER_GIB)
         return open_shard_cache(self.tables, self.plans, limit_bytes=cache_bytes, window_shards=config.window_shards)
 
-    def step_maker(self, shard_cache: ShardCache | None, num_threads: int) -> StepMaker:
+    def step_maker(self, shard_cache: ShardCache | None, workers: Workers) -> StepMaker:
         config, augment = self.recipe.config, self.recipe.augment
         clocks = {name: StageClock(name) for name in ("read", "decode", *self.tasks)}
         # The same threads decode and make the tasks: more at work than there are cores push each other's pixels out of
         # the caches.
-        workers = Workers(num_threads)
         backend = open_backend(self.backend_choice, device=self.device, workers=workers)
         open_source = partial(
             SampleSource if augment else CentredSource,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 __all__ = ["Recycler"]
 
@@ -40,6 +41,17 @@ class Recycler:
         root = np.frombuffer(block.data, np.uint8)
         weakref.finalize(root, self._take_back, block).atexit = False
         return root.view(dtype).reshape(shape)
+
+    def contiguous(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Like `Tensor.contiguous`; if a tensor on the CPU has to be copied for that, to memory from here."""
+        if tensor.device.type != "cpu" or tensor.is_contiguous():
+            return tensor.contiguous()
+        return self.copy_of(tensor)
+
+    def copy_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy without gaps, on the CPU."""
+        room = torch.from_numpy(self.empty((tensor.numel() * tensor.itemsize,), np.uint8))
+        return room.view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
     def _new_block(self, num_bytes: int) -> npt.NDArray[np.uint8]:
         return np.empty(num_bytes, np.uint8)

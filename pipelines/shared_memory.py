@@ -96,9 +96,7 @@ class SharedMemory(Recycler):
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
         if not tensor.numel() or self._block_of(tensor) is not None:
             return tensor
-        whole = one_of_equal_planes(tensor)
-        room = torch.from_numpy(self.empty((whole.numel() * whole.dtype.itemsize,), np.uint8)).view(whole.dtype)
-        return room.view(whole.shape).copy_(whole).expand(tensor.shape)
+        return self.copy_of(one_of_equal_planes(tensor)).expand(tensor.shape)
 
     def _packed(self, tensor: torch.Tensor) -> Packed:
         layout = tensor.dtype, tuple(tensor.shape), tensor.stride()

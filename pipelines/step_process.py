@@ -29,7 +29,7 @@ from pipelines.step_maker import MadeStep, StepMaker
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import TaskBatch
 
-__all__ = ["Block", "PackedBatch", "Recipe", "Reply", "Request", "main"]
+__all__ = ["Block", "Forget", "PackedBatch", "Recipe", "Reply", "Request", "main"]
 
 Span = tuple[str, float, float, str]
 """What a listener is told: stage, begin and end in seconds of `time.perf_counter`, thread."""
@@ -48,13 +48,17 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Make the step at a place. round: one more after every `stop` of who asks; what was asked for in an earlier one
-    is not made any more. released: blocks that are free again."""
+    """Make the step at a place. round: one more after every `stop` of who asks, by which late replies are known.
+    released: blocks that are free again."""
 
     round: int
     position: Mapping[str, int]
     is_observed: bool
     released: tuple[int, ...]
+
+
+class Forget:
+    """Of what was asked for, make nothing that is not begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +140,12 @@ def _build(pickled_recipe: bytes) -> StepMaker:
 def _refuse_all(connection: Connection, error: Exception) -> NoReturn:
     """Whatever is asked for, this is what prevents it."""
     while True:
-        request: Request = connection.recv()
-        place = request.position["step"]
-        connection.send(Reply(round=request.round, index=place, made=None, batches={}, error=error, stats=(), spans=()))
+        message: Request | Forget = connection.recv()
+        if isinstance(message, Request):
+            step = message.position["step"]
+            connection.send(
+                Reply(round=message.round, index=step, made=None, batches={}, error=error, stats=(), spans=())
+            )
 
 
 class _Server:
@@ -161,11 +168,12 @@ class _Server:
     def _receive(self) -> None:
         """All that was asked for by now, and at least one request."""
         while not self._requests or self._connection.poll():
-            request: Request = self._connection.recv()
-            self._memory.release(request.released)
-            if self._requests and self._requests[0].round != request.round:
+            message: Request | Forget = self._connection.recv()
+            if isinstance(message, Forget):
                 self._requests.clear()
-            self._requests.append(request)
+            else:
+                self._memory.release(message.released)
+                self._requests.append(message)
 
     def _reply(self, request: Request, room_wait_s: float) -> Reply:
         made, batches, problem = None, {}, None

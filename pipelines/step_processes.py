@@ -12,6 +12,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -24,7 +25,7 @@ from pipelines.errors import FourfoldError, UsageError
 from pipelines.shared_memory import Mapped
 from pipelines.stats import Listener, StageStats, added_up
 from pipelines.step_maker import MadeStep, StepMaker
-from pipelines.step_process import Block, PackedBatch, Recipe, Reply, Request
+from pipelines.step_process import Block, Forget, PackedBatch, Recipe, Reply, Request
 from pipelines.tasks.base import TaskBatch
 
 __all__ = ["StepProcesses"]
@@ -76,6 +77,8 @@ class StepProcesses:
     def stop(self) -> None:
         self._round += 1
         self._replies.clear()
+        for worker in self._workers:
+            worker.forget()
 
     def stats(self) -> tuple[StageStats, ...]:
         return added_up([worker.stats or self._no_stats for worker in self._workers] or [self._no_stats])
@@ -119,6 +122,7 @@ class StepProcesses:
         batches = {name: worker.unpacked(packed) for name, packed in reply.batches.items()}
         if reply.round != self._round:
             return
+        worker.num_asked -= 1
         if reply.made is None:
             self._replies[reply.index] = reply.error or FourfoldError("a worker process sent nothing")
         else:
@@ -150,6 +154,12 @@ class _Worker:
         self._send(pickle.dumps(request))
         self.num_asked += 1
 
+    def forget(self) -> None:
+        """What it was asked for. One that has died is noticed when it is asked for more."""
+        self.num_asked = 0
+        with suppress(FourfoldError):
+            self._send(pickle.dumps(Forget()))
+
     def receive(self) -> Reply | None:
         """The next message, if it is a reply. Raises FourfoldError if the process has died."""
         try:
@@ -160,7 +170,6 @@ class _Worker:
         except (EOFError, OSError) as error:
             raise self._death() from error
         assert isinstance(message, Reply)
-        self.num_asked -= 1
         self.stats = message.stats
         return message
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pipelines.errors import FourfoldError
 
-__all__ = ["POLL_S", "Workers", "result_of"]
+__all__ = ["POLL_S", "CallingThread", "Workers", "result_of"]
 
 T = TypeVar("T")
 POLL_S = 0.5
@@ -46,6 +46,22 @@ class Workers(ThreadPoolExecutor):
                 f"Worker thread {dead[0]} has died ({len(dead)} of {len(self._threads)}). Start again; in a process "
                 "that was forked, build the pipeline after the fork."
             )
+
+
+class CallingThread(Workers):
+    """In place of one thread beside the caller: a job is done where it is submitted. A pool of one thread that its
+    caller always waits for has the same order, and hands everything to another core's caches and back."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 def result_of(future: Future[T], check: Callable[[], None]) -> T:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.throughput import image_agreement, images
-from benchmarks.throughput.image_agreement import check_agreement
+from benchmarks.throughput.image_agreement import check_agreement, check_same_bits
 from benchmarks.throughput.images import Options, config_of
 from benchmarks.throughput.photos import write_jpegs
 from pipelines.errors import DataError, UsageError
@@ -54,6 +54,13 @@ def test_what_differs_is_not_timed(folders: tuple[Path, Path], monkeypatch: pyte
         check_agreement(folders[1], {"opencv": config_of(folders[1], "opencv", SMALL)})
 
 
+def test_workers_that_make_something_else_are_not_timed(folders: tuple[Path, Path]) -> None:
+    threads, workers = (config_of(folders[1], "opencv", SMALL, num_workers=count) for count in (0, 1))
+    check_same_bits(threads, workers)
+    with pytest.raises(DataError, match="worker processes make different batches"):
+        check_same_bits(threads, workers.model_copy(update={"canvas_scale": (0.5, 0.6)}))
+
+
 @pytest.mark.slow
 def test_a_whole_run_in_small(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "SETTLE_S", 0.0)
@@ -63,6 +70,10 @@ def test_a_whole_run_in_small(folders: tuple[Path, Path], monkeypatch: pytest.Mo
     results = images.measure(*folders, dataclasses.replace(SMALL, num_cores=1))
     torch.set_num_threads(threads)
     measured = results["samples_per_s"]
-    assert {"dali decode", "ours opencv", "ours dali", "plain pytorch", "webdataset"} <= set(measured)
+    ours = {"ours opencv", "ours opencv workers", "ours dali"}
+    assert {"dali decode", "plain pytorch", "webdataset"} | ours <= set(measured)
     assert all(len(one["repeats"]) == 2 and min(one["repeats"]) > 0 for one in measured.values())
-    assert [row["what"] for row in results["ratios"]][:2] == ["ours opencv / dali decode", "ours dali / dali decode"]
+    assert [row["what"] for row in results["ratios"]][:2] == [
+        "ours opencv workers / dali decode",
+        "ours opencv / dali decode",
+    ]

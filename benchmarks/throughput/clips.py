@@ -10,7 +10,8 @@ and there is nothing to compare masks with.
 
 Cut-outs are split, not composites: everything was tuned on those of even number and photos of the first half, and the
 record is of the others, unless --split tuning. Every way starts at encoded bytes and has the same threads. Before
-timing, the masks must not depend on the number of threads; all ways take turns within a repeat.
+timing, the masks must not depend on the number of threads, or on whether those are processes; all ways take turns
+within a repeat.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
@@ -31,6 +33,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.record import Record, environment, now_utc, write_json
+from benchmarks.throughput.clip_workers import NAME, ClipWorkers
 from benchmarks.throughput.composites import cell_means, iou, random_composite
 from benchmarks.throughput.gpu_check import Job, Timing, time_together
 from benchmarks.throughput.offline_motion import OfflineWay, cells_moving, residual_px
@@ -239,6 +242,19 @@ def check_threads(encoded: Views, backend: OpenCVBackend, num_threads: int) -> N
         raise SystemExit("masks differ between 1 thread and several: nothing is timed.")
 
 
+def timings_of(
+    encoded: Views, backend: OpenCVBackend, pool: ThreadPoolExecutor, num_threads: int, num_repeats: int
+) -> list[Timing]:
+    jobs = jobs_of(encoded, backend, pool, num_threads)
+    with TemporaryDirectory() as folder, ClipWorkers(Path(folder) / "shards", encoded, CANVAS, num_threads) as workers:
+        expected = our_batch(our_task("lucas_kanade", num_threads), backend, encoded)
+        moving, weight = workers.first_pass()
+        if not (torch.equal(moving, expected.target["moving"]) and torch.equal(weight, expected.weight)):
+            raise SystemExit("masks differ between threads and worker processes: nothing is timed.")
+        jobs[NAME] = ("clips", len(encoded), workers.run)
+        return list(time_together(jobs, torch.device("cpu"), num_repeats, before=workers.before))
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     num_threads = thread_count(options.threads)
     results: dict[str, Any] = {"num_threads": num_threads}
@@ -255,8 +271,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             timed = {name: sets[name] for name in ("object, camera all", "no object, camera all")}
         for name, clips in timed.items():
             check_threads(clips.encoded[:8], backend, num_threads)
-            jobs = jobs_of(clips.encoded[: options.timed_clips], backend, pool, num_threads)
-            timings = list(time_together(jobs, torch.device("cpu"), options.repeats))
+            timings = timings_of(clips.encoded[: options.timed_clips], backend, pool, num_threads, options.repeats)
             results[f"timings, {name}"] = _shown(timing.row() for timing in timings)
             results[f"ratios, {name}"] = ratios_of(timings)
     return results

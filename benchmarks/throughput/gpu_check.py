@@ -71,11 +71,15 @@ Job = tuple[str, float, Callable[[], object]]
 """Unit, items a call, and the call."""
 
 
-def time_together(jobs: Mapping[str, Job], device: torch.device, num_repeats: int) -> Iterator[Timing]:
-    """All jobs once to warm up, then in turn, so that whatever slows the machine down slows all of them."""
+def time_together(
+    jobs: Mapping[str, Job], device: torch.device, num_repeats: int, before: Callable[[str], None] = lambda _: None
+) -> Iterator[Timing]:
+    """All jobs once to warm up, then in turn, so that whatever slows the machine down slows all of them. `before`:
+    called with a job's name each time, not timed."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for repeat in range(-1, num_repeats):
         for name, (_, _, call) in jobs.items():
+            before(name)
             with _range(name, device):
                 start_s = time.perf_counter()
                 call()

@@ -15,7 +15,7 @@ from pipelines.errors import DataError
 from pipelines.reader import SampleReader
 from pipelines.shards.manifest import load_manifest
 
-__all__ = ["TOLERANCES", "check_agreement"]
+__all__ = ["TOLERANCES", "check_agreement", "check_same_bits"]
 
 NUM_COMPARED = 16
 TOLERANCES = {
@@ -47,6 +47,16 @@ def check_agreement(shards: Path, configs: Mapping[str, PipelineConfig]) -> dict
                     f"{TOLERANCES[what]} is allowed. What does not make the same is not timed."
                 )
     return {"num_samples": NUM_COMPARED, "tolerances": TOLERANCES, "mean_differences": found}
+
+
+def check_same_bits(one: PipelineConfig, other: PipelineConfig) -> None:
+    """Raises DataError unless the first steps of the two are equal in every tensor."""
+    first, second = _first_step(one).batches, _first_step(other).batches
+    for name, batch in first.items():
+        pairs = [(batch.inputs, second[name].inputs), (batch.weight, second[name].weight)]
+        pairs += [(tensor, second[name].target[key]) for key, tensor in batch.target.items()]
+        if not all(torch.equal(*pair) for pair in pairs):
+            raise DataError(f"{name}: threads and worker processes make different batches, so they are not timed.")
 
 
 def _first_step(config: PipelineConfig) -> Step:

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.record import Record, environment, now_utc, write_json
 from benchmarks.statistics import summarize
-from benchmarks.throughput.image_agreement import check_agreement
+from benchmarks.throughput.image_agreement import check_agreement, check_same_bits
 from benchmarks.throughput.photos import write_jpegs
 from benchmarks.throughput.plain_loaders import CANVAS_PX, plain_loader, webdataset_loader
 from benchmarks.throughput.with_dali import dali_loader
@@ -42,10 +42,12 @@ SETTLE_S = 1.0
 """In which the contender before, no longer asked, fills its queue."""
 # (what, compared with what, least ratio of samples per second; the goal).
 TARGETS = (
+    ("ours opencv workers", LIMIT, 0.45, 0.6),
     ("ours opencv", LIMIT, 0.45, 0.6),
     ("ours dali", LIMIT, 0.45, 0.6),
     ("ours opencv", "plain pytorch", 8.0, 8.0),
     ("ours opencv", "webdataset", 8.0, 8.0),
+    ("ours opencv workers", "ours opencv", 1.0, 1.0),
 )
 
 
@@ -71,8 +73,9 @@ def contenders(images: Path, shards: Path, options: Options) -> dict[str, Conten
     size, cores = options.batch_size, options.num_cores
     return {
         LIMIT: lambda: dali_loader(encoded, size, cores, None),
-        "ours opencv": lambda: _ours(shards, "opencv", options),
-        "ours dali": lambda: _ours(shards, "dali", options),
+        "ours opencv": lambda: _ours(config_of(shards, "opencv", options)),
+        "ours opencv workers": lambda: _ours(config_of(shards, "opencv", options, num_workers=cores)),
+        "ours dali": lambda: _ours(config_of(shards, "dali", options)),
         "plain pytorch": lambda: plain_loader(images, size, cores),
         "webdataset": lambda: webdataset_loader(shards, size, cores),
         "spdl decode + resize": lambda: spdl_loader(encoded, size, cores, CANVAS_PX),
@@ -80,12 +83,13 @@ def contenders(images: Path, shards: Path, options: Options) -> dict[str, Conten
     }
 
 
-def _ours(shards: Path, backend: str, options: Options) -> Batches:
-    with build_pipeline(config_of(shards, backend, options), seed=0) as pipeline:
+def _ours(config: PipelineConfig) -> Batches:
+    with build_pipeline(config, seed=0) as pipeline:
         yield from pipeline
 
 
-def config_of(shards: Path, backend: str, options: Options) -> PipelineConfig:
+def config_of(shards: Path, backend: str, options: Options, *, num_workers: int = 0) -> PipelineConfig:
+    """`num_workers`: processes; 0 for threads of this one."""
     return PipelineConfig.model_validate(
         {
             "images": shards,
@@ -94,6 +98,7 @@ def config_of(shards: Path, backend: str, options: Options) -> PipelineConfig:
             "batch_size": options.batch_size,
             "backend": backend,
             "num_threads": options.num_cores,
+            "num_workers": num_workers,
         }
     )
 
@@ -101,6 +106,7 @@ def config_of(shards: Path, backend: str, options: Options) -> PipelineConfig:
 def measure(images: Path, shards: Path, options: Options) -> dict[str, Any]:
     """All results. Raises DataError if the contenders do not make the same."""
     agreement = check_agreement(shards, {name: config_of(shards, name, options) for name in ("opencv", "dali")})
+    check_same_bits(*(config_of(shards, "opencv", options, num_workers=count) for count in (0, options.num_cores)))
     with ExitStack() as stack:
         opened, missing = _open(contenders(images, shards, options), stack)
         rates: dict[str, list[float]] = {name: [] for name in opened}

@@ -87,8 +87,8 @@ class Colorization(Task):
             task=self.name,
             inputs=light.unsqueeze(1).expand(-1, 3, -1, -1),
             target={
-                "bins": bins.permute(0, 3, 1, 2).contiguous(),
-                "bin_weights": bin_weights.permute(0, 3, 1, 2).contiguous(),
+                "bins": self.memory.contiguous(bins.permute(0, 3, 1, 2)),
+                "bin_weights": self.memory.contiguous(bin_weights.permute(0, 3, 1, 2)),
             },
             weight=self._weight(ab, bins[..., 0]),
             keys=tuple(keys),

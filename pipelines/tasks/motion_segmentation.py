@@ -126,6 +126,9 @@ class MotionSegmentation(Task):
         if self.lightness:
             frame_BHWC = frame_BCHW.permute(0, 2, 3, 1).contiguous()
             return lightness(frame_BHWC).unsqueeze(1).expand(-1, 3, -1, -1)
+        if frame_BCHW.device.type == "cpu":
+            room = torch.from_numpy(self.memory.empty(tuple(frame_BCHW.shape), np.float32))
+            return torch.div(frame_BCHW, 255.0, out=room)
         return frame_BCHW.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
 
     def _complete(self, luma_BNHW: torch.Tensor, known: Known) -> list[Target]:
