@@ -27,7 +27,7 @@ from pipelines.shared_memory import Packed, SharedMemory
 from pipelines.stats import StageStats
 from pipelines.step_maker import MadeStep, StepMaker
 from pipelines.tasks import TASKS
-from pipelines.tasks.base import TaskBatch
+from pipelines.tasks.base import Geometry, TaskBatch
 
 __all__ = ["Block", "Forget", "PackedBatch", "Recipe", "Reply", "Request", "main"]
 
@@ -71,9 +71,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBatch:
-    """A task's batch, empty, and where its tensors are: "inputs", "weight", and targets by name."""
+    """A task's batch, its tensors as their places: "inputs", "weight", and targets by name."""
 
-    batch: TaskBatch
+    task: str
+    keys: tuple[str, ...]
+    geometry: Geometry
     tensors: dict[str, Packed]
     target: dict[str, Packed]
 
@@ -195,11 +197,12 @@ class _Server:
         )
 
     def _packed(self, batch: TaskBatch) -> PackedBatch:
-        empty = torch.empty(0)
         own = {"inputs": batch.inputs, "weight": batch.weight}
         packed = self._memory.pack(own | {f"target {name}": tensor for name, tensor in batch.target.items()})
         return PackedBatch(
-            batch=replace(batch, inputs=empty, weight=empty, target={}),
+            task=batch.task,
+            keys=batch.keys,
+            geometry=batch.geometry,
             tensors={name: packed[name] for name in own},
             target={name: packed[f"target {name}"] for name in batch.target},
         )

@@ -176,7 +176,14 @@ class _Worker:
     def unpacked(self, packed: PackedBatch) -> TaskBatch:
         tensors = self._memory.unpack({**packed.tensors, **{f"target {k}": v for k, v in packed.target.items()}})
         target = {name: tensors[f"target {name}"] for name in packed.target}
-        return replace(packed.batch, inputs=tensors["inputs"], weight=tensors["weight"], target=target)
+        return TaskBatch(
+            task=packed.task,
+            inputs=tensors["inputs"],
+            target=target,
+            weight=tensors["weight"],
+            keys=packed.keys,
+            geometry=packed.geometry,
+        )
 
     def hang_up(self) -> None:
         """By which the process ends."""

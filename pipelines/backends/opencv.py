@@ -37,6 +37,9 @@ READ_FLAGS = {
 """Of the reduced flags there is none for RGB; the one called gray holds the size alone."""
 
 
+_antialiased = torch.ops.aten._upsample_bilinear2d_aa.out
+
+
 class OpenCVBackend:
     """Decode (large JPEGs at reduced size), crop, resize (linear, antialiased when shrinking), mirror.
 
@@ -246,10 +249,15 @@ def _resize(image: npt.NDArray[Any], flip: bool, out: Pixels) -> None:
 
 def _shrink(image: npt.NDArray[Any], out: Pixels) -> None:
     """As `interpolate(..., mode="bilinear", antialias=True)`, straight into `out`, which that has no argument for."""
-    # The axis of one image must lead before channels do, or torch misses that these are channels-last bytes and takes
-    # its slow path.
-    whole, sized = (torch.from_numpy(one)[None].permute(0, 3, 1, 2) for one in (np.ascontiguousarray(image), out))
-    torch.ops.aten._upsample_bilinear2d_aa.out(whole, out.shape[:2], False, None, None, out=sized)
+    _antialiased(_channels_last(np.ascontiguousarray(image)), out.shape[:2], False, None, None, out=_channels_last(out))
+
+
+def _channels_last(image_HWC: npt.NDArray[Any]) -> torch.Tensor:
+    """(1, C, H, W) of an image without gaps. With such strides for the first axis, too: else torch misses that these
+    are channels-last bytes and takes its slow path."""
+    height, width, channels = image_HWC.shape
+    shape, stride = (1, channels, height, width), (image_HWC.size, 1, width * channels, channels)
+    return torch.from_numpy(image_HWC).as_strided(shape, stride)
 
 
 def _one_line(error: Exception) -> str:
