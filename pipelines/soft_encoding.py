@@ -56,19 +56,23 @@ def soft_encode(ab: torch.Tensor, num_neighbors: int = 5, sigma: float = 5.0) ->
     return bins.view(shape).movedim(0, -1), weights.view(shape).movedim(0, -1)
 
 
-def _is_in_steps(ab: torch.Tensor) -> bool:
-    """Whether all colors are multiples of 1/64 within the limits, as those of `ab_at_stride` are."""
-    steps = ab * AB_STEPS_PER_UNIT
-    return bool((steps == steps.round()).all()) and bool((ab.abs() < AB_LIMIT).all())
+def _steps_of(ab_N2: npt.NDArray[np.float32]) -> npt.NDArray[np.int32] | None:
+    """int32 (N, 2): colors in whole steps of 1/64 from the lower limit on, as those of `ab_at_stride` are; None where
+    one is not, or is beyond the limits."""
+    found = (ab_N2 * np.float32(AB_STEPS_PER_UNIT)).astype(np.int32)
+    if not np.array_equal(found * np.float32(1 / AB_STEPS_PER_UNIT), ab_N2):
+        return None
+    found += AB_LIMIT * AB_STEPS_PER_UNIT
+    return found if len(found) and found.min() > 0 and found.max() < 2 * AB_LIMIT * AB_STEPS_PER_UNIT else None
 
 
 def _listed(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Bins, int64 (K, N), and their squared distances, float32 (K, N), of colors (N, 2); by the table if
     they are in steps of 1/64."""
-    if not _is_in_steps(ab):
+    steps = _steps_of(ab.numpy())
+    if steps is None:
         return _nearest(ab, num_neighbors)
     listed = _patterns(num_neighbors)
-    steps = ((ab.numpy() + np.float32(AB_LIMIT)) * np.float32(AB_STEPS_PER_UNIT)).astype(np.int32)
     cell = steps // STEPS_PER_BIN
     place = steps - cell * STEPS_PER_BIN
     pattern = listed.pattern.take(place[:, 0] * STEPS_PER_BIN + place[:, 1]).astype(np.intp)

@@ -60,7 +60,7 @@ def test_the_table_of_places_agrees_with_the_search_to_the_bit(num_neighbors: in
     steps = np.random.default_rng(3).integers(-127 * 64, 130 * 64, (20000, 2))
     steps[::2] = steps[::2] // 160 * 160  # on bins and on the lines where two of them are equally near
     ab = torch.from_numpy((steps / 64).astype(np.float32))
-    assert soft_encoding._is_in_steps(ab)
+    assert soft_encoding._steps_of(ab.reshape(-1, 2).numpy()) is not None
     for listed, searched in zip(
         soft_encoding._listed(ab, num_neighbors), soft_encoding._nearest(ab, num_neighbors), strict=True
     ):
@@ -76,5 +76,5 @@ def test_no_grid_point_outside_the_listed_ones_is_among_the_nearest() -> None:
 @pytest.mark.parametrize("value", [1 / 128, 130.0, -130.0])
 def test_colors_between_steps_and_at_the_limit_are_searched(value: float) -> None:
     ab = torch.tensor([[0.0, 0.0], [value, 5.0]])
-    assert not soft_encoding._is_in_steps(ab)
+    assert soft_encoding._steps_of(ab.reshape(-1, 2).numpy()) is None
     np.testing.assert_array_equal(soft_encode(ab)[0], brute_force(ab.numpy(), 5, 5.0)[0])

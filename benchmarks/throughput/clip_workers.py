@@ -84,9 +84,11 @@ class ClipWorkers:
         for _ in itertools.islice(self._pipeline, self._num_steps):
             pass
 
-    def before(self, name: str) -> None:
-        """Called before the way of this name is timed. What is ready for this one would be had for nothing."""
+    def settle(self) -> None:
+        """Wait until they are idle."""
         time.sleep(SETTLE_S)
-        if name == NAME:
-            for _ in itertools.islice(self._pipeline, self._num_ready):
-                pass
+
+    def use_up(self) -> None:
+        """Take what is held ready, which would be had for nothing."""
+        for _ in itertools.islice(self._pipeline, self._num_ready):
+            pass

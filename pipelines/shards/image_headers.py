@@ -34,6 +34,8 @@ SOF_REFUSED = {
 SOS, EOI, APP1 = 0xFFDA, 0xFFD9, 0xFFE1
 # Markers without a length stand only between or after scans; before the first they are damage.
 BARE_MARKERS = frozenset({0xFF00, 0xFF01, 0xFFD8, EOI, *range(0xFFD0, 0xFFD8)})
+# Tables, comments and what applications add, EXIF apart: most of the segments there are.
+SKIPPED_MARKERS = frozenset({0xFFC4, 0xFFDB, 0xFFDD, 0xFFE0, *range(0xFFE2, 0xFFF0), 0xFFFE})
 JPEG_MODES: dict[int, Mode] = {1: "gray", 3: "rgb", 4: "cmyk"}
 WEBP_ANIMATED, WEBP_EXIF, WEBP_ALPHA = 0x02, 0x08, 0x10
 OTHER_FORMATS = (
@@ -125,6 +127,9 @@ def _jpeg_header(encoded: Buffer) -> ImageHeader:
     exif: list[ExifBlock] = []
     while True:
         marker, length = _words(encoded, place)
+        if marker in SKIPPED_MARKERS and length >= 2:
+            place += 2 + length
+            continue
         if marker == SOS:
             break
         if marker == 0xFFFF:  # fill bytes may stand before any marker
