@@ -114,12 +114,20 @@ class SharedMemory(Recycler):
         return number if address < start + len(self._blocks[number]) else None
 
 
+class _Note(weakref.ref[Bytes]):
+    """Watches a view of a whole block."""
+
+    __slots__ = ("number",)
+    number: int
+
+
 class Mapped:
-    """The user's side. `released`: numbers of blocks whose last view is gone, for the maker's `release`."""
+    """The user's side."""
 
     def __init__(self) -> None:
-        self.released: deque[int] = deque()
         self._blocks: dict[int, mmap.mmap] = {}
+        self._notes: dict[int, _Note] = {}
+        self._gone: deque[weakref.ref[Bytes]] = deque()
 
     def add(self, number: int, descriptor: int, num_bytes: int) -> None:
         """Map a block; the descriptor is closed."""
@@ -133,10 +141,17 @@ class Mapped:
         roots = {number: self._root(number) for number in {one.block for one in packed.values() if one.block >= 0}}
         return {name: _view(roots.get(one.block), one) for name, one in packed.items()}
 
+    def released(self) -> tuple[int, ...]:
+        """Numbers of blocks whose last view is gone since this was last called, for the maker's `release`."""
+        gone = [self._gone.popleft() for _ in range(len(self._gone))]
+        return tuple(self._notes.pop(id(note)).number for note in gone)
+
     def _root(self, number: int) -> torch.Tensor:
         root = np.frombuffer(self._blocks[number], np.uint8)
-        # Only a note: this may run in the middle of anything, when the garbage collector does.
-        weakref.finalize(root, self.released.append, number).atexit = False
+        # Not `weakref.finalize`: an interrupt that comes in a callback written in Python is lost, and Ctrl-C with it.
+        note = _Note(root, self._gone.append)
+        note.number = number
+        self._notes[id(note)] = note
         return torch.from_numpy(root)
 
 

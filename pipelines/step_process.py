@@ -6,6 +6,7 @@ DESCRIPTOR is its end of a pair of sockets. First comes a `Recipe`, then one `Re
 with the blocks of memory that are new and then a `Reply`, and ends when the other end is closed, whatever closed it.
 """
 
+import os
 import pickle
 import signal
 import sys
@@ -102,6 +103,8 @@ def main() -> None:
     connection = Connection(int(sys.argv[1]))
     with suppress(EOFError, ConnectionError):  # when nobody asks any more
         _serve(connection)
+    sys.stderr.flush()
+    os._exit(0)  # libraries take a second to tidy up what is gone anyway
 
 
 def _serve(connection: Connection) -> None:

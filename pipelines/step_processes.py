@@ -49,9 +49,11 @@ class StepProcesses:
         self._index = 0
         self._replies: dict[int, MadeStep | Exception] = {}
         self._listener: Listener | None = None
-        self._no_stats = maker.stats()
+        self._last_stats = maker.stats()
+        self._pid = os.getpid()
 
     def start(self, position: Mapping[str, int]) -> None:
+        self._refuse_fork()
         if not self._workers:
             self._workers = [_Worker(self._recipe, number) for number in range(self._recipe.config.num_workers)]
             atexit.register(self.close)
@@ -59,6 +61,7 @@ class StepProcesses:
         self._ask()
 
     def get(self) -> MadeStep:
+        self._refuse_fork()
         self._receive(timeout_s=0)
         self._ask()
         while self._index not in self._replies:
@@ -75,18 +78,23 @@ class StepProcesses:
         return replace(found, step=replace(found.step, batches=batches))
 
     def stop(self) -> None:
+        if os.getpid() != self._pid:
+            return
         self._round += 1
         self._replies.clear()
         for worker in self._workers:
             worker.forget()
 
     def stats(self) -> tuple[StageStats, ...]:
-        return added_up([worker.stats or self._no_stats for worker in self._workers] or [self._no_stats])
+        return added_up([worker.stats or self._last_stats for worker in self._workers] or [self._last_stats])
 
     def observe(self, listener: Listener | None) -> None:
         self._listener = listener
 
     def close(self) -> None:
+        if os.getpid() != self._pid:
+            return  # they are another process's, which may still use them
+        self._last_stats = self.stats()
         self.stop()
         atexit.unregister(self.close)
         for worker in self._workers:
@@ -95,6 +103,13 @@ class StepProcesses:
             worker.end()
         self._workers = []
         self._maker.close()
+
+    def _refuse_fork(self) -> None:
+        if os.getpid() != self._pid:
+            raise FourfoldError(
+                "The worker processes of this pipeline belong to the process that this one was forked from. Build the "
+                "pipeline after the fork."
+            )
 
     def _ask(self) -> None:
         """For steps, until enough are on their way."""
@@ -149,7 +164,7 @@ class _Worker:
 
     def ask(self, number: int, position: Mapping[str, int], *, is_observed: bool) -> None:
         """Raises FourfoldError if the process has died."""
-        released = tuple(self._memory.released.popleft() for _ in range(len(self._memory.released)))
+        released = self._memory.released()
         request = Request(round=number, position=dict(position), is_observed=is_observed, released=released)
         self._send(pickle.dumps(request))
         self.num_asked += 1

@@ -29,7 +29,7 @@ class Sides:
 
     def give_back(self) -> int:
         gc.collect()
-        released = [self.user.released.popleft() for _ in range(len(self.user.released))]
+        released = self.user.released()
         self.maker.release(released)
         return len(released)
 

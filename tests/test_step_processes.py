@@ -163,6 +163,28 @@ def test_close_ends_the_processes_and_may_come_early_or_twice(folder: Path) -> N
         next(pipeline)
 
 
+def test_what_was_done_is_known_after_the_end(folder: Path) -> None:
+    with build_pipeline(config_of(folder, 1), seed=3) as pipeline:
+        for _ in itertools.islice(pipeline, 3):
+            pass
+    assert {stage.name: stage.num_items for stage in pipeline.stage_stats()}["exemplar"] >= 12
+
+
+def test_a_forked_process_gets_an_error_and_leaves_the_workers_alone(pipeline: Pipeline, expected: list[str]) -> None:
+    next(pipeline)
+    receiver, sender = os.pipe()
+    if not (child := os.fork()):
+        try:
+            next(pipeline)
+        except FourfoldError as error:
+            os.write(sender, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert b"after the fork" in os.read(receiver, 1000)
+    assert digests(pipeline, 5) == expected[1:6]
+
+
 def test_steps_outlive_the_pipeline(folder: Path, expected: list[str]) -> None:
     with build_pipeline(config_of(folder), seed=3) as pipeline:
         step = next(pipeline)
