@@ -8,7 +8,6 @@ with the blocks of memory that are new and then a `Reply`, and ends when the oth
 
 import os
 import pickle
-import signal
 import sys
 import time
 import traceback
@@ -99,7 +98,6 @@ class Reply:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks, and ends this process with it
     connection = Connection(int(sys.argv[1]))
     with suppress(EOFError, ConnectionError):  # when nobody asks any more
         _serve(connection)

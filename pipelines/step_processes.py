@@ -157,7 +157,11 @@ class _Worker:
         # Python alone, so that a script needs no `if __name__ == "__main__"`; -P, so that it finds what is found here.
         command = [sys.executable, "-P", "-c", "from pipelines.step_process import main; main()", str(other.fileno())]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, pass_fds=[other.fileno()], env=_environment()
+            command,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[other.fileno()],
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is for this process, with which the other one ends
         )
         other.close()
         self._send(pickled_recipe)
