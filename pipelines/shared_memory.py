@@ -6,7 +6,6 @@ then the maker uses it again. A block is memory without a name: it takes no room
 processes however they end.
 """
 
-import mmap
 import os
 import tempfile
 import weakref
@@ -61,7 +60,7 @@ class SharedMemory(Recycler):
     def _new_block(self, num_bytes: int) -> Bytes:
         descriptor = _nameless_file()
         os.ftruncate(descriptor, num_bytes)
-        block = np.frombuffer(mmap.mmap(descriptor, num_bytes), np.uint8)
+        block = _mapped(descriptor, num_bytes)
         number = len(self._blocks)
         self._descriptors[number] = descriptor
         self._blocks.append(block)
@@ -125,14 +124,14 @@ class Mapped:
     """The user's side."""
 
     def __init__(self) -> None:
-        self._blocks: dict[int, mmap.mmap] = {}
+        self._blocks: dict[int, Bytes] = {}
         self._notes: dict[int, _Note] = {}
         self._gone: deque[weakref.ref[Bytes]] = deque()
 
     def add(self, number: int, descriptor: int, num_bytes: int) -> None:
         """Map a block; the descriptor is closed."""
         try:
-            self._blocks[number] = mmap.mmap(descriptor, num_bytes)
+            self._blocks[number] = _mapped(descriptor, num_bytes)
         finally:
             os.close(descriptor)
 
@@ -147,7 +146,7 @@ class Mapped:
         return tuple(self._notes.pop(id(note)).number for note in gone)
 
     def _root(self, number: int) -> torch.Tensor:
-        root = np.frombuffer(self._blocks[number], np.uint8)
+        root = np.frombuffer(self._blocks[number].data, np.uint8)
         # Not `weakref.finalize`: an interrupt that comes in a callback written in Python is lost, and Ctrl-C with it.
         note = _Note(root, self._gone.append)
         note.number = number
@@ -160,6 +159,14 @@ def _view(root: torch.Tensor | None, one: Packed) -> torch.Tensor:
         return torch.empty(one.shape, dtype=one.dtype)
     part = root[one.offset_bytes : one.offset_bytes + one.num_bytes]
     return part.view(one.dtype).as_strided(one.shape, one.stride)
+
+
+def _mapped(descriptor: int, num_bytes: int) -> Bytes:
+    """The bytes of a file. By torch, because Python's own mapping keeps a descriptor open for each, of which a process
+    may have no more than some thousand."""
+    storage = torch.UntypedStorage.from_file(f"/dev/fd/{descriptor}", shared=True, nbytes=num_bytes)
+    block: Bytes = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()  # type: ignore[arg-type]
+    return block
 
 
 def _nameless_file() -> int:

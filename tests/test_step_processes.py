@@ -284,9 +284,17 @@ def start(folder: Path, mode: str, cwd: Path) -> tuple[subprocess.Popen[str], li
     return process, workers
 
 
+def finished(process: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
 def test_a_script_that_leaves_without_close_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     process, workers = start(folder, "leave", tmp_path)
-    _, errors = process.communicate(timeout=60)
+    _, errors = finished(process)
     assert (process.returncode, errors) == (0, "")
     assert psutil.wait_procs(workers, timeout=10)[1] == []
 
@@ -296,7 +304,7 @@ def test_processes_end_with_a_parent_that_is_killed(folder: Path, tmp_path: Path
     process, workers = start(folder, "stay", tmp_path)
     assert len(workers) == 2
     process.send_signal(ending)
-    _, errors = process.communicate(timeout=60)
+    _, errors = finished(process)
     assert errors == ""
     assert psutil.wait_procs(workers, timeout=10)[1] == []
 
@@ -304,6 +312,6 @@ def test_processes_end_with_a_parent_that_is_killed(folder: Path, tmp_path: Path
 def test_ctrl_c_ends_all_and_only_one_of_them_says_so(folder: Path, tmp_path: Path) -> None:
     process, workers = start(folder, "stay", tmp_path)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = finished(process)
     assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1
     assert psutil.wait_procs(workers, timeout=10)[1] == []
