@@ -22,7 +22,7 @@ __all__ = ["Cell", "Graph", "Stage", "expand"]
 
 STAGE_VERSIONS = {"pretrain": 2, "linear_probe": 2, "pixel_floor": 2}
 """Raised by one when a change of code changes results, so that old records of that kind no longer count."""
-NOT_IN_KEY = {"images", "clips", "num_threads", "prefetch_batches", "cache_gib"} | NOT_PART_OF_THE_RESULT
+NOT_IN_KEY = {"images", "clips", "num_threads", "num_workers", "prefetch_batches", "cache_gib"} | NOT_PART_OF_THE_RESULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

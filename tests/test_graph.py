@@ -89,6 +89,13 @@ def test_how_often_a_run_saves_is_not_part_of_its_key(tmp_path: Path) -> None:
     assert keys(tmp_path) == keys(tmp_path, pretrain=pretrain(checkpoint={"every_s": 7}))
 
 
+@pytest.mark.parametrize("option", ["num_threads", "num_workers", "prefetch_batches"])
+def test_who_makes_the_batches_is_not_part_of_a_key(tmp_path: Path, option: str) -> None:
+    change = pretrain()
+    change["pipeline"] = {**change.get("pipeline", {}), option: 3}
+    assert keys(tmp_path) == keys(tmp_path, pretrain=change)
+
+
 def test_moved_shards_keep_the_keys_and_changed_shards_do_not(tmp_path: Path) -> None:
     before = keys(tmp_path)
     shutil.move(tmp_path / "shards", tmp_path / "elsewhere")
