@@ -4,7 +4,6 @@ A batch of canvases and inputs is tens of megabytes. Asked for anew each time, t
 page at a time: a tenth of all time of the CPU pipeline.
 """
 
-import weakref
 from collections import defaultdict
 from math import prod
 from threading import Lock
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from pipelines.last_views import LastViews
 
 __all__ = ["Recycler"]
 
@@ -26,6 +27,7 @@ class Recycler:
     def __init__(self, max_free_blocks: float = MAX_FREE_BLOCKS) -> None:
         self._max_free_blocks = max_free_blocks
         self._free: defaultdict[int, list[npt.NDArray[np.uint8]]] = defaultdict(list)
+        self._given_out: LastViews[npt.NDArray[np.uint8]] = LastViews()
         self._lock = Lock()
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -34,13 +36,10 @@ class Recycler:
         if not num_bytes:
             return np.empty(shape, dtype)
         with self._lock:
+            self._take_back()
             free = self._free[num_bytes]
             block = free.pop() if free else self._new_block(num_bytes)
-        # Through a memoryview, because NumPy then takes this array for the owner: every view, of NumPy's or of torch's,
-        # keeps it alive. Of a view of `block` only the block would stay alive, and be given out while in use.
-        root = np.frombuffer(block.data, np.uint8)
-        weakref.finalize(root, self._take_back, block).atexit = False
-        return root.view(dtype).reshape(shape)
+        return self._given_out.watched(block, block).view(dtype).reshape(shape)
 
     def contiguous(self, tensor: torch.Tensor) -> torch.Tensor:
         """Like `Tensor.contiguous`; if a tensor on the CPU has to be copied for that, to memory from here."""
@@ -56,8 +55,8 @@ class Recycler:
     def _new_block(self, num_bytes: int) -> npt.NDArray[np.uint8]:
         return np.empty(num_bytes, np.uint8)
 
-    def _take_back(self, block: npt.NDArray[np.uint8]) -> None:
-        # No lock: this may run in the middle of `empty`, when the garbage collector does. Appending is atomic.
-        free = self._free.get(block.nbytes)
-        if free is not None and len(free) < self._max_free_blocks:
-            free.append(block)
+    def _take_back(self) -> None:
+        for block in self._given_out.gone():
+            free = self._free[block.nbytes]
+            if len(free) < self._max_free_blocks:
+                free.append(block)

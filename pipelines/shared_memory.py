@@ -8,7 +8,6 @@ processes however they end.
 
 import os
 import tempfile
-import weakref
 from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipelines.last_views import LastViews
 from pipelines.recycler import Recycler
 from pipelines.tasks.base import one_of_equal_planes
 
@@ -49,9 +49,8 @@ class SharedMemory(Recycler):
     """The maker's side."""
 
     def __init__(self) -> None:
-        super().__init__(
-            max_free_blocks=inf
-        )  # the user keeps its mapping of a block, so there is no use in dropping it
+        # The user keeps its mapping of a block, so there is no use in dropping one.
+        super().__init__(max_free_blocks=inf)
         self._descriptors: dict[int, int] = {}
         self._blocks: list[Bytes] = []
         self._starts: list[tuple[int, int]] = []
@@ -113,20 +112,12 @@ class SharedMemory(Recycler):
         return number if address < start + len(self._blocks[number]) else None
 
 
-class _Note(weakref.ref[Bytes]):
-    """Watches a view of a whole block."""
-
-    __slots__ = ("number",)
-    number: int
-
-
 class Mapped:
     """The user's side."""
 
     def __init__(self) -> None:
         self._blocks: dict[int, Bytes] = {}
-        self._notes: dict[int, _Note] = {}
-        self._gone: deque[weakref.ref[Bytes]] = deque()
+        self._in_use: LastViews[int] = LastViews()
 
     def add(self, number: int, descriptor: int, num_bytes: int) -> None:
         """Map a block; the descriptor is closed."""
@@ -142,16 +133,10 @@ class Mapped:
 
     def released(self) -> tuple[int, ...]:
         """Numbers of blocks whose last view is gone since this was last called, for the maker's `release`."""
-        gone = [self._gone.popleft() for _ in range(len(self._gone))]
-        return tuple(self._notes.pop(id(note)).number for note in gone)
+        return tuple(self._in_use.gone())
 
     def _root(self, number: int) -> torch.Tensor:
-        root = np.frombuffer(self._blocks[number].data, np.uint8)
-        # Not `weakref.finalize`: an interrupt that comes in a callback written in Python is lost, and Ctrl-C with it.
-        note = _Note(root, self._gone.append)
-        note.number = number
-        self._notes[id(note)] = note
-        return torch.from_numpy(root)
+        return torch.from_numpy(self._in_use.watched(self._blocks[number], number))
 
 
 def _view(root: torch.Tensor | None, one: Packed) -> torch.Tensor:
