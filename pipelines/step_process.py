@@ -1,9 +1,8 @@
 """A worker process: makes the steps that it is asked for, in memory shared with the one who asks.
 
-    python -c "from pipelines.step_process import main; main()" DESCRIPTOR      (started by step_processes.py)
-
-DESCRIPTOR is its end of a pair of sockets. First comes a `Recipe`, then one `Request` after the other. It answers each
-with the blocks of memory that are new and then a `Reply`, and ends when the other end is closed, whatever closed it.
+`serve` is started by step_processes.py with its end of a pair of sockets. First comes a `Recipe`, then one `Request`
+after the other. It answers each with the blocks of memory that are new and then a `Reply`, and ends when the other end
+is closed, whatever closed it. What comes and goes is pickled: both ends are this program's, and nobody else has them.
 """
 
 import os
@@ -29,7 +28,7 @@ from pipelines.step_maker import MadeStep, StepMaker
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import Geometry, TaskBatch
 
-__all__ = ["Block", "Forget", "PackedBatch", "Recipe", "Reply", "Request", "main"]
+__all__ = ["Block", "Forget", "PackedBatch", "Recipe", "Reply", "Request", "serve"]
 
 Span = tuple[str, float, float, str]
 """What a listener is told: stage, begin and end in seconds of `time.perf_counter`, thread."""
@@ -97,15 +96,15 @@ class Reply:
     spans: tuple[Span, ...]
 
 
-def main() -> None:
-    connection = Connection(int(sys.argv[1]))
+def serve(descriptor: int) -> None:
+    """The life of a worker."""
     with suppress(EOFError, ConnectionError):  # when nobody asks any more
-        _serve(connection)
+        _answer_all(Connection(descriptor))
     sys.stderr.flush()
     os._exit(0)  # libraries take a second to tidy up what is gone anyway
 
 
-def _serve(connection: Connection) -> None:
+def _answer_all(connection: Connection) -> NoReturn:
     """Until the other end is closed, which raises EOFError or ConnectionError."""
     torch.set_num_threads(1)
     memory = SharedMemory()

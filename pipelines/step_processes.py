@@ -10,30 +10,27 @@ import atexit
 import os
 import pickle
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle
-from pathlib import Path
 
 import torch
 
 from pipelines.errors import FourfoldError, UsageError
+from pipelines.fresh_process import end, ending, start
 from pipelines.shared_memory import Mapped
 from pipelines.stats import Listener, StageStats, added_up
 from pipelines.step_maker import MadeStep, StepMaker
-from pipelines.step_process import Block, Forget, PackedBatch, Recipe, Reply, Request
+from pipelines.step_process import Block, Forget, PackedBatch, Recipe, Reply, Request, serve
 from pipelines.tasks.base import TaskBatch
 
 __all__ = ["StepProcesses"]
 
 END_S = 5.0
 """Given to a process in the middle of a step to end by itself before it is made to."""
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class StepProcesses:
@@ -153,17 +150,8 @@ class _Worker:
         self.stats: tuple[StageStats, ...] = ()
         self._memory = Mapped()
         pickled_recipe = _pickled(recipe)
-        self.connection, other = Pipe()
-        # Python alone, so that a script needs no `if __name__ == "__main__"`; -P, so that it finds what is found here.
-        command = [sys.executable, "-P", "-c", "from pipelines.step_process import main; main()", str(other.fileno())]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[other.fileno()],
-            env=_environment(),
-            start_new_session=True,  # Ctrl-C is for this process, with which the other one ends
-        )
-        other.close()
+        self.connection, theirs = Pipe()
+        self._process = start(serve, theirs, stdin=subprocess.DEVNULL)
         self._send(pickled_recipe)
 
     def ask(self, number: int, position: Mapping[str, int], *, is_observed: bool) -> None:
@@ -209,11 +197,7 @@ class _Worker:
         self.connection.close()
 
     def end(self) -> None:
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, END_S)
 
     def _send(self, pickled: bytes) -> None:
         try:
@@ -222,15 +206,9 @@ class _Worker:
             raise self._death() from error
 
     def _death(self) -> FourfoldError:
-        try:
-            code = self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            code = 0
-        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        return FourfoldError(
-            f"Worker process {self._process.pid} has died ({how}); what it said is above. Start again; if the system "
-            "killed it for its memory, lower num_workers, batch_size or prefetch_batches."
-        )
+        remedy = "lower num_workers, batch_size or prefetch_batches"
+        how = ending(self._process, END_S, remedy=remedy)
+        return FourfoldError(f"Worker process {self._process.pid} {how} What it said is above. Start again.")
 
 
 def _pickled(recipe: Recipe) -> bytes:
@@ -241,9 +219,3 @@ def _pickled(recipe: Recipe) -> bytes:
             f"num_workers = {recipe.config.num_workers}: a worker process cannot be sent the configuration ({error}). "
             "Define its classes in a module that can be imported, or use num_workers: 0."
         ) from error
-
-
-def _environment() -> dict[str, str]:
-    """Modules are looked for where this process looks; libraries start no threads of their own."""
-    path = [str(ROOT), *(entry or os.getcwd() for entry in sys.path)]
-    return os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}

@@ -1,18 +1,15 @@
 """Worker processes on this machine: tasks in, results out as they are finished.
 
-A worker is a fresh Python that imports only what it needs: a fork would copy the locks of the threads that this
-process may have, and `multiprocessing` would run the user's main script again. Workers end when this process ends,
-however it ends: they wait on a pipe that only it holds.
+A worker is a fresh Python that imports only what it needs. Workers end when this process ends, however it ends: they
+wait on a pipe that only it holds.
 """
 
 import contextlib
 import importlib
-import json
 import os
 import pickle
 import signal
 import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,14 +17,12 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from pipelines.errors import DataError, FourfoldError
+from pipelines.fresh_process import end, ending, start
 from pipelines.shards.news import Listener, listening
 
 __all__ = ["LocalEngine", "Task", "serve"]
 
 END_WAIT_S = 10.0
-PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; serve({arguments})"
-# A worker is one of as many as there are cores: pools inside it would only get into each other's way.
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")}
 
 
 class Task(Protocol):
@@ -102,16 +97,7 @@ class _Worker:
 
     def __init__(self, preload: Sequence[str]) -> None:
         self.connection, theirs = Pipe()
-        program = PROGRAM.format(module=__name__, arguments=f"{theirs.fileno()}, {list(preload)}")
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", program, json.dumps([str(path) for path in sys.path])],
-                stdin=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
-                env=os.environ | ONE_THREAD,
-                # Ctrl-C in a terminal goes to the whole group; when to stop is for this process to say.
-                process_group=0,
-            )
+        self._process = start(serve, theirs, list(preload), stdin=subprocess.PIPE)
         self._task_name: str | None = None
 
     def send(self, message: Any) -> None:
@@ -148,22 +134,15 @@ class _Worker:
 
     def wait(self) -> None:
         try:
-            self._process.wait(END_WAIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            end(self._process, END_WAIT_S)
         finally:
             if self._process.stdin is not None:
                 self._process.stdin.close()
 
     def _fail(self) -> NoReturn:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_WAIT_S)
-        code = self._process.returncode
-        how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended ({code})"
-        hint = " The system does that when memory runs out: use fewer workers." if code == -signal.SIGKILL else ""
+        how = ending(self._process, END_WAIT_S, remedy="use fewer workers")
         raise DataError(
-            f"{self._task_name or 'a worker'}: the worker process that was making it {how}.{hint} "
+            f"{self._task_name or 'a worker'}: the worker process that was making it {how} "
             "Run the same build again: finished shards are kept."
         )
 
