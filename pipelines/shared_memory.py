@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipelines.errors import FourfoldError
 from pipelines.last_views import LastViews
 from pipelines.recycler import Recycler
 from pipelines.tasks.base import one_of_equal_planes
@@ -57,9 +58,10 @@ class SharedMemory(Recycler):
         self._sent: defaultdict[int, deque[torch.Tensor]] = defaultdict(deque)
 
     def _new_block(self, num_bytes: int) -> Bytes:
-        descriptor = _nameless_file()
-        os.ftruncate(descriptor, num_bytes)
-        block = _mapped(descriptor, num_bytes)
+        with _shareable(num_bytes):
+            descriptor = _nameless_file()
+            os.ftruncate(descriptor, num_bytes)
+            block = _mapped(descriptor, num_bytes)
         number = len(self._blocks)
         self._descriptors[number] = descriptor
         self._blocks.append(block)
@@ -120,9 +122,10 @@ class Mapped:
         self._in_use: LastViews[int] = LastViews()
 
     def add(self, number: int, descriptor: int, num_bytes: int) -> None:
-        """Map a block; the descriptor is closed."""
+        """Map a block; the descriptor is closed. Raises FourfoldError."""
         try:
-            self._blocks[number] = _mapped(descriptor, num_bytes)
+            with _shareable(num_bytes):
+                self._blocks[number] = _mapped(descriptor, num_bytes)
         finally:
             os.close(descriptor)
 
@@ -144,6 +147,19 @@ def _view(root: torch.Tensor | None, one: Packed) -> torch.Tensor:
         return torch.empty(one.shape, dtype=one.dtype)
     part = root[one.offset_bytes : one.offset_bytes + one.num_bytes]
     return part.view(one.dtype).as_strided(one.shape, one.stride)
+
+
+@contextmanager
+def _shareable(num_bytes: int) -> Iterator[None]:
+    """What the system refuses inside becomes a FourfoldError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch has no type for it
+        reason = " ".join(str(error).split())
+        raise FourfoldError(
+            f"{num_bytes / 2**20:.1f} MiB cannot be shared with a worker process ({reason}). Lower batch_size, "
+            "prefetch_batches or num_workers; for open files, raise the limit (ulimit -n)."
+        ) from error
 
 
 def _mapped(descriptor: int, num_bytes: int) -> Bytes:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.errors import FourfoldError
 from pipelines.shared_memory import Mapped, SharedMemory
 
 
@@ -141,3 +142,11 @@ def test_no_file_stays_open_for_a_block_that_was_sent(sides: Sides) -> None:
     kept = [sides.send(x=made(sides, 16, size))["x"] for size in range(1, 9)]
     assert len(kept) == 8
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_memory_that_cannot_be_had_is_told(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FourfoldError, match=r"1048576\.0 MiB cannot be shared .*; for open files, raise the limit"):
+        sides.user.add(0, os.open(os.devnull, os.O_RDWR), 2**40)
+    monkeypatch.setattr(os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(FourfoldError, match=r"No space left on device\)\. Lower batch_size"):
+        sides.maker.empty((3, 5), np.float32)
