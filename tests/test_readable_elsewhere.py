@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from pipelines.reader import SampleReader
 from pipelines.shards.build import BuildConfig, build_shards
 from pipelines.shards.index import index_path
 from pipelines.shards.manifest import Kind, load_manifest
-from tests.media import encoded_image, gray_frames, picture, write_video
+from tests.media import encoded_image, gray_frames, picture, write_image, write_video
 
 LABELS = ("bird", "fish")
 EXTENSIONS: dict[Kind, str] = {"image": "jpg", "clip": "mp4"}
@@ -87,6 +88,40 @@ def test_dali_reads_by_our_index(folder: Path, kind: Kind) -> None:
         assert found[0] == encoded
         assert json.loads(found[1])["width"] > 0
         assert kind == "clip" or int(found[2]) == label
+
+
+def dali_shapes(folder: Path, tar: str, ext: str, decode: str, batch_size: int) -> list[tuple[int, ...]]:
+    pytest.importorskip("nvidia.dali")
+    from nvidia.dali import fn, pipeline_def
+
+    @pipeline_def(batch_size=batch_size, num_threads=1, device_id=None)
+    def reading() -> Any:
+        encoded, _ = fn.readers.webdataset(
+            paths=[str(folder / tar)],
+            index_paths=[str((folder / tar).with_suffix(".idx"))],
+            ext=[ext, "json"],
+            missing_component_behavior="error",
+        )
+        return fn.decoders.video(encoded) if decode == "video" else fn.decoders.image(encoded)
+
+    (out,) = reading().run()
+    return [out.at(index).shape for index in range(batch_size)]
+
+
+def test_dali_decodes_image_shards(tmp_path: Path) -> None:
+    for index in range(12):
+        write_image(tmp_path / "photos" / ("cat", "dog")[index % 2] / f"{index:02d}.jpg", index)
+    build_shards(BuildConfig(sources=[tmp_path / "photos"], out=tmp_path / "out"))
+    shapes = dali_shapes(tmp_path / "out", "train-images-000000.tar", "jpg", "image", 12)
+    assert shapes == [(48, 64, 3)] * 12
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "vp9"])
+def test_dali_decodes_clip_shards(tmp_path: Path, codec: str) -> None:
+    write_video(tmp_path / "src" / "v.mp4", [picture(70, 50, seed=index) for index in range(30)])
+    build_shards(BuildConfig(sources=[tmp_path / "src"], out=tmp_path / "out", codec=codec))
+    shapes = dali_shapes(tmp_path / "out", "train-clips-000000.tar", "mp4", "video", 3)
+    assert shapes == [(10, 50, 70, 3)] * 3
 
 
 def test_hugging_face_datasets_stream_images(folder: Path, tmp_path: Path) -> None:

@@ -379,38 +379,6 @@ def test_killed_again_and_again_it_ends_in_the_same_bytes(tmp_path: Path) -> Non
     assert result.problems == []
 
 
-def dali_shapes(folder: Path, tar: str, ext: str, decode: str, batch_size: int) -> list[tuple[int, ...]]:
-    pytest.importorskip("nvidia.dali")
-    from nvidia.dali import fn, pipeline_def
-
-    @pipeline_def(batch_size=batch_size, num_threads=1, device_id=None)
-    def reading() -> Any:
-        encoded, _ = fn.readers.webdataset(
-            paths=[str(folder / tar)],
-            index_paths=[str((folder / tar).with_suffix(".idx"))],
-            ext=[ext, "json"],
-            missing_component_behavior="error",
-        )
-        return fn.decoders.video(encoded) if decode == "video" else fn.decoders.image(encoded)
-
-    (out,) = reading().run()
-    return [out.at(index).shape for index in range(batch_size)]
-
-
-def test_dali_reads_image_shards(photos: Path, tmp_path: Path) -> None:
-    build(tmp_path / "out", photos)
-    shapes = dali_shapes(tmp_path / "out", "train-images-000000.tar", "jpg", "image", 12)
-    assert shapes == [(48, 64, 3)] * 12
-
-
-@pytest.mark.parametrize("codec", ["mjpeg", "vp9"])
-def test_dali_reads_clip_shards(tmp_path: Path, codec: str) -> None:
-    write_video(tmp_path / "src" / "v.mp4", [picture(70, 50, seed=index) for index in range(30)])
-    build(tmp_path / "out", tmp_path / "src", codec=codec)
-    shapes = dali_shapes(tmp_path / "out", "train-clips-000000.tar", "mp4", "video", 3)
-    assert shapes == [(10, 50, 70, 3)] * 3
-
-
 def test_real_videos_of_two_codecs(shared_data: Path, tmp_path: Path) -> None:
     videos = [shared_data / "videos" / name for name in ("hmdb_wave_3.avi", "realshort.mp4")]
     summary = build(tmp_path / "out", *videos)

@@ -1,85 +1,20 @@
-"""The running pipeline: the same stream for any threads, ranks and resume; faults counted; nothing hangs."""
+"""The running pipeline: the same stream for any threads, ranks and resume; faults counted."""
 
 import hashlib
 import itertools
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import threading
 import time
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from pipelines.build import PipelineConfig, build_pipeline
-from pipelines.errors import DataError, FourfoldError, UsageError
+from pipelines.build import build_pipeline
+from pipelines.errors import DataError, UsageError
 from pipelines.shards.manifest import load_manifest
-from pipelines.stats import bottleneck
 from pipelines.tasks import TASKS
-from pipelines.tasks.base import Task, TaskBatch, TaskConfig, TensorSpec
+from tests.echo_tasks import ClipEcho, Echo, OtherEcho, config_for
 from tests.pictures import Stored, stored_images, write_folder
 from tests.restore_every_step import digest
-
-
-class EchoConfig(TaskConfig):
-    repeats: int = 1
-    fail_at_call: int = -1
-    sleep_s: float = 0.0
-
-
-class Echo(Task):
-    """Gives back its pixels and a drawn number: what goes through the pipeline, seen from outside."""
-
-    name: ClassVar[str] = "echo"
-    source: ClassVar[str] = "image"
-    config_class: ClassVar[type[TaskConfig]] = EchoConfig
-
-    def __init__(self, config, canvas, *, lightness=False):
-        super().__init__(config, canvas, lightness=lightness)
-        self.num_calls = 0
-
-    @property
-    def examples_per_sample(self):
-        return self.config.repeats
-
-    def draw(self, rng):
-        return {"number": rng.integers(0, 2**40, (self.config.repeats,))}
-
-    def make(self, pixels, geometry, keys):
-        self.num_calls += 1
-        if self.num_calls - 1 == self.config.fail_at_call:
-            raise ZeroDivisionError("task broke")
-        time.sleep(self.config.sleep_s)
-        pixels = pixels if pixels.ndim == 4 else pixels[:, 0]
-        return TaskBatch(
-            task=self.name,
-            inputs=pixels.permute(0, 3, 1, 2).repeat_interleave(self.config.repeats, 0).float() / 255,
-            target={"number": torch.from_numpy(geometry["number"]).flatten()},
-            weight=torch.ones(len(keys) * self.config.repeats),
-            keys=tuple(keys),
-            geometry=geometry,
-        )
-
-    def spec(self, batch_size):
-        side, rows = self.canvas.canvas_px, batch_size * self.config.repeats
-        return {
-            "inputs": TensorSpec(shape=(rows, 3, side, side), dtype=torch.float32, low=0, high=1),
-            "number": TensorSpec(shape=(rows,), dtype=torch.int64, low=0, high=2**40),
-            "weight": TensorSpec(shape=(rows,), dtype=torch.float32, low=0, high=1),
-        }
-
-
-class OtherEcho(Echo):
-    name: ClassVar[str] = "other_echo"
-
-
-class ClipEcho(Echo):
-    name: ClassVar[str] = "clip_echo"
-    source: ClassVar[str] = "clip"
 
 
 @pytest.fixture(autouse=True)
@@ -91,13 +26,6 @@ def _echo_tasks(monkeypatch):
 @pytest.fixture
 def folder(small_shards):
     return small_shards(images=11, clips=5, num_frames=3)
-
-
-def config_for(folder, tasks=("echo",), **options):
-    tasks = tasks if isinstance(tasks, dict) else {key: {} for key in tasks}
-    small = {"canvas_px": 24, "clip_height_px": 16, "clip_width_px": 24, "num_frames": 3, "num_threads": 2}
-    sizes = {"batch_size": 4, "clip_batch_size": 2}
-    return PipelineConfig(**({"images": folder, "clips": folder, "tasks": tasks} | small | sizes | options))
 
 
 def digests(config, count, position=None, **options):
@@ -326,130 +254,3 @@ def test_an_error_while_reading_reaches_the_consumer(folder, monkeypatch):
         monkeypatch.setattr("pipelines.reader.SampleReader.read", lambda *_: (_ for _ in ()).throw(OSError("gone")))
         with pytest.raises(OSError, match="gone"):
             list(pipeline)
-
-
-class Bomb:
-    """In place of a job: what it raises is not caught for a job's sake, and ends the thread."""
-
-    def run(self):
-        raise SystemExit
-
-
-def kill_threads(pool):
-    for _ in range(pool._max_workers):
-        pool.submit(time.sleep, 0.01)
-    for _ in range(pool._max_workers):
-        pool._work_queue.put(Bomb())
-    while any(thread.is_alive() for thread in pool._threads):
-        time.sleep(0.01)
-
-
-def test_dead_workers_are_an_error_within_seconds(folder):
-    pipeline = build_pipeline(config_for(folder), seed=5)
-    next(pipeline)
-    kill_threads(pipeline._supply.maker.workers)
-    start_s = time.monotonic()
-    with pytest.raises(FourfoldError, match=r"Worker thread fourfold-worker_\d has died"):
-        list(pipeline)
-    assert time.monotonic() - start_s < 10
-    assert fourfold_threads() == []
-
-
-def test_a_producing_thread_that_dies_is_an_error_within_seconds(folder, monkeypatch):
-    with build_pipeline(config_for(folder), seed=5) as pipeline:
-        next(pipeline)
-        monkeypatch.setattr(
-            "pipelines.reader.SampleReader.read", lambda *_: (_ for _ in ()).throw(SystemExit("killed"))
-        )
-        start_s = time.monotonic()
-        with pytest.raises((FourfoldError, SystemExit)):
-            list(pipeline)
-        assert time.monotonic() - start_s < 10
-
-
-FORK = """
-    import os, sys
-    from pathlib import Path
-    from pipelines.build import PipelineConfig, build_pipeline
-    from pipelines.errors import FourfoldError
-    config = PipelineConfig(images=Path(sys.argv[1]), tasks={"colorization": {}}, canvas_px=64, batch_size=4)
-    pipeline = build_pipeline(config, seed=0)
-    next(pipeline)
-    if child := os.fork():
-        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    try:
-        for _ in range(9):
-            next(pipeline)
-    except FourfoldError as error:
-        print(error, flush=True)
-        os._exit(0)
-    os._exit(3)
-"""
-
-
-def test_a_forked_process_gets_an_error_and_does_not_hang(folder):
-    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(FORK), str(folder)]
-    done = subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "build the pipeline after the fork" in done.stdout
-
-
-def fourfold_threads():
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fourfold")]
-
-
-def test_close_ends_every_thread_and_may_come_early_or_twice(folder):
-    unused = build_pipeline(config_for(folder), seed=5)
-    unused.close()
-    pipeline = build_pipeline(config_for(folder, {"echo": {"sleep_s": 0.05}}, prefetch_batches=8), seed=5)
-    next(pipeline)
-    pipeline.close()
-    pipeline.close()
-    assert fourfold_threads() == []
-    with pytest.raises(UsageError, match="closed"):
-        next(pipeline)
-
-
-def test_stage_stats_name_the_slow_stage(folder):
-    with build_pipeline(config_for(folder, {"echo": {"sleep_s": 0.05}, "other_echo": {}}), seed=5) as pipeline:
-        for _ in range(8):
-            next(pipeline)
-        stats = {stage.name: stage for stage in pipeline.stage_stats()}
-    assert set(stats) == {"read", "decode", "echo", "other_echo"}
-    assert bottleneck(list(stats.values())) == "echo"
-    assert stats["echo"].num_items >= 32
-    assert stats["echo"].busy_s >= 0.35
-    assert stats["decode"].blocked_on_output_s > stats["decode"].busy_s
-
-
-SCRIPT = """
-    import sys
-    from pathlib import Path
-    from pipelines.build import PipelineConfig, build_pipeline
-    config = PipelineConfig(images=Path(sys.argv[1]), tasks={"colorization": {}}, canvas_px=64, batch_size=4)
-    pipeline = build_pipeline(config, seed=0)
-    for step in pipeline:
-        if step.index == 3:
-            print("running", flush=True)
-            if sys.argv[2] == "leave":
-                break
-"""
-
-
-def start(folder, mode):
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(folder), mode]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_a_process_that_leaves_without_close_ends(folder):
-    output, errors = (process := start(folder, "leave")).communicate(timeout=60)
-    assert (process.returncode, output, errors) == (0, "running\n", "")
-
-
-def test_ctrl_c_ends_the_process(folder):
-    process = start(folder, "stay")
-    assert process.stdout.readline() == "running\n"
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGINT
-    assert errors.strip().splitlines()[-1] == "KeyboardInterrupt"
