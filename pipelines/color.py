@@ -4,15 +4,14 @@ Pixels are uint8 RGB, channels last: (..., 3). Lab has L in [0, 100], a and b in
 Letters: B samples, S canvas side, h w the ab map at stride 8, K neighbours, Q = 313 bins.
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipelines.compiled import compiled
 from pipelines.recycler import Recycler
 
 __all__ = [
@@ -24,12 +23,12 @@ __all__ = [
     "has_color",
     "lab_to_rgb",
     "lightness",
-    "lightness_and_ab",
     "rgb_to_lab",
 ]
 
 Float32s = npt.NDArray[np.float32]
 Uint8s = npt.NDArray[np.uint8]
+Uint16s = npt.NDArray[np.uint16]
 
 NUM_BINS = 313
 BIN_AB = 10
@@ -42,7 +41,6 @@ WHITE_D65 = (0.95047, 1.0, 1.08883)
 DARK = 0.008856
 AB_STEPS_PER_UNIT = 64
 GRAY_AB = 5.0
-SLAB_ROWS = 256
 
 
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
@@ -82,67 +80,45 @@ def lightness(pixels: torch.Tensor, memory: Recycler | None = None) -> torch.Ten
 
     The two paths agree within 3e-4: on a CPU light is summed in 16 bits, so that every step is a table.
     """
-    return _lightness_opencv(pixels, memory or Recycler()) if pixels.device.type == "cpu" else _lightness_torch(pixels)
+    return _lightness_cpu(pixels, memory or Recycler()) if pixels.device.type == "cpu" else _lightness_torch(pixels)
 
 
-def _lightness_opencv(pixels: torch.Tensor, memory: Recycler) -> torch.Tensor:
-    rows = pixels.reshape(-1, pixels.shape[-2], 3).numpy()
-    out = memory.empty(rows.shape[:2], np.float32)
-    planes = _LightPlanes(min(SLAB_ROWS, len(rows)), rows.shape[1])
-    for slab in _slabs(len(rows)):
-        planes.write_lightness(rows[slab], out[slab])
-    return torch.from_numpy(out).view(pixels.shape[:-1])
+def _lightness_cpu(pixels: torch.Tensor, memory: Recycler) -> torch.Tensor:
+    out = memory.empty(tuple(pixels.shape[:-1]), np.float32)
+    _write_lightness(_colors(pixels), *_light_tables(), out.reshape(-1))
+    return torch.from_numpy(out)
 
 
-def _slabs(num_rows: int, stride: int = 1) -> Iterator[slice]:
-    """Some rows at a time, which stay in the cache: SLAB_ROWS, or what is next to it of multiples of `stride`."""
-    slab_rows = max(SLAB_ROWS // stride, 1) * stride
-    return (slice(first, min(first + slab_rows, num_rows)) for first in range(0, num_rows, slab_rows))
+def _colors(pixels: torch.Tensor) -> Uint8s:
+    """uint8 (N, 3)."""
+    return pixels.reshape(-1, 3).contiguous().numpy()
 
 
-class _LightPlanes:
-    """Room for what lies between the colors and the lightness of a slab; made anew it is 20 us a canvas of 256 px."""
-
-    def __init__(self, num_rows: int, width: int) -> None:
-        self._channels_3RW = np.empty((3, num_rows, width), np.uint8)
-        self._red_green_RW2 = np.empty((num_rows, width, 2), np.uint8)
-        self._light_2RW = np.empty((2, num_rows, width), np.uint16)
-
-    def write_lightness(self, rows: Uint8s, out: Float32s) -> None:
-        """L / 100 of uint8 (R, W, 3), R at most `num_rows`, to float32 (R, W). Without a and b: a third of the time of
-        a whole Lab."""
-        tables, num_rows = _light_tables(), len(rows)
-        red, green, blue = self._channels_3RW[:, :num_rows]
-        red_green, (light, light_of_blue) = self._red_green_RW2[:num_rows], self._light_2RW[:, :num_rows]
-        cv2.split(rows, [red, green, blue])
-        # Two channels are one number of 16 bits, so that their sum is one look into a table.
-        cv2.merge([red, green], dst=red_green)
-        cv2.LUT(red_green.view(np.uint16)[..., 0], tables.red_green, dst=light)
-        cv2.LUT(blue, tables.blue, dst=light_of_blue)
-        cv2.add(light, light_of_blue, dst=light)
-        cv2.LUT(light, tables.lightness, dst=out)
-
-
-class _LightTables(NamedTuple):
-    """What levels add to Y, with white at 65535: red_green uint16 (65536,), by the two bytes as they lie in memory;
-    blue uint16 (256,). lightness: L / 100 of Y, float32 (65536,)."""
-
-    red_green: npt.NDArray[np.uint16]
-    blue: npt.NDArray[np.uint16]
-    lightness: Float32s
+@compiled
+def _write_lightness(
+    colors_N3: Uint8s,
+    light_of_red: Uint16s,
+    light_of_green: Uint16s,
+    light_of_blue: Uint16s,
+    table: Float32s,
+    out: Float32s,
+) -> None:
+    for index in range(len(out)):
+        red, green, blue = colors_N3[index, 0], colors_N3[index, 1], colors_N3[index, 2]
+        out[index] = table[
+            np.uint32(light_of_red[red]) + np.uint32(light_of_green[green]) + np.uint32(light_of_blue[blue])
+        ]
 
 
 @lru_cache(maxsize=1)
-def _light_tables() -> _LightTables:
+def _light_tables() -> tuple[Uint16s, Uint16s, Uint16s, Float32s]:
+    """What each level of red, green and blue adds to Y, with white at 65535, uint16 (256,); and L / 100 of Y, float32
+    (65536,)."""
     linear = _linear_table(torch.device("cpu")).double()
-    red, green, blue = torch.outer(torch.tensor(RGB_TO_XYZ[1], dtype=torch.float64), linear * 65535).round().numpy()
-    first, second = np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2).T
+    lights = torch.outer(torch.tensor(RGB_TO_XYZ[1], dtype=torch.float64), linear * 65535).round()
+    red, green, blue = lights.numpy().astype(np.uint16)
     y = torch.arange(65536, dtype=torch.float64) / 65535
-    return _LightTables(
-        red_green=(red[first] + green[second]).astype(np.uint16),
-        blue=blue.astype(np.uint16),
-        lightness=(1.16 * _compressed(y) - 0.16).clamp(0, 1).float().numpy(),
-    )
+    return red, green, blue, (1.16 * _compressed(y) - 0.16).clamp(0, 1).float().numpy()
 
 
 def _lightness_torch(pixels: torch.Tensor) -> torch.Tensor:
@@ -170,17 +146,8 @@ def ab_at_stride(pixels: torch.Tensor, stride: int = 8) -> torch.Tensor:
     """
     _check_stride(pixels, stride)
     if pixels.device.type == "cpu":
-        return _in_steps(_ab_opencv(_blocks_opencv(pixels, stride)))
+        return _in_steps(_ab_opencv(_blocks_cpu(pixels, stride)))
     return _in_steps(_linear_to_lab(_linear_table(pixels.device)[_blocks_torch(pixels, stride).int()])[..., 1:])
-
-
-def lightness_and_ab(pixels: torch.Tensor, stride: int, memory: Recycler) -> tuple[torch.Tensor, torch.Tensor]:
-    """`lightness` and `ab_at_stride` of the same pixels, which a CPU reads only once. Raises ValueError."""
-    if pixels.device.type != "cpu":
-        return lightness(pixels), ab_at_stride(pixels, stride)
-    _check_stride(pixels, stride)
-    light, blocks = _lightness_and_blocks_opencv(pixels, stride, memory)
-    return light, _in_steps(_ab_opencv(blocks))
 
 
 def _check_stride(pixels: torch.Tensor, stride: int) -> None:
@@ -208,41 +175,30 @@ def _ab_opencv(blocks: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(ab).view(*blocks.shape[:3], 2)
 
 
-def _blocks_opencv(pixels: torch.Tensor, stride: int) -> torch.Tensor:
+def _blocks_cpu(pixels: torch.Tensor, stride: int) -> torch.Tensor:
     """uint8 (B, h, w, 3)."""
     num_samples, height, width, _ = pixels.shape
-    means = np.empty((num_samples * height // stride, width // stride, 3), np.float32)
-    rows = pixels.reshape(-1, width, 3).numpy()
-    for slab in _slabs(len(rows), stride):
-        _write_means(rows[slab], stride, means[slab.start // stride : slab.stop // stride])
-    return _levels_of(means, stride, pixels)
+    levels = np.empty((num_samples, height // stride, width // stride, 3), np.uint8)
+    _write_mean_levels(_colors(pixels).reshape(-1, stride, width * 3), levels.reshape(-1, width // stride, 3))
+    return torch.from_numpy(levels)
 
 
-def _lightness_and_blocks_opencv(
-    pixels: torch.Tensor, stride: int, memory: Recycler
-) -> tuple[torch.Tensor, torch.Tensor]:
-    num_samples, height, width, _ = pixels.shape
-    rows = pixels.reshape(-1, width, 3).numpy()
-    out = memory.empty(rows.shape[:2], np.float32)
-    means = np.empty((len(rows) // stride, width // stride, 3), np.float32)
-    planes = _LightPlanes(min(max(SLAB_ROWS, stride), len(rows)), width)
-    for slab in _slabs(len(rows), stride):
-        planes.write_lightness(rows[slab], out[slab])
-        _write_means(rows[slab], stride, means[slab.start // stride : slab.stop // stride])
-    return torch.from_numpy(out).view(num_samples, height, width), _levels_of(means, stride, pixels)
-
-
-def _write_means(rows: Uint8s, stride: int, out: Float32s) -> None:
-    """Mean colors of blocks times `stride`, float32 (R / stride, W / stride, 3) of uint8 (R, W, 3)."""
-    height, width = out.shape[:2]
-    # Rows first, as long additions: OpenCV's mean over both axes in one call takes twice as long.
-    lines = rows.reshape(height, stride, -1).sum(axis=1, dtype=np.uint16).astype(np.float32)
-    cv2.resize(lines.reshape(height, -1, 3), (width, height), dst=out, interpolation=cv2.INTER_AREA)
-
-
-def _levels_of(means: Float32s, stride: int, pixels: torch.Tensor) -> torch.Tensor:
-    levels = torch.from_numpy(np.rint(means / stride).astype(np.uint8))
-    return levels.view(len(pixels), pixels.shape[1] // stride, *levels.shape[1:])
+@compiled
+def _write_mean_levels(lines_RSW: Uint8s, out_Rw3: Uint8s) -> None:
+    """Mean colors of blocks, to the nearest level, halves to the even one: R rows of blocks of S lines of pixels."""
+    num_rows, stride, width = lines_RSW.shape
+    column_sums = np.empty(width, np.uint32)
+    for row in range(num_rows):
+        column_sums[:] = 0
+        for line in range(stride):
+            for column in range(width):
+                column_sums[column] += np.uint32(lines_RSW[row, line, column])
+        for block in range(out_Rw3.shape[1]):
+            for channel in range(3):
+                total = np.uint32(0)
+                for place in range(stride):
+                    total += column_sums[(block * stride + place) * 3 + channel]
+                out_Rw3[row, block, channel] = np.rint(total / stride**2)
 
 
 def _blocks_torch(pixels: torch.Tensor, stride: int) -> torch.Tensor:

@@ -15,8 +15,11 @@ import numpy.typing as npt
 import torch
 
 from pipelines.color import AB_STEPS_PER_UNIT, BIN_AB, NUM_BINS, ab_bins
+from pipelines.compiled import compiled
 
 __all__ = ["soft_encode"]
+
+Float32s = npt.NDArray[np.float32]
 
 AB_LIMIT = 130
 PART_COLORS = 16384
@@ -24,6 +27,7 @@ CELL_AB = 5
 CELLS_PER_AXIS = 2 * AB_LIMIT // CELL_AB
 PLACE_BITS = 9
 STEPS_PER_BIN = BIN_AB * AB_STEPS_PER_UNIT
+LIMIT_STEPS = AB_LIMIT * AB_STEPS_PER_UNIT
 BIN_CELLS = 2 * AB_LIMIT // BIN_AB
 CORNERS = np.array([(a, b) for a in range(-1, 3) for b in range(-1, 3)], np.int32)
 """Grid points around a cell, in units of bins from its lower corner, in the order of bins."""
@@ -56,36 +60,12 @@ def soft_encode(ab: torch.Tensor, num_neighbors: int = 5, sigma: float = 5.0) ->
     return bins.view(shape).movedim(0, -1), weights.view(shape).movedim(0, -1)
 
 
-def _steps_of(ab_N2: npt.NDArray[np.float32]) -> npt.NDArray[np.int32] | None:
-    """int32 (N, 2): colors in whole steps of 1/64 from the lower limit on, as those of `ab_at_stride` are; None where
-    one is not, or is beyond the limits."""
-    found = (ab_N2 * np.float32(AB_STEPS_PER_UNIT)).astype(np.int32)
-    if not np.array_equal(found * np.float32(1 / AB_STEPS_PER_UNIT), ab_N2):
-        return None
-    found += AB_LIMIT * AB_STEPS_PER_UNIT
-    return found if len(found) and found.min() > 0 and found.max() < 2 * AB_LIMIT * AB_STEPS_PER_UNIT else None
-
-
 def _listed(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bins, int64 (K, N), and their squared distances, float32 (K, N), of colors (N, 2); by the table if
-    they are in steps of 1/64."""
-    steps = _steps_of(ab.numpy())
-    if steps is None:
-        return _nearest(ab, num_neighbors)
+    """Bins, int64 (K, N), and their squared distances, float32 (K, N), of colors (N, 2); by the table where it can."""
     listed = _patterns(num_neighbors)
-    cell = steps // STEPS_PER_BIN
-    place = steps - cell * STEPS_PER_BIN
-    pattern = listed.pattern.take(place[:, 0] * STEPS_PER_BIN + place[:, 1]).astype(np.intp)
-    row = (cell[:, 0] * BIN_CELLS + cell[:, 1]) * listed.offset_2KP.shape[2] + pattern
-    bins = np.empty((num_neighbors, len(steps)), np.int64)
-    squared = np.empty((num_neighbors, len(steps)), np.float32)
-    a, b = np.ascontiguousarray(place.T).astype(np.float32) / np.float32(AB_STEPS_PER_UNIT)
-    for k in range(num_neighbors):
-        bins[k] = listed.bins_KR[k].take(row)
-        distance_a, distance_b = listed.offset_2KP[0, k].take(pattern), listed.offset_2KP[1, k].take(pattern)
-        distance_a -= a
-        distance_b -= b
-        np.add(np.square(distance_a, out=distance_a), np.square(distance_b, out=distance_b), out=squared[k])
+    bins = np.empty((num_neighbors, len(ab)), np.int64)
+    squared = np.empty((num_neighbors, len(ab)), np.float32)
+    _look_up(ab.contiguous().numpy(), listed.pattern, listed.offset_PK2, listed.bins_RK, bins, squared)
     found = torch.from_numpy(bins), torch.from_numpy(squared)
     rest = torch.from_numpy(np.flatnonzero(bins[0] == NOT_LISTED))
     if len(rest):
@@ -94,18 +74,47 @@ def _listed(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.T
     return found
 
 
+@compiled
+def _look_up(
+    ab_N2: Float32s,
+    pattern: npt.NDArray[np.unsignedinteger],
+    offset_PK2: Float32s,
+    bins_RK: npt.NDArray[np.int16],
+    bins_KN: npt.NDArray[np.int64],
+    squared_KN: Float32s,
+) -> None:
+    """Colors that are not in whole steps, or are beyond the limits, get NOT_LISTED, too."""
+    num_patterns = len(offset_PK2)
+    for index in range(len(ab_N2)):
+        steps_a = ab_N2[index, 0] * np.float32(AB_STEPS_PER_UNIT) + np.float32(LIMIT_STEPS)
+        steps_b = ab_N2[index, 1] * np.float32(AB_STEPS_PER_UNIT) + np.float32(LIMIT_STEPS)
+        is_listed = 0 < steps_a < 2 * LIMIT_STEPS and 0 < steps_b < 2 * LIMIT_STEPS
+        if not is_listed or steps_a != np.floor(steps_a) or steps_b != np.floor(steps_b):
+            bins_KN[:, index] = NOT_LISTED
+            continue
+        cell_a, place_a = divmod(np.int64(steps_a), STEPS_PER_BIN)
+        cell_b, place_b = divmod(np.int64(steps_b), STEPS_PER_BIN)
+        its_pattern = np.int64(pattern[place_a * STEPS_PER_BIN + place_b])
+        row = (cell_a * BIN_CELLS + cell_b) * num_patterns + its_pattern
+        a, b = np.float32(place_a / AB_STEPS_PER_UNIT), np.float32(place_b / AB_STEPS_PER_UNIT)
+        for k in range(len(bins_KN)):
+            far_a, far_b = offset_PK2[its_pattern, k, 0] - a, offset_PK2[its_pattern, k, 1] - b
+            bins_KN[k, index] = bins_RK[row, k]
+            squared_KN[k, index] = far_a * far_a + far_b * far_b
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Patterns:
     """The K nearest grid points for every place in a cell; P different answers ("patterns").
 
-    pattern: (640 * 640,), of each place, a first. offset_2KP: float32, a and b of the points from the cell's lower
-    corner. bins_KR: int16, R = 26 * 26 * P: the points' bins in each cell with each pattern, NOT_LISTED in all K where
+    pattern: (640 * 640,), of each place, a first. offset_PK2: float32, a and b of the points from the cell's lower
+    corner. bins_RK: int16, R = 26 * 26 * P: the points' bins in each cell with each pattern, NOT_LISTED in all K where
     one of them is no bin.
     """
 
     pattern: npt.NDArray[np.unsignedinteger]
-    offset_2KP: npt.NDArray[np.float32]
-    bins_KR: npt.NDArray[np.int16]
+    offset_PK2: npt.NDArray[np.float32]
+    bins_RK: npt.NDArray[np.int16]
 
 
 @lru_cache(maxsize=4)
@@ -125,8 +134,8 @@ def _patterns(num_neighbors: int) -> _Patterns:
     bins_CCPK[(bins_CCPK == NOT_LISTED).any(-1)] = NOT_LISTED
     return _Patterns(
         pattern=pattern.reshape(-1).astype(np.min_scalar_type(len(first) - 1)),
-        offset_2KP=np.ascontiguousarray(points_PK2.transpose(2, 1, 0) * BIN_AB, dtype=np.float32),
-        bins_KR=np.ascontiguousarray(bins_CCPK.reshape(-1, num_neighbors).T),
+        offset_PK2=(points_PK2 * BIN_AB).astype(np.float32),
+        bins_RK=bins_CCPK.reshape(-1, num_neighbors),
     )
 
 

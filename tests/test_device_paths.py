@@ -77,12 +77,8 @@ def device_paths(monkeypatch):
     """The functions for a device in the places of those for a CPU, so that the former run on the CPU."""
 
     def use():
-        monkeypatch.setattr(color, "_lightness_opencv", lambda pixels, _: color._lightness_torch(pixels))
-        monkeypatch.setattr(
-            color,
-            "_lightness_and_blocks_opencv",
-            lambda pixels, stride, _: (color._lightness_torch(pixels), color._blocks_torch(pixels, stride)),
-        )
+        monkeypatch.setattr(color, "_lightness_cpu", lambda pixels, _: color._lightness_torch(pixels))
+        monkeypatch.setattr(color, "_blocks_cpu", color._blocks_torch)
         monkeypatch.setattr(color, "_ab_opencv", ab_torch)
         monkeypatch.setattr(soft_encoding, "_sorted", lambda key: key.sort(dim=-1).values)
         monkeypatch.setattr(soft_encoding, "_listed", soft_encoding._nearest)

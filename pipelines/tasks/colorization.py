@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from pipelines.color import NUM_BINS, has_color, lightness_and_ab
+from pipelines.color import NUM_BINS, ab_at_stride, has_color, lightness
 from pipelines.color_prior import class_rebalancing, load_prior
 from pipelines.errors import UsageError
 from pipelines.soft_encoding import soft_encode
@@ -81,7 +81,7 @@ class Colorization(Task):
         return {}
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
-        light, ab = lightness_and_ab(pixels, STRIDE_PX, self.memory)
+        light, ab = lightness(pixels, self.memory), ab_at_stride(pixels, STRIDE_PX)
         bins, bin_weights = soft_encode(ab, self.num_neighbors, self.config.sigma)
         return TaskBatch(
             task=self.name,
