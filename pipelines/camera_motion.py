@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.compiled import compiled
 from pipelines.flow import LucasKanade
 
 __all__ = ["Box", "CameraPath", "Fit", "camera_path", "corners", "fit_camera_motion", "move", "rescaled", "stabilize"]
@@ -131,19 +132,33 @@ def _shift(from_N2: Floats, to_N2: Floats) -> Matrix:
 
 
 def _judge(matrix: Matrix, from_N2: Floats, to_N2: Floats, tolerance_px: float) -> Fit:
-    error_N = np.linalg.norm(move(from_N2, matrix) - to_N2, axis=1)
-    return Fit(matrix=matrix, inlier_ratio=float(np.mean(error_N <= tolerance_px)))
+    return Fit(matrix=matrix, inlier_ratio=_inlier_ratio(matrix, from_N2, to_N2, tolerance_px))
+
+
+@compiled
+def _inlier_ratio(matrix: Matrix, from_N2: Floats, to_N2: Floats, tolerance_px: float) -> float:
+    num_inliers = 0
+    for (x, y), (to_x, to_y) in zip(from_N2, to_N2):  # noqa: B905 - Numba's has no `strict`
+        depth = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
+        off_x = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]) / depth - to_x
+        off_y = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]) / depth - to_y
+        num_inliers += off_x * off_x + off_y * off_y <= tolerance_px * tolerance_px
+    return num_inliers / len(from_N2)
 
 
 def _is_tame(matrix: Matrix, points_N2: Floats) -> bool:
     """No mirror, no horizon through the points, and nowhere 4 times larger or smaller."""
-    if not np.isfinite(matrix).all():
-        return False
-    depth_N = points_N2 @ matrix[2, :2] + matrix[2, 2]
-    if depth_N.min() <= 0:
-        return False
-    area_N = cv2.determinant(matrix) / depth_N**3
-    return bool(area_N.min() > 1 / MAX_AREA_CHANGE and area_N.max() < MAX_AREA_CHANGE)
+    return bool(np.isfinite(matrix).all()) and _is_tame_at(cv2.determinant(matrix), matrix[2], points_N2)
+
+
+@compiled
+def _is_tame_at(determinant: float, depth_row: Matrix, points_N2: Floats) -> bool:
+    for x, y in points_N2:
+        depth = depth_row[0] * x + depth_row[1] * y + depth_row[2]
+        # Of the area around a point this is left.
+        if depth <= 0 or not 1 / MAX_AREA_CHANGE < determinant / depth**3 < MAX_AREA_CHANGE:
+            return False
+    return True
 
 
 def _survivor_ratio(points_N2: Floats) -> float:

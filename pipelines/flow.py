@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.compiled import compiled
+
 __all__ = [
     "DenseFlow",
     "DisFlow",
@@ -25,8 +27,8 @@ __all__ = [
     "Preset",
     "build_engine",
     "follow",
+    "gray_at",
     "look_up",
-    "look_up_all",
     "returns",
 ]
 
@@ -177,13 +179,16 @@ def look_up(image: npt.NDArray[Any], places_HW2: Floats, interpolation: int = cv
     return cv2.remap(image, places_HW2, None, interpolation, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload, no-any-return]
 
 
-def look_up_all(frames_THW: Bytes, places_TAB2: Floats) -> Bytes:
-    """(T, A, B): values of each frame at its places; all frames in one call, as one tall image. Changes the places."""
-    num_frames, height, width = frames_THW.shape
-    shape, is_one = places_TAB2.shape[:3], num_frames == 1 or frames_THW.strides[0] == 0
-    if not is_one:
-        y_TAB = places_TAB2[..., 1]
-        np.clip(y_TAB, 0, height - 1, out=y_TAB)
-        y_TAB += np.arange(0, num_frames * height, height, dtype=np.float32)[:, None, None]
-    tall = frames_THW[0] if is_one else frames_THW.reshape(-1, width)
-    return np.asarray(look_up(tall, places_TAB2.reshape(-1, shape[2], 2))).reshape(shape)
+@compiled
+def gray_at(gray_HW: Bytes, x: np.float32, y: np.float32) -> np.float32:
+    """Gray level at a place, linear between pixels; the border's outside of the frame."""
+    height, width = gray_HW.shape
+    x, y = min(max(x, np.float32(0)), np.float32(width - 1)), min(max(y, np.float32(0)), np.float32(height - 1))
+    x0, y0 = np.uint32(x), np.uint32(y)
+    x1, y1 = min(x0 + np.uint32(1), np.uint32(width - 1)), min(y0 + np.uint32(1), np.uint32(height - 1))
+    in_x, in_y = x - np.float32(x0), y - np.float32(y0)
+    upper, upper_right = np.float32(gray_HW[y0, x0]), np.float32(gray_HW[y0, x1])
+    lower, lower_right = np.float32(gray_HW[y1, x0]), np.float32(gray_HW[y1, x1])
+    upper += in_x * (upper_right - upper)
+    lower += in_x * (lower_right - lower)
+    return upper + in_y * (lower - upper)

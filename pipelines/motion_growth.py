@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.flow import look_up_all
+from pipelines.compiled import compiled
+from pipelines.flow import gray_at
 
 __all__ = ["MAX_GRAY_DIFFERENCE", "grow"]
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
-Int8s = npt.NDArray[np.int8]
 
 SMOOTH_PX = 5
 MAX_GRAY_DIFFERENCE = 10
@@ -38,12 +38,13 @@ def grow(steady_THW: Bytes, inside_THW: Bools, seeds_N2: Floats, motion_TN2: Flo
     high = np.ceil(seeds_N2.max(axis=0) + reach_px + 1).astype(int).clip(max=(width, height))
     window = slice(low[1], high[1]), slice(low[0], high[0])
     nearest_HW, distance_HW = _nearest_seed(seeds_N2 - low, (high[0] - low[0], high[1] - low[1]))
-    is_known_TN = np.isfinite(motion_TN2[1:, :, 0])
-    motion_TN2 = np.where(is_known_TN[..., None], motion_TN2[1:], np.float32(0))
-    is_seen_THW = inside_THW[1:, window[0], window[1]] & np.take(is_known_TN, nearest_HW, axis=1)
-    leaving_THW, arriving_THW = _gains(steady_THW, window, _places(window, motion_TN2, nearest_HW))
-    is_moving = (_smooth_mean(leaving_THW, is_seen_THW) > MIN_LEAVING_GAIN) & (distance_HW < reach_px)
-    is_moving &= _smooth_mean(arriving_THW, is_seen_THW) > MIN_ARRIVING_GAIN
+    leaving_HW, arriving_HW = np.zeros(nearest_HW.shape, np.float32), np.zeros(nearest_HW.shape, np.float32)
+    far_px = reach_px + SMOOTH_PX
+    _write_gains(
+        steady_THW, inside_THW, (low[0], low[1]), nearest_HW, distance_HW, motion_TN2, far_px, leaving_HW, arriving_HW
+    )
+    is_moving = (_smooth(leaving_HW) > MIN_LEAVING_GAIN) & (distance_HW < reach_px)
+    is_moving &= _smooth(arriving_HW) > MIN_ARRIVING_GAIN
     moving = np.zeros((height, width), np.bool_)
     moving[window] = is_moving
     return moving
@@ -61,39 +62,49 @@ def _nearest_seed(seeds_N2: Floats, size: tuple[int, int]) -> tuple[npt.NDArray[
     return seed_of_region[region], np.asarray(distance, np.float32)
 
 
-def _places(window: tuple[slice, slice], motion_TN2: Floats, nearest_HW: npt.NDArray[np.intp]) -> Floats:
-    """(T, H, W, 2): x and y that every pixel of a window comes to along its seed's motion."""
-    y, x = np.ogrid[window]
-    # As complex numbers x and y are gathered in one go.
-    start_HW = (x + 1j * y).astype(np.complex64)
-    moved = np.take(np.ascontiguousarray(motion_TN2).view(np.complex64)[..., 0], nearest_HW, axis=1) + start_HW
-    return np.asarray(moved).view(np.float32).reshape(*moved.shape, 2)
-
-
-def _gains(steady_THW: Bytes, window: tuple[slice, slice], place_THW2: Floats) -> tuple[Int8s, Int8s]:
-    """Both (T-1, H, W) of the window: by how much moving explains frame t better than staying.
+@compiled
+def _write_gains(
+    steady_THW: Bytes,
+    inside_THW: Bools,
+    corner_xy: tuple[int, int],
+    nearest_HW: npt.NDArray[np.intp],
+    distance_HW: Floats,
+    motion_TN2: Floats,
+    far_px: float,
+    leaving_HW: Floats,
+    arriving_HW: Floats,
+) -> None:
+    """By how much moving explains a window's pixels better than staying, mean over the frames in which they are seen;
+    of pixels further than `far_px` from every seed nothing is written.
 
     Leaving: at the pixel's place of the first frame. Arriving: at the place it comes to.
     """
-    first_HW = np.ascontiguousarray(steady_THW[0][window])
-    before_THW = look_up_all(np.broadcast_to(steady_THW[:1], steady_THW[1:].shape), place_THW2)
-    found_THW = look_up_all(steady_THW[1:], place_THW2)
-    leaving, arriving = np.empty(found_THW.shape, np.int8), np.empty(found_THW.shape, np.int8)
-    for t, found_HW in enumerate(found_THW):
-        misses_HW = _difference(found_HW, first_HW)
-        stays_HW = _difference(steady_THW[t + 1][window], first_HW)
-        cv2.subtract(stays_HW, misses_HW, leaving[t], dtype=cv2.CV_8S)
-        cv2.subtract(_difference(found_HW, before_THW[t]), misses_HW, arriving[t], dtype=cv2.CV_8S)
-    return leaving, arriving
+    first_HW = steady_THW[0]
+    for row in range(leaving_HW.shape[0]):
+        for column in range(leaving_HW.shape[1]):
+            if distance_HW[row, column] > far_px:
+                continue
+            x, y, seed = corner_xy[0] + column, corner_xy[1] + row, nearest_HW[row, column]
+            gray = np.float32(first_HW[y, x])
+            leaving, arriving, num_seen = np.float32(0), np.float32(0), 0
+            for t in range(1, len(steady_THW)):
+                there_x, there_y = np.float32(x) + motion_TN2[t, seed, 0], np.float32(y) + motion_TN2[t, seed, 1]
+                if np.isnan(there_x) or not inside_THW[t, y, x]:
+                    continue
+                found = gray_at(steady_THW[t], there_x, there_y)
+                misses = _difference(found, gray)
+                leaving += _difference(np.float32(steady_THW[t, y, x]), gray) - misses
+                arriving += _difference(found, gray_at(first_HW, there_x, there_y)) - misses
+                num_seen += 1
+            if num_seen:
+                leaving_HW[row, column] = leaving / np.float32(num_seen)
+                arriving_HW[row, column] = arriving / np.float32(num_seen)
 
 
-def _difference(one: Bytes, other: Bytes) -> Bytes:
-    return np.asarray(cv2.min(cv2.absdiff(one, other), MAX_GRAY_DIFFERENCE), np.uint8)  # type: ignore[call-overload]
+@compiled
+def _difference(one: np.float32, other: np.float32) -> np.float32:
+    return min(abs(one - other), np.float32(MAX_GRAY_DIFFERENCE))
 
 
-def _smooth_mean(gain_THW: Int8s, is_seen_THW: Bools) -> Floats:
-    """(H, W): the mean over the frames in which a pixel is seen, 0 where there is none, blurred."""
-    count_HW = is_seen_THW.sum(axis=0, dtype=np.uint16)
-    total_HW = (gain_THW * is_seen_THW).sum(axis=0, dtype=np.int32)
-    mean_HW = total_HW / np.maximum(count_HW, 1).astype(np.float32)
-    return np.asarray(cv2.blur(mean_HW.astype(np.float32), (SMOOTH_PX, SMOOTH_PX)), np.float32)
+def _smooth(mean_HW: Floats) -> Floats:
+    return np.asarray(cv2.blur(mean_HW, (SMOOTH_PX, SMOOTH_PX)), np.float32)

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.camera_motion import Box, CameraPath, camera_path, rescaled, stabilize
-from pipelines.flow import FlowEngine, look_up_all, returns
+from pipelines.compiled import compiled
+from pipelines.flow import FlowEngine, gray_at, returns
 from pipelines.motion_growth import MAX_GRAY_DIFFERENCE, grow
 
 __all__ = ["VERDICTS", "ClipLabel", "Verdict", "label_clip"]
@@ -55,9 +56,6 @@ STILL_COST_RATIO = 0.75
 MIN_STILL_GAIN = 0.5
 ARGUABLE_COST_RATIO = 0.85
 MIN_ARGUABLE_GAIN = 2.0
-
-SIDE = np.arange(PATCH_PX, dtype=np.float32) - PATCH_PX // 2
-PATCH_X, PATCH_Y = (axis.reshape(-1, 1) for axis in np.meshgrid(SIDE, SIDE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,16 +226,16 @@ def _seeds(steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, least_px: f
 def _judge(steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, threshold_px: float) -> tuple[Bools, Floats]:
     """Which points surely move, and the motion of each: its own or, where that fits better, a neighbour's."""
     near_NK = _nearest_points(points_N2)
-    judged = _judged_frames(len(steady_THW))
-    frames_THW, tried_TNK2 = steady_THW[judged], motion_TN2[judged][:, near_NK]
-    staying_TN12 = np.zeros_like(tried_TNK2[:, :, :1])
-    cost_NK = _patch_cost(frames_THW, points_N2, np.concatenate([tried_TNK2, staying_TN12], axis=2))
-    cost_NK, still_N = cost_NK[:, :-1], cost_NK[:, -1]
-    motion_TN2 = motion_TN2[:, near_NK[np.arange(len(near_NK)), cost_NK.argmin(axis=1)]]
+    itself_N1 = near_NK[:, :1]
+    first_HW, judged = steady_THW[0], _judged_frames(len(steady_THW))
+    later_THW, tried_TN2 = steady_THW[judged], motion_TN2[judged]
+    cost_NK = _patch_cost(first_HW, later_THW, points_N2, tried_TN2, near_NK)
+    still_N = _patch_cost(first_HW, later_THW, points_N2, np.zeros_like(tried_TN2), itself_N1)[:, 0]
+    best_N1 = np.take_along_axis(near_NK, cost_NK.argmin(axis=1, keepdims=True), axis=1)
     cost_N = cost_NK.min(axis=1)
     # What the first frame alone costs along the motion: near nothing on a smooth surface, where nothing can be told.
-    first_THW = np.broadcast_to(frames_THW[:1], frames_THW.shape)
-    arguable_N = _patch_cost(first_THW, points_N2, motion_TN2[judged, :, None])[:, 0]
+    arguable_N = _patch_cost(first_HW, first_HW[None], points_N2, tried_TN2, best_N1)[:, 0]
+    motion_TN2 = motion_TN2[:, best_N1[:, 0]]
     far_N = np.nanmax((motion_TN2**2).sum(axis=2), axis=0, initial=0.0) > threshold_px**2
     is_better_N = (cost_N < STILL_COST_RATIO * still_N) & (still_N - cost_N > MIN_STILL_GAIN)
     is_clear_N = (cost_N < ARGUABLE_COST_RATIO * arguable_N) & (arguable_N - cost_N > MIN_ARGUABLE_GAIN)
@@ -245,8 +243,8 @@ def _judge(steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, threshold_p
 
 
 def _judged_frames(num_frames: int) -> list[int]:
-    """The first frame and those it is compared with, the last first: of more than 3 every second tells as much."""
-    return [0, *range(num_frames - 1, 0, -2)] if num_frames > 4 else list(range(num_frames))
+    """Those that the first frame is compared with: of more than 3 every second, the last among them, tells as much."""
+    return list(range(num_frames - 1, 0, -2)) if num_frames > 4 else list(range(1, num_frames))
 
 
 def _nearest_points(points_N2: Floats) -> npt.NDArray[np.int64]:
@@ -259,25 +257,53 @@ def _nearest_points(points_N2: Floats) -> npt.NDArray[np.int64]:
     return np.asarray(np.sort(key_NN[:, :num_near], axis=1) % num_points)
 
 
-def _patch_cost(frames_THW: Bytes, points_N2: Floats, motion_TNK2: Floats) -> Floats:
-    """(N, K): mean difference of a point's patch in the first frame to that along a motion; high if rarely seen."""
-    num_later, (num_points, num_motions) = len(frames_THW) - 1, motion_TNK2.shape[1:3]
-    place_TNK2 = points_N2[:, None] + motion_TNK2[1:]
-    is_seen_TNK = np.isfinite(place_TNK2[..., 0])
-    place_TNK2[~is_seen_TNK] = 0
-    found_TPN = _patches(frames_THW[1:], place_TNK2.reshape(num_later, -1, 2))
-    wanted_PN = np.repeat(_patches(frames_THW[:1], points_N2[None])[0], num_motions, axis=1)
-    for found_PN in found_TPN:
-        cv2.min(cv2.absdiff(found_PN, wanted_PN), MAX_GRAY_DIFFERENCE, dst=found_PN)  # type: ignore[call-overload]
-    total_TNK = found_TPN.sum(axis=1, dtype=np.float32).reshape(num_later, num_points, num_motions) * is_seen_TNK
-    count_NK = is_seen_TNK.sum(axis=0)
-    mean_NK = total_TNK.sum(axis=0) / (np.maximum(count_NK, 1) * len(PATCH_X))
-    return np.where(count_NK >= min(MIN_FRAMES_SEEN, num_later), mean_NK, MAX_GRAY_DIFFERENCE)
+@compiled
+def _patch_cost(
+    first_HW: Bytes, later_THW: Bytes, points_N2: Floats, motion_TN2: Floats, tried_NK: npt.NDArray[np.int64]
+) -> Floats:
+    """(N, K): mean difference of a point's patch in the first frame to that in later ones, or in one that stands for
+    all of them, along the motions of points `tried_NK`; high if rarely seen."""
+    cost_NK = np.full(tried_NK.shape, np.float32(MAX_GRAY_DIFFERENCE))
+    wanted, found = np.empty((PATCH_PX, PATCH_PX), np.float32), np.empty((PATCH_PX, PATCH_PX), np.float32)
+    num_later = len(motion_TN2)
+    for n in range(len(tried_NK)):
+        x, y = points_N2[n]
+        _read_patch(first_HW, x, y, wanted)
+        for k in range(tried_NK.shape[1]):
+            total, num_seen = np.float32(0), 0
+            for t in range(num_later):
+                right, down = motion_TN2[t, tried_NK[n, k]]
+                if np.isnan(right):
+                    continue
+                num_seen += 1
+                _read_patch(later_THW[min(t, len(later_THW) - 1)], x + right, y + down, found)
+                for row in range(PATCH_PX):
+                    for column in range(PATCH_PX):
+                        total += min(abs(found[row, column] - wanted[row, column]), np.float32(MAX_GRAY_DIFFERENCE))
+            if num_seen >= min(MIN_FRAMES_SEEN, num_later):
+                cost_NK[n, k] = total / np.float32(num_seen * PATCH_PX**2)
+    return cost_NK
 
 
-def _patches(frames_THW: Bytes, centre_TN2: Floats) -> Bytes:
-    """(T, P, N): the patches around N places of each frame."""
-    places = np.empty((len(centre_TN2), len(PATCH_X), centre_TN2.shape[1], 2), np.float32)
-    for axis, offset_P1 in enumerate((PATCH_X, PATCH_Y)):
-        np.add(centre_TN2[:, None, :, axis], offset_P1, out=places[..., axis])
-    return look_up_all(frames_THW, places)
+@compiled
+def _read_patch(gray_HW: Bytes, x: np.float32, y: np.float32, out_PP: Floats) -> None:
+    """The patch around a place, as by `gray_at`."""
+    height, width = gray_HW.shape
+    reach_px = PATCH_PX // 2
+    left, top = np.int64(np.floor(x)) - reach_px, np.int64(np.floor(y)) - reach_px
+    if left < 0 or top < 0 or left + PATCH_PX >= width or top + PATCH_PX >= height:
+        for row in range(PATCH_PX):
+            for column in range(PATCH_PX):
+                out_PP[row, column] = gray_at(
+                    gray_HW, x + np.float32(column - reach_px), y + np.float32(row - reach_px)
+                )
+        return
+    # Away from the border all pixels lie at the same place between four others.
+    in_x, in_y = x - np.floor(x), y - np.floor(y)
+    for row in range(PATCH_PX):
+        upper, lower = gray_HW[np.uint64(top + row)], gray_HW[np.uint64(top + row + 1)]
+        for column in range(PATCH_PX):
+            at, after = np.uint64(left + column), np.uint64(left + column + 1)
+            above = np.float32(upper[at]) + in_x * (np.float32(upper[after]) - np.float32(upper[at]))
+            below = np.float32(lower[at]) + in_x * (np.float32(lower[after]) - np.float32(lower[at]))
+            out_PP[row, column] = above + in_y * (below - above)

@@ -3,8 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
-from pipelines.flow import DisFlow, FarnebackFlow, LucasKanade, build_engine, follow, look_up, returns
+from pipelines.flow import DisFlow, FarnebackFlow, LucasKanade, build_engine, follow, gray_at, look_up, returns
 
 ENGINES = {
     "lucas_kanade": LucasKanade(),
@@ -81,6 +82,15 @@ def test_the_field_of_each_time_is_used():
 def test_a_track_ends_at_the_border():
     tracks = follow(np.array([[17.0, 5.0]], np.float32), np.full((3, 20, 20, 2), 1.0, np.float32))
     assert np.isfinite(tracks[:, 0, 0]).tolist() == [True, True, True, False]
+
+
+def test_gray_between_pixels_is_scipys_and_the_border_goes_on():
+    rng = np.random.default_rng(0)
+    gray = rng.integers(0, 256, (20, 31), dtype=np.uint8)
+    places = np.concatenate([rng.uniform(-5, 36, (400, 2)), [(0, 0), (30, 19), (29.999, 18.999)]]).astype(np.float32)
+    found = [gray_at(gray, x, y) for x, y in places]
+    expected = map_coordinates(gray.astype(float), places[:, ::-1].T, order=1, mode="nearest")
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_look_up_between_pixels():

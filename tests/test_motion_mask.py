@@ -3,10 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
 from pipelines.clip_planes import chosen_frames
 from pipelines.flow import LucasKanade, build_engine
-from pipelines.motion_mask import label_clip
+from pipelines.motion_mask import _patch_cost, label_clip
 from tests.composites import CameraPath, cell_means, compose, cutout, iou, photo, random_composite, shared_images
 
 
@@ -161,3 +162,26 @@ def test_real_photos_under_a_moving_camera_alone(kind):
     found = [label(made.clip) for made in real_composites(10, kind, with_object=False)]
     assert np.mean([one.moving.mean() for one in found]) <= 0.005
     assert all(one.verdict == "usable" for one in found)
+
+
+def test_the_cost_of_a_motion_is_the_mean_difference_of_patches():
+    rng = np.random.default_rng(0)
+    first, later = rng.integers(0, 30, (24, 32), np.uint8), rng.integers(0, 30, (3, 24, 32), np.uint8)
+    points = np.array([(5, 6), (20, 12), (0, 23), (31, 0)], np.float32)
+    motion = rng.uniform(-3, 3, (3, 4, 2)).astype(np.float32)
+    motion[1, 1] = motion[1:, 2] = motion[0, 3] = np.nan
+    tried = np.array([(0, 1, 2, 3)] * 4)
+    right, down = np.meshgrid(range(-2, 3), range(-2, 3))
+
+    def patch(frame, place):
+        return map_coordinates(frame.astype(float), (place[1] + down, place[0] + right), order=1, mode="nearest")
+
+    for frames in (later, later[:1]):  # one frame may stand for all
+        found = _patch_cost(first, frames, points, motion, tried)
+        for n, k in np.ndindex(4, 4):
+            shifts = [
+                (shift, frames[min(t, len(frames) - 1)]) for t, shift in enumerate(motion[:, k]) if shift[0] == shift[0]
+            ]
+            wanted = patch(first, points[n])
+            costs = [np.minimum(abs(patch(frame, points[n] + shift) - wanted), 10).mean() for shift, frame in shifts]
+            assert found[n, k] == pytest.approx(np.mean(costs) if len(costs) > 1 else 10, abs=1e-3)

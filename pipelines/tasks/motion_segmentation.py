@@ -17,6 +17,7 @@ from pydantic import Field
 
 from pipelines.clip_planes import NUM_COLORS, planes_of
 from pipelines.color import lightness
+from pipelines.compiled import compiled
 from pipelines.errors import UsageError
 from pipelines.flow import EngineName, FlowEngine, Preset, build_engine
 from pipelines.machine import num_cores
@@ -160,16 +161,17 @@ class MotionSegmentation(Task):
         lengths = {"threshold_px": self.config.threshold_px, "reach_px": self.config.reach_px}
         label = label_clip(np.ascontiguousarray(gray_NHW), self._engine(), **lengths)
         verdict = VERDICTS.index(label.verdict)
-        weight = (_cell_means(label.is_known) >= 0.5).astype(np.float32) * (verdict == 0)
-        # Compared in sixty-fourths: 0.5 of 64 pixels must not depend on how a mean is rounded.
-        moving = np.rint(_cell_means(label.moving) * STRIDE_PX**2) >= self.config.min_coverage * STRIDE_PX**2
+        weight = (_num_true(label.is_known) >= STRIDE_PX**2 / 2) & (verdict == 0)
+        moving = _num_true(label.moving) >= self.config.min_coverage * STRIDE_PX**2
         return moving.astype(np.float32), weight.astype(np.float32), np.uint8(verdict)
 
 
-def _cell_means(mask_HW: npt.NDArray[np.bool_]) -> Floats:
-    """float32 (h, w): share of True in each 8 x 8 cell; cells cut by the border repeat their last pixels."""
+@compiled
+def _num_true(mask_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """(h, w): how many are True in each 8 x 8 cell; cells cut by the border repeat their last pixels."""
     height, width = mask_HW.shape
-    padding = ((0, -height % STRIDE_PX), (0, -width % STRIDE_PX))
-    padded = np.pad(mask_HW, padding, mode="edge").astype(np.float32)
-    rows, columns = (size // STRIDE_PX for size in padded.shape)
-    return np.asarray(padded.reshape(rows, STRIDE_PX, columns, STRIDE_PX).mean(axis=(1, 3)), np.float32)
+    num_true = np.zeros((-(-height // STRIDE_PX), -(-width // STRIDE_PX)), np.int64)
+    for y in range(num_true.shape[0] * STRIDE_PX):
+        for x in range(num_true.shape[1] * STRIDE_PX):
+            num_true[y // STRIDE_PX, x // STRIDE_PX] += mask_HW[min(y, height - 1), min(x, width - 1)]
+    return num_true
