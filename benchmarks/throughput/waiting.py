@@ -39,7 +39,8 @@ SPIN_S = 5e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """rates_per_s: samples per second that the simulated devices would take."""
+    """rates_per_s: samples per second that the simulated devices would take. num_workers: processes that make the
+    simulated devices' batches, 0 for threads."""
 
     canvas_px: int = 256
     batch_size: int = 64
@@ -48,6 +49,7 @@ class Options:
     num_repeats: int = 5
     seconds: float = 4.0
     train_steps: int = 60
+    num_workers: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,7 @@ def simulate(shards: Path, options: Options) -> dict[str, Any]:
         canvas_px=options.canvas_px,
         batch_size=options.batch_size,
         prefetch_batches=options.prefetch_batches,
+        num_workers=options.num_workers,
     )
     found: dict[int, list[Consumed]] = {rate: [] for rate in (0, *options.rates_per_s)}
     with build_pipeline(config, seed=0) as pipeline:
@@ -97,7 +100,7 @@ def simulate(shards: Path, options: Options) -> dict[str, Any]:
                 rows.append(consume(pipeline, rate, options.seconds, options.batch_size))
         limit, memory = bottleneck(pipeline.stage_stats()), pipeline.memory
     capacity_per_s = statistics.median(row.samples_per_s for row in found[0])
-    num_threads = thread_count(config.num_threads)
+    num_threads = options.num_workers or thread_count(config.num_threads)
     return {
         "capacity_samples_per_s": capacity_per_s,
         "capacity_values": [row.samples_per_s for row in found[0]],
@@ -177,8 +180,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=defaults.seconds, help="of each device and repeat")
     parser.add_argument("--repeats", type=int, default=defaults.num_repeats)
     parser.add_argument("--train-steps", type=int, default=defaults.train_steps, help="0: no trainer")
+    parser.add_argument("--workers", type=int, default=defaults.num_workers, help="0: threads")
     given = parser.parse_args()
-    options = Options(seconds=given.seconds, num_repeats=given.repeats, train_steps=given.train_steps)
+    options = Options(
+        seconds=given.seconds, num_repeats=given.repeats, train_steps=given.train_steps, num_workers=given.workers
+    )
     start_s, now = time.monotonic(), now_utc()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
