@@ -18,7 +18,7 @@ from pipelines.machine import num_cores
 __all__ = ["Check", "Diagnosis", "examine", "show"]
 
 Status = Literal["ok", "note", "missing"]
-PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "webdataset", "opencv-python-headless", "av")
+PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "numba", "webdataset", "opencv-python-headless", "av")
 DALI_PACKAGES = ("nvidia-dali-cuda130", "nvidia-dali-cuda120", "nvidia-dali-cuda110")
 CLIP_ENCODERS = {"vp9": "libvpx-vp9", "mjpeg": "mjpeg"}
 VIDEO_DECODERS = ("h264", "hevc", "mpeg4", "vp9", "mjpeg")

@@ -30,7 +30,7 @@ __all__ = [
 
 RECORD_NAME = "record.json"
 FORMAT_VERSION = 1
-VERSIONED_PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "scipy", "opencv-python-headless")
+VERSIONED_PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "scipy", "numba", "opencv-python-headless")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

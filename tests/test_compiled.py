@@ -10,15 +10,21 @@ import numpy as np
 
 from pipelines.compiled import compiled
 
-TRIED_WITHOUT_A_CACHE = """
-import numba
+# Of code from a command line Numba says that there is no folder to keep it in.
+WITHOUT_A_FOLDER = """
 from pipelines.compiled import compiled
 
-def refuse(*args, **options):
-    raise RuntimeError("cannot cache function: no locator available")
-
-numba.core.dispatcher.Dispatcher.enable_caching = refuse
 print(compiled(lambda number: number + 1)(41))
+"""
+# No file may grow beyond 0 bytes: what a full disk does to whoever writes.
+ON_A_FULL_DISK = """
+import resource, signal
+import torch
+from pipelines import color
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+print(color.lightness(torch.full((2, 2, 3), 255, dtype=torch.uint8)).sum().item())
 """
 
 
@@ -52,10 +58,57 @@ def test_no_lock_of_pythons_is_held() -> None:
     assert seen == [300_000_000.0]
 
 
+def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **variables}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
 def test_without_a_folder_to_keep_code_in_it_compiles_for_itself() -> None:
-    root = Path(__file__).parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-c", TRIED_WITHOUT_A_CACHE], capture_output=True, text=True, check=False, env=environment
-    )
+    done = run(WITHOUT_A_FOLDER)
     assert done.stdout == "42\n", done.stderr
+
+
+def test_a_full_disk_costs_time_and_is_told(tmp_path: Path) -> None:
+    done = run(ON_A_FULL_DISK, NUMBA_CACHE_DIR=str(tmp_path))
+    assert done.stdout == "4.0\n", done.stderr
+    assert f"compiled loops cannot be kept in {tmp_path}" in done.stderr
+    assert "set NUMBA_CACHE_DIR to another folder" in done.stderr
+
+
+CALLER = """
+from callee import FACTOR, plus
+from pipelines.compiled import compiled
+
+@compiled
+def both(x):
+    return plus(FACTOR * x)
+"""
+CALLEE = """
+from pipelines.compiled import compiled
+
+FACTOR = {factor}
+
+@compiled
+def plus(x):
+    return x + {added}
+"""
+CALL = """
+import sys
+sys.path.insert(0, {folder!r})
+sys.dont_write_bytecode = True
+from caller import both
+
+print(both(10), sum(both.stats.cache_hits.values()))
+"""
+
+
+def test_code_kept_on_disk_is_made_anew_when_a_constant_or_a_callee_elsewhere_changes(tmp_path: Path) -> None:
+    (tmp_path / "caller.py").write_text(CALLER)
+    found = []
+    for factor, added in ((2, 1), (2, 1), (3, 1), (3, 5)):
+        (tmp_path / "callee.py").write_text(CALLEE.format(factor=factor, added=added))
+        done = run(CALL.format(folder=str(tmp_path)), NUMBA_CACHE_DIR=str(tmp_path / "kept"))
+        found.append(done.stdout.strip() or done.stderr)
+    # The second number: how often it was taken from disk.
+    assert found == ["21 0", "21 1", "31 0", "35 0"]
