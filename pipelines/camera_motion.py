@@ -155,7 +155,7 @@ def _is_tame(matrix: Matrix, points_N2: Floats) -> bool:
 def _is_tame_at(determinant: float, depth_row: Matrix, points_N2: Floats) -> bool:
     for x, y in points_N2:
         depth = depth_row[0] * x + depth_row[1] * y + depth_row[2]
-        # Of the area around a point this is left.
+        # A small area around a point becomes `determinant / depth**3` times as large.
         if depth <= 0 or not 1 / MAX_AREA_CHANGE < determinant / depth**3 < MAX_AREA_CHANGE:
             return False
     return True

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pipelines.camera_motion import Box, CameraPath, camera_path, rescaled, stabilize
 from pipelines.compiled import compiled
-from pipelines.flow import FlowEngine, gray_at, returns
+from pipelines.flow import FlowEngine, between, gray_at, returns
 from pipelines.motion_growth import MAX_GRAY_DIFFERENCE, grow
 
 __all__ = ["VERDICTS", "ClipLabel", "Verdict", "label_clip"]
@@ -304,6 +304,4 @@ def _read_patch(gray_HW: Bytes, x: np.float32, y: np.float32, out_PP: Floats) ->
         upper, lower = gray_HW[np.uint64(top + row)], gray_HW[np.uint64(top + row + 1)]
         for column in range(PATCH_PX):
             at, after = np.uint64(left + column), np.uint64(left + column + 1)
-            above = np.float32(upper[at]) + in_x * (np.float32(upper[after]) - np.float32(upper[at]))
-            below = np.float32(lower[at]) + in_x * (np.float32(lower[after]) - np.float32(lower[at]))
-            out_PP[row, column] = above + in_y * (below - above)
+            out_PP[row, column] = between(upper[at], upper[after], lower[at], lower[after], in_x, in_y)

@@ -4,7 +4,16 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines.camera_motion import camera_path, corners, fit_camera_motion, move, rescaled, stabilize
+from pipelines.camera_motion import (
+    _inlier_ratio,
+    _is_tame,
+    camera_path,
+    corners,
+    fit_camera_motion,
+    move,
+    rescaled,
+    stabilize,
+)
 from tests.composites import CameraPath, compose, photo
 
 RNG_SEED = 7
@@ -139,3 +148,31 @@ def test_frames_without_texture_are_not_reliable():
     flat = np.full((10, 60, 80), 128, np.uint8)
     assert corners(flat[0]).shape == (0, 2)
     assert not camera_path(flat).is_reliable
+
+
+def test_inliers_are_points_that_opencv_moves_as_near():
+    rng = np.random.default_rng(0)
+    matrix = np.array([[1.1, 0.05, 3.0], [-0.04, 0.95, -2.0], [1e-4, -2e-4, 1.0]])
+    points = rng.uniform(0, 200, (500, 2)).astype(np.float32)
+    moved = cv2.perspectiveTransform(points[None], matrix)[0]
+    seen = (moved + rng.normal(0, 1.5, moved.shape)).astype(np.float32)
+    expected = np.mean(np.hypot(*(seen - moved).T) <= 2.0)
+    assert 0.3 < expected < 0.8
+    assert _inlier_ratio(matrix, points, seen, 2.0) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "is_tame"),
+    [
+        (np.diag([1.9, 2.0, 1.0]), True),
+        (np.diag([2.1, 2.0, 1.0]), False),  # 4.2 times as large
+        (np.diag([0.4, 0.5, 1.0]), False),  # 5 times smaller
+        (np.diag([-1.0, 1.0, 1.0]), False),  # a mirror
+        (np.array([[1, 0, 0], [0, 1, 0], [-0.02, 0, 1]]), False),  # a horizon at x = 50
+        (np.array([[1, 0, 0], [0, 1, 0], [-0.002, 0, 1]]), True),
+        (np.full((3, 3), np.nan), False),
+    ],
+)
+def test_wild_motions_are_told(matrix, is_tame):
+    corners_42 = np.array([[0, 0], [100, 0], [100, 80], [0, 80]], np.float32)
+    assert _is_tame(matrix.astype(float), corners_42) is is_tame

@@ -1,8 +1,9 @@
 """Growing on hand-made steady frames: textured or flat ground, a square that moves over it, a seed in its middle."""
 
 import numpy as np
+from scipy.ndimage import map_coordinates
 
-from pipelines.motion_growth import _nearest_seed, grow
+from pipelines.motion_growth import _nearest_seed, _write_gains, grow
 
 SIZE = (60, 80)
 NUM_FRAMES = 5
@@ -78,3 +79,30 @@ def test_the_nearest_seed_of_every_pixel():
     # The distance transform of 3 x 3 neighbourhoods is approximate.
     np.testing.assert_allclose(chosen, true.min(axis=2), atol=0.8)
     np.testing.assert_allclose(distance, chosen, atol=1.0)
+
+
+def test_gains_are_means_of_cut_differences_over_the_frames_in_which_a_pixel_is_seen():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 30, (4, 20, 24), dtype=np.uint8)
+    inside = rng.random(frames.shape) < 0.7
+    motion = rng.uniform(-3, 3, (4, 2, 2)).astype(np.float32)
+    motion[2:, 1] = np.nan
+    nearest, distance = rng.integers(0, 2, (8, 9)), rng.uniform(0, 10, (8, 9)).astype(np.float32)
+    leaving, arriving = np.zeros((2, 8, 9), np.float32)
+    _write_gains(frames, inside, (5, 6), nearest, distance, motion, 7.0, leaving, arriving)
+
+    def at(frame, y, x):
+        return map_coordinates(frame.astype(float), [[y], [x]], order=1, mode="nearest")[0]
+
+    for row, column in np.ndindex(8, 9):
+        x, y, gains = 5 + column, 6 + row, [(0.0, 0.0)]
+        for t in range(1, 4):
+            right, down = motion[t, nearest[row, column]]
+            if np.isfinite(right) and inside[t, y, x] and distance[row, column] <= 7:
+                found, gray = at(frames[t], y + down, x + right), float(frames[0, y, x])
+                misses = min(abs(found - gray), 10)
+                stays = min(abs(float(frames[t, y, x]) - gray), 10)
+                before = min(abs(found - at(frames[0], y + down, x + right)), 10)
+                gains.append((stays - misses, before - misses))
+        expected = np.mean(gains[1:] or gains, axis=0)
+        np.testing.assert_allclose((leaving[row, column], arriving[row, column]), expected, atol=1e-3)
