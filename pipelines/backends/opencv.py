@@ -19,6 +19,7 @@ from av.video.reformatter import VideoReformatter
 
 from pipelines.backends import Decoded, fill_failed
 from pipelines.backends.headers import check_header
+from pipelines.backends.jpeg_frames import jpeg_frames
 from pipelines.backends.reduction import reduction
 from pipelines.clip_planes import NUM_COLORS, chosen_frames
 from pipelines.recycler import Recycler
@@ -27,6 +28,8 @@ from pipelines.workers import Workers
 __all__ = ["OpenCVBackend"]
 
 Pixels = npt.NDArray[np.uint8]
+Frame = bytes | av.VideoFrame
+"""A JPEG that is decoded when looked at, several times as fast as by FFmpeg; or what FFmpeg has decoded."""
 
 READ_FLAGS = {
     1: cv2.IMREAD_COLOR_RGB,
@@ -106,7 +109,7 @@ class OpenCVBackend:
         def decode(index: int) -> None:
             flip, colors = bool(flips_B[index]), rows[index, :NUM_COLORS]
             if first_only_B is not None and first_only_B[index]:
-                _write_colors(next(_frames(encoded[index], (0,))), flip, colors)
+                _write_colors(_rgb(next(_frames(encoded[index], (0,)))), flip, colors)
             else:
                 _decode_planes(encoded[index], flip, num_frames, chosen, rows[index])
 
@@ -179,51 +182,62 @@ def _decode_planes(encoded: memoryview, flip: bool, num_frames: int, chosen: Seq
     colors, lumas = out[:NUM_COLORS], out[NUM_COLORS:]
     for index, (frame, luma) in enumerate(zip(_frames(encoded, chosen, num_frames), lumas, strict=True)):
         if index == 0:
-            _write_colors(frame, flip, colors)
-        _resize_luma(_luma(frame), flip, luma)
+            rgb = _rgb(frame)
+            _write_colors(rgb, flip, colors)
+            _resize_luma(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8), flip, luma)
+        else:
+            _resize_luma(_luma(frame), flip, luma)
 
 
-def _write_colors(frame: av.VideoFrame, flip: bool, out_3HW: Pixels) -> None:
-    rgb = np.empty((*out_3HW.shape[1:], NUM_COLORS), np.uint8)
-    _resize(_rgb(frame), flip, rgb)
-    cv2.split(rgb, list(out_3HW))
+def _write_colors(rgb: Pixels, flip: bool, out_3HW: Pixels) -> None:
+    resized = np.empty((*out_3HW.shape[1:], NUM_COLORS), np.uint8)
+    _resize(rgb, flip, resized)
+    cv2.split(resized, list(out_3HW))
 
 
-def _frames(encoded: memoryview, chosen: Sequence[int], num_frames: int = 0) -> Iterator[av.VideoFrame]:
+def _frames(encoded: memoryview, chosen: Sequence[int], num_frames: int = 0) -> Iterator[Frame]:
     """The chosen frames, ascending. Raises ValueError if one is missing or there are fewer than `num_frames`."""
-    needed, num_found = max(num_frames, chosen[-1] + 1), 0
+    needed = max(num_frames, chosen[-1] + 1)
+    jpegs = jpeg_frames(encoded, range(needed))
+    frames: Iterator[Frame] = _video_frames(encoded) if jpegs is None else iter(jpegs)
+    num_found = 0
+    for num_found, frame in enumerate(itertools.islice(frames, needed), start=1):
+        if num_found - 1 in chosen:
+            yield frame
+    if num_found < needed:
+        raise ValueError(f"holds {num_found} frames, need {needed}")
+
+
+def _video_frames(encoded: memoryview) -> Iterator[av.VideoFrame]:
     with av.open(io.BytesIO(encoded), mode="r") as container:
         if not container.streams.video:
             raise ValueError("holds no video")
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        if stream.codec_context.name == "mjpeg":
-            # Every frame stands alone: what nobody looks at is not decoded.
-            packets = (packet for packet in container.demux(stream) if packet.size)
-            for num_found, packet in enumerate(itertools.islice(packets, needed), start=1):
-                if num_found - 1 in chosen:
-                    yield from stream.codec_context.decode(packet)
-        else:
-            for num_found, frame in enumerate(itertools.islice(container.decode(stream), needed), start=1):
-                if num_found - 1 in chosen:
-                    yield frame
-    if num_found < needed:
-        raise ValueError(f"holds {num_found} frames, need {needed}")
+        yield from container.decode(stream)
 
 
-def _rgb(frame: av.VideoFrame) -> Pixels:
-    """uint8 (H, W, 3). On one thread: by itself the conversion starts as many as there are cores, for every frame."""
+def _rgb(frame: Frame) -> Pixels:
+    """uint8 (H, W, 3). FFmpeg converts on one thread: by itself it starts as many as there are cores, a frame."""
+    if isinstance(frame, bytes):
+        return _picture(frame, cv2.IMREAD_COLOR_RGB)
     return np.asarray(VideoReformatter().reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8)
 
 
-def _luma(frame: av.VideoFrame) -> Pixels:
-    """uint8 (H, W), black 0 and white 255: the decoder's own plane where it has that range, as in MJPEG."""
-    if not frame.format.name.startswith("yuvj"):
-        return np.asarray(frame.to_ndarray(format="gray"), np.uint8)
-    plane = frame.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    return np.asarray(rows[: frame.height, : frame.width], np.uint8)
+def _luma(frame: Frame) -> Pixels:
+    """uint8 (H, W), black 0 and white 255: of a JPEG the plane it holds, whose colors are then not even decoded."""
+    if isinstance(frame, bytes):
+        return _picture(frame, cv2.IMREAD_GRAYSCALE)
+    return np.asarray(frame.to_ndarray(format="gray"), np.uint8)
+
+
+def _picture(jpeg: bytes, flags: int) -> Pixels:
+    check_header(memoryview(jpeg), 1, 1)
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ValueError("OpenCV cannot decode one of its frames")
+    return np.asarray(image, np.uint8)
 
 
 def _resize_luma(luma: Pixels, flip: bool, out: Pixels) -> None:
