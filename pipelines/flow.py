@@ -66,29 +66,28 @@ class LucasKanade:
 
     def tracks(self, gray_THW: Bytes, points_N2: Floats) -> Floats:
         track = np.full((len(gray_THW), *points_N2.shape), np.nan, np.float32)
-        track[0] = points_N2
+        track[0] = here = points_N2
         alive = np.arange(len(points_N2))
-        for index in range(1, len(gray_THW) if len(points_N2) else 0):
-            here = track[index - 1, alive, None]
-            there, status = self._step(gray_THW[index - 1], gray_THW[index], here)
-            is_found = status.ravel() == 1
-            alive = alive[is_found]
+        for index in range(1, len(gray_THW)):
             if not len(alive):
                 break
-            track[index, alive] = there[is_found, 0]
+            here, is_found = self._step(gray_THW[index - 1], gray_THW[index], here)
+            if not is_found.all():
+                here, alive = here[is_found], alive[is_found]
+            track[index, alive] = here
         return track
 
-    def _step(self, gray_HW: Bytes, next_HW: Bytes, points_N12: Floats) -> tuple[Floats, Bytes]:
+    def _step(self, gray_HW: Bytes, next_HW: Bytes, points_N2: Floats) -> tuple[Floats, Bools]:
         there, status, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
             gray_HW,
             next_HW,
-            points_N12,
+            points_N2,
             None,
             winSize=(self._window_px, self._window_px),
             maxLevel=self._num_levels - 1,
             criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, MAX_ITERATIONS, MIN_STEP_PX),
         )
-        return np.asarray(there, np.float32), np.asarray(status, np.uint8)
+        return np.asarray(there, np.float32), np.asarray(status, np.uint8).ravel().view(np.bool_)
 
 
 class DenseFlow(ABC):

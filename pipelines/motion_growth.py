@@ -37,11 +37,12 @@ def grow(steady_THW: Bytes, inside_THW: Bools, seeds_N2: Floats, motion_TN2: Flo
     low = np.floor(seeds_N2.min(axis=0) - reach_px).astype(int).clip(0)
     high = np.ceil(seeds_N2.max(axis=0) + reach_px + 1).astype(int).clip(max=(width, height))
     window = slice(low[1], high[1]), slice(low[0], high[0])
-    nearest_HW, distance_HW = _nearest_seed(seeds_N2 - low, (high[0] - low[0], high[1] - low[1]))
-    leaving_HW, arriving_HW = np.zeros(nearest_HW.shape, np.float32), np.zeros(nearest_HW.shape, np.float32)
+    region_HW, seed_of_region, distance_HW = _regions(seeds_N2 - low, (high[0] - low[0], high[1] - low[1]))
+    leaving_HW, arriving_HW = np.zeros(region_HW.shape, np.float32), np.zeros(region_HW.shape, np.float32)
     far_px = reach_px + SMOOTH_PX
+    motion_TR2 = motion_TN2[:, seed_of_region]
     _write_gains(
-        steady_THW, inside_THW, (low[0], low[1]), nearest_HW, distance_HW, motion_TN2, far_px, leaving_HW, arriving_HW
+        steady_THW, inside_THW, (low[0], low[1]), region_HW, distance_HW, motion_TR2, far_px, leaving_HW, arriving_HW
     )
     is_moving = (_smooth(leaving_HW) > MIN_LEAVING_GAIN) & (distance_HW < reach_px)
     is_moving &= _smooth(arriving_HW) > MIN_ARRIVING_GAIN
@@ -50,8 +51,9 @@ def grow(steady_THW: Bytes, inside_THW: Bools, seeds_N2: Floats, motion_TN2: Flo
     return moving
 
 
-def _nearest_seed(seeds_N2: Floats, size: tuple[int, int]) -> tuple[npt.NDArray[np.intp], Floats]:
-    """For every pixel of a (width, height) window, the index of the nearest seed and the distance to it."""
+def _regions(seeds_N2: Floats, size: tuple[int, int]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.intp], Floats]:
+    """Of a (width, height) window the regions of pixels that are nearest to the same seed, by number; the seed of each
+    number; and every pixel's distance to its seed."""
     width, height = size
     x, y = np.rint(seeds_N2).astype(int).clip(0, (width - 1, height - 1)).T
     blank = np.full((height, width), 255, np.uint8)
@@ -59,7 +61,7 @@ def _nearest_seed(seeds_N2: Floats, size: tuple[int, int]) -> tuple[npt.NDArray[
     distance, region = cv2.distanceTransformWithLabels(blank, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
     seed_of_region = np.zeros(len(x) + 1, np.intp)
     seed_of_region[region[y, x]] = np.arange(len(x))
-    return seed_of_region[region], np.asarray(distance, np.float32)
+    return np.asarray(region, np.int32), seed_of_region, np.asarray(distance, np.float32)
 
 
 @compiled
@@ -67,15 +69,15 @@ def _write_gains(
     steady_THW: Bytes,
     inside_THW: Bools,
     corner_xy: tuple[int, int],
-    nearest_HW: npt.NDArray[np.intp],
+    region_HW: npt.NDArray[np.int32],
     distance_HW: Floats,
-    motion_TN2: Floats,
+    motion_TR2: Floats,
     far_px: float,
     leaving_HW: Floats,
     arriving_HW: Floats,
 ) -> None:
     """By how much moving explains a window's pixels better than staying, mean over the frames in which they are seen;
-    of pixels further than `far_px` from every seed nothing is written.
+    of pixels further than `far_px` from every seed nothing is written. Motions (T, R, 2) are those of the regions.
 
     Leaving: at the pixel's place of the first frame. Arriving: at the place it comes to.
     """
@@ -84,11 +86,11 @@ def _write_gains(
         for column in range(leaving_HW.shape[1]):
             if distance_HW[row, column] > far_px:
                 continue
-            x, y, seed = corner_xy[0] + column, corner_xy[1] + row, nearest_HW[row, column]
+            x, y, region = corner_xy[0] + column, corner_xy[1] + row, region_HW[row, column]
             gray = np.float32(first_HW[y, x])
             leaving, arriving, num_seen = np.float32(0), np.float32(0), 0
             for t in range(1, len(steady_THW)):
-                there_x, there_y = np.float32(x) + motion_TN2[t, seed, 0], np.float32(y) + motion_TN2[t, seed, 1]
+                there_x, there_y = np.float32(x) + motion_TR2[t, region, 0], np.float32(y) + motion_TR2[t, region, 1]
                 if np.isnan(there_x) or not inside_THW[t, y, x]:
                     continue
                 found = gray_at(steady_THW[t], there_x, there_y)

@@ -34,7 +34,9 @@ VERDICTS: tuple[Verdict, ...] = ("usable", "no_texture", "cut")
 CAMERA_WIDTH_PX = 160
 MASK_WIDTH_PX = 320
 """The camera's motion and changes are found in frames of at most the first width, moving pixels at the second."""
+SMOOTHING = cv2.getGaussianKernel(5, 1.0, cv2.CV_32F)
 CHANGE_PX = 4
+TEXTURE_PX = 3
 MARGIN_PX = 24
 GRID_PX = 8
 MIN_GRID_PX = 4
@@ -87,7 +89,7 @@ def label_clip(gray_THW: Bytes, engine: FlowEngine, *, threshold_px: float = 2.0
     verdict = _verdict(path, float(np.mean(has_changed_HW)))
     if verdict != "usable" or not has_changed_HW.any():
         return ClipLabel(moving=np.zeros(size, np.bool_), is_known=is_seen_HW, verdict=verdict)
-    region = _region(_resized(gray_THW, MASK_WIDTH_PX), path, has_changed_HW, reach_px)
+    region = _region(_resized(gray_THW, MASK_WIDTH_PX), small_THW[0], path, has_changed_HW, reach_px)
     moving_HW, is_known_HW = _moving(region, engine, threshold_px, reach_px)
     is_known_HW = is_seen_HW & _enlarged(is_known_HW, size)
     return ClipLabel(moving=_enlarged(moving_HW, size), is_known=is_known_HW, verdict=verdict)
@@ -109,13 +111,16 @@ def _resized(gray_THW: Bytes, width_px: int) -> Bytes:
 
 
 def _enlarged(mask_HW: Bools, size: tuple[int, ...]) -> Bools:
+    if mask_HW.shape == size:
+        return mask_HW
     height, width = size
-    return np.asarray(cv2.resize(mask_HW.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0)
+    enlarged = np.asarray(cv2.resize(mask_HW.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST))
+    return enlarged.view(np.bool_)
 
 
 def _change(steady_THW: Bytes, inside_THW: Bools, misfit_px: float) -> Floats:
     """(H, W): the greatest difference to the first frame, over what noise and misfit can explain."""
-    first_HW, *later = (cv2.GaussianBlur(frame.astype(np.float32), (5, 5), 1.0) for frame in steady_THW)
+    first_HW, *later = (cv2.sepFilter2D(frame_HW, cv2.CV_32F, SMOOTHING, SMOOTHING) for frame_HW in steady_THW)
     slope_x, slope_y = (cv2.Sobel(first_HW, cv2.CV_32F, *axes, scale=1 / 8) for axes in ((1, 0), (0, 1)))
     greatest_HW, some = np.zeros_like(first_HW), []
     for frame_HW, inside_HW in zip(later, inside_THW[1:], strict=True):
@@ -136,27 +141,30 @@ class _Region:
     box: Box
     steady_THW: Bytes
     inside_THW: Bools
-    changed_HW: Bools
+    points_N2: Floats
+    """What is tracked: where something changed, the best textured point of every grid square."""
     grid_px: int
-    """Side of the squares that get one point each; `box` starts on one."""
+    """Side of the squares; `box` starts on one."""
     unit_px: float
     """Pixels that are one pixel at a width of 320."""
     misfit_px: float
 
 
-def _region(gray_THW: Bytes, path: CameraPath, has_changed_HW: Bools, reach_px: float) -> _Region:
+def _region(gray_THW: Bytes, small_HW: Bytes, path: CameraPath, has_changed_HW: Bools, reach_px: float) -> _Region:
+    """`small_HW`: the first frame at the size of `path` and `has_changed_HW`."""
     size = gray_THW.shape[1:]
-    unit_px, scale = size[1] / MASK_WIDTH_PX, size[1] / has_changed_HW.shape[1]
+    unit_px, scale = size[1] / MASK_WIDTH_PX, size[1] / small_HW.shape[1]
     grid_px = max(round(GRID_PX * unit_px), MIN_GRID_PX)
-    changed_HW = _enlarged(has_changed_HW, size)
-    box = x0, y0, x1, y1 = _around(changed_HW, max(reach_px, MARGIN_PX) * unit_px, grid_px)
+    box = _around(_enlarged(has_changed_HW, size), max(reach_px, MARGIN_PX) * unit_px, grid_px)
+    small_points_N2 = _textured_points(small_HW, has_changed_HW, grid_px / scale)
+    points_N2 = np.floor(small_points_N2 * np.float32(scale)) - np.array(box[:2], np.float32)
     steady_THW, inside_THW = stabilize(gray_THW, rescaled(path.matrices, scale), box)
     return _Region(
         size=size,
         box=box,
         steady_THW=steady_THW,
         inside_THW=inside_THW,
-        changed_HW=changed_HW[y0:y1, x0:x1],
+        points_N2=points_N2,
         grid_px=grid_px,
         unit_px=unit_px,
         misfit_px=path.misfit_px * scale,
@@ -167,7 +175,7 @@ def _moving(region: _Region, engine: FlowEngine, threshold_px: float, reach_px: 
     """Which pixels move, and of which that is known, both (H, W) of the whole frame."""
     moving_HW, is_known_HW = np.zeros(region.size, np.bool_), np.ones(region.size, np.bool_)
     x0, y0, x1, y1 = region.box
-    points_N2 = _textured_points(region.steady_THW[0], region.changed_HW, region.grid_px)
+    points_N2 = region.points_N2
     if not len(points_N2):
         return moving_HW, is_known_HW
     tracks_TN2 = engine.tracks(region.steady_THW, points_N2)
@@ -196,16 +204,29 @@ def _around(mask_HW: Bools, margin_px: float, grid_px: int) -> Box:
     return x0, y0, min(x + box_width + margin, width), min(y + box_height + margin, height)
 
 
-def _textured_points(gray_HW: Bytes, wanted_HW: Bools, grid_px: int) -> Floats:
-    """The best textured point (N, 2) of every grid square, where it is wanted."""
-    rows, columns = (size // grid_px for size in gray_HW.shape)
-    texture = cv2.cornerMinEigenVal(gray_HW, 5, ksize=3)[: rows * grid_px, : columns * grid_px]
-    squares = texture.reshape(rows, grid_px, columns, grid_px).swapaxes(1, 2).reshape(rows, columns, grid_px**2)
-    best = squares.argmax(axis=2)
-    row, column = np.indices(best.shape)
-    y, x = row * grid_px + best // grid_px, column * grid_px + best % grid_px
-    is_wanted = wanted_HW[y, x]
-    return np.stack([x[is_wanted], y[is_wanted]], axis=1).astype(np.float32)
+def _textured_points(gray_HW: Bytes, wanted_HW: Bools, side_px: float) -> Floats:
+    """The best textured point (N, 2) of every square of this side, where it is wanted."""
+    texture_HW = np.asarray(cv2.cornerMinEigenVal(gray_HW, TEXTURE_PX, ksize=3), np.float32)
+    return _best_of_squares(texture_HW, wanted_HW, side_px)
+
+
+@compiled
+def _best_of_squares(values_HW: Floats, wanted_HW: Bools, side_px: float) -> Floats:
+    """x and y (N, 2) of the greatest value of every whole square, the first of equal ones, where it is wanted."""
+    rows, columns = int(values_HW.shape[0] / side_px), int(values_HW.shape[1] / side_px)
+    points_N2, num_points = np.empty((rows * columns, 2), np.float32), 0
+    for row in range(rows):
+        for column in range(columns):
+            y0, x0 = int(np.ceil(row * side_px)), int(np.ceil(column * side_px))
+            best_y, best_x = y0, x0
+            for y in range(y0, int(np.ceil((row + 1) * side_px))):
+                for x in range(x0, int(np.ceil((column + 1) * side_px))):
+                    if values_HW[y, x] > values_HW[best_y, best_x]:
+                        best_y, best_x = y, x
+            if wanted_HW[best_y, best_x]:
+                points_N2[num_points] = best_x, best_y
+                num_points += 1
+    return points_N2[:num_points]
 
 
 def _seeds(steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, least_px: float) -> tuple[Bools, Floats]:
@@ -225,48 +246,55 @@ def _seeds(steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, least_px: f
 
 def _judge(steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, threshold_px: float) -> tuple[Bools, Floats]:
     """Which points surely move, and the motion of each: its own or, where that fits better, a neighbour's."""
-    near_NK = _nearest_points(points_N2)
-    itself_N1 = near_NK[:, :1]
-    first_HW, judged = steady_THW[0], _judged_frames(len(steady_THW))
-    later_THW, tried_TN2 = steady_THW[judged], motion_TN2[judged]
-    cost_NK = _patch_cost(first_HW, later_THW, points_N2, tried_TN2, near_NK)
-    still_N = _patch_cost(first_HW, later_THW, points_N2, np.zeros_like(tried_TN2), itself_N1)[:, 0]
-    best_N1 = np.take_along_axis(near_NK, cost_NK.argmin(axis=1, keepdims=True), axis=1)
-    cost_N = cost_NK.min(axis=1)
+    itself_N1 = np.arange(len(points_N2))[:, None]
+    first_HW, later_THW, tried_TN2 = steady_THW[0], steady_THW[1:], motion_TN2[1:]
+    best_N, cost_N = _cheapest(first_HW, later_THW, points_N2, tried_TN2, _nearest_points(points_N2))
+    _, still_N = _cheapest(first_HW, later_THW, points_N2, np.zeros_like(tried_TN2), itself_N1)
     # What the first frame alone costs along the motion: near nothing on a smooth surface, where nothing can be told.
-    arguable_N = _patch_cost(first_HW, first_HW[None], points_N2, tried_TN2, best_N1)[:, 0]
-    motion_TN2 = motion_TN2[:, best_N1[:, 0]]
+    _, arguable_N = _cheapest(first_HW, first_HW[None], points_N2, tried_TN2, best_N[:, None])
+    motion_TN2 = motion_TN2[:, best_N]
     far_N = np.nanmax((motion_TN2**2).sum(axis=2), axis=0, initial=0.0) > threshold_px**2
     is_better_N = (cost_N < STILL_COST_RATIO * still_N) & (still_N - cost_N > MIN_STILL_GAIN)
     is_clear_N = (cost_N < ARGUABLE_COST_RATIO * arguable_N) & (arguable_N - cost_N > MIN_ARGUABLE_GAIN)
     return far_N & is_better_N & is_clear_N, motion_TN2
 
 
-def _judged_frames(num_frames: int) -> list[int]:
-    """Those that the first frame is compared with: of more than 3 every second, the last among them, tells as much."""
-    return list(range(num_frames - 1, 0, -2)) if num_frames > 4 else list(range(1, num_frames))
-
-
+@compiled
 def _nearest_points(points_N2: Floats) -> npt.NDArray[np.int64]:
     """(N, K): each point's nearest points, itself first; of equally near ones those that come first."""
     num_points = len(points_N2)
     num_near = min(NUM_NEIGHBORS + 1, num_points)
-    x, y = points_N2.T.astype(np.int64)
-    key_NN = ((x[:, None] - x) ** 2 + (y[:, None] - y) ** 2) * num_points + np.arange(num_points)
-    key_NN.partition(num_near - 1, axis=1)
-    return np.asarray(np.sort(key_NN[:, :num_near], axis=1) % num_points)
+    near_NK = np.empty((num_points, num_near), np.int64)
+    square_K = np.empty(num_near, np.float32)
+    for n in range(num_points):
+        (x, y), num_found = points_N2[n], 0
+        for other in range(num_points):
+            right, down = points_N2[other, 0] - x, points_N2[other, 1] - y
+            square = right * right + down * down
+            if num_found == num_near and square >= square_K[num_near - 1]:
+                continue
+            place = min(num_found, num_near - 1)
+            while place and square_K[place - 1] > square:
+                square_K[place], near_NK[n, place] = square_K[place - 1], near_NK[n, place - 1]
+                place -= 1
+            square_K[place], near_NK[n, place] = square, other
+            num_found = min(num_found + 1, num_near)
+    return near_NK
 
 
 @compiled
-def _patch_cost(
+def _cheapest(
     first_HW: Bytes, later_THW: Bytes, points_N2: Floats, motion_TN2: Floats, tried_NK: npt.NDArray[np.int64]
-) -> Floats:
-    """(N, K): mean difference of a point's patch in the first frame to that in later ones, or in one that stands for
-    all of them, along the motions of points `tried_NK`; high if rarely seen."""
-    cost_NK = np.full(tried_NK.shape, np.float32(MAX_GRAY_DIFFERENCE))
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Along the motion of which of the points `tried_NK` a point costs least, the first of equal ones; and that cost.
+
+    The cost is the mean difference of a point's patch in the first frame to that in later ones, or in one that stands
+    for all of them; high if rarely seen.
+    """
+    num_points, num_later = len(tried_NK), len(motion_TN2)
+    best_N, cost_N = tried_NK[:, 0].copy(), np.full(num_points, np.float32(MAX_GRAY_DIFFERENCE))
     wanted, found = np.empty((PATCH_PX, PATCH_PX), np.float32), np.empty((PATCH_PX, PATCH_PX), np.float32)
-    num_later = len(motion_TN2)
-    for n in range(len(tried_NK)):
+    for n in range(num_points):
         x, y = points_N2[n]
         _read_patch(first_HW, x, y, wanted)
         for k in range(tried_NK.shape[1]):
@@ -280,9 +308,14 @@ def _patch_cost(
                 for row in range(PATCH_PX):
                     for column in range(PATCH_PX):
                         total += min(abs(found[row, column] - wanted[row, column]), np.float32(MAX_GRAY_DIFFERENCE))
-            if num_seen >= min(MIN_FRAMES_SEEN, num_later):
-                cost_NK[n, k] = total / np.float32(num_seen * PATCH_PX**2)
-    return cost_NK
+                if total >= cost_N[n] * np.float32(num_later * PATCH_PX**2):
+                    break  # the rest cannot make it the cheapest
+            else:
+                if num_seen >= min(MIN_FRAMES_SEEN, num_later):
+                    cost = total / np.float32(num_seen * PATCH_PX**2)
+                    if cost < cost_N[n]:
+                        best_N[n], cost_N[n] = tried_NK[n, k], cost
+    return best_N, cost_N
 
 
 @compiled

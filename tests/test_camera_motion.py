@@ -136,6 +136,25 @@ def test_a_stabilized_clip_stands_still():
     assert 0.6 < inside[-1].mean() < 0.95
 
 
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.eye(3),
+        np.array([[1.0, 0.1, 5.5], [-0.1, 1.0, -7.25], [0, 0, 1]]),
+        np.array([[0.8, 0.3, -20.0], [-0.2, 1.2, 4.0], [1e-3, -2e-3, 1.0]]),
+        np.array([[1.0, 0, 500.0], [0, 1, 0], [0, 0, 1]]),  # nothing in view
+    ],
+)
+def test_a_pixel_is_inside_where_it_is_moved_onto_the_frame(matrix):
+    frames = np.zeros((2, 40, 60), np.uint8)
+    _, inside = stabilize(frames, np.stack([np.eye(3), matrix]), (4, 8, 56, 40))
+    y, x = np.mgrid[8:40, 4:56]
+    there = cv2.perspectiveTransform(np.float64([np.stack([x, y], axis=2).reshape(-1, 2)]), matrix)[0]
+    expected = ((there >= -0.5) & (there <= (59.5, 39.5))).all(axis=1).reshape(32, 52)
+    np.testing.assert_array_equal(inside[1], expected)
+    assert inside[0].all()
+
+
 def test_a_cut_is_not_reliable():
     first, second = (
         compose(photo(i), None, rng=np.random.default_rng(i), camera=CameraPath(), height=120, width=160).clip

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from pipelines.motion_growth import _nearest_seed, _write_gains, grow
+from pipelines.motion_growth import _regions, _write_gains, grow
 
 SIZE = (60, 80)
 NUM_FRAMES = 5
@@ -72,7 +72,8 @@ def test_frames_after_the_seed_is_lost_do_not_count():
 
 def test_the_nearest_seed_of_every_pixel():
     seeds = np.float32([[2, 3], [15, 3], [8, 14]])
-    index, distance = _nearest_seed(seeds, (20, 18))
+    region, seed_of_region, distance = _regions(seeds, (20, 18))
+    index = seed_of_region[region]
     y, x = np.mgrid[:18, :20]
     true = np.hypot(x[..., None] - seeds[:, 0], y[..., None] - seeds[:, 1])
     chosen = np.take_along_axis(true, index[..., None], axis=2)[..., 0]
@@ -87,9 +88,9 @@ def test_gains_are_means_of_cut_differences_over_the_frames_in_which_a_pixel_is_
     inside = rng.random(frames.shape) < 0.7
     motion = rng.uniform(-3, 3, (4, 2, 2)).astype(np.float32)
     motion[2:, 1] = np.nan
-    nearest, distance = rng.integers(0, 2, (8, 9)), rng.uniform(0, 10, (8, 9)).astype(np.float32)
+    region, distance = rng.integers(0, 2, (8, 9), np.int32), rng.uniform(0, 10, (8, 9)).astype(np.float32)
     leaving, arriving = np.zeros((2, 8, 9), np.float32)
-    _write_gains(frames, inside, (5, 6), nearest, distance, motion, 7.0, leaving, arriving)
+    _write_gains(frames, inside, (5, 6), region, distance, motion, 7.0, leaving, arriving)
 
     def at(frame, y, x):
         return map_coordinates(frame.astype(float), [[y], [x]], order=1, mode="nearest")[0]
@@ -97,7 +98,7 @@ def test_gains_are_means_of_cut_differences_over_the_frames_in_which_a_pixel_is_
     for row, column in np.ndindex(8, 9):
         x, y, gains = 5 + column, 6 + row, [(0.0, 0.0)]
         for t in range(1, 4):
-            right, down = motion[t, nearest[row, column]]
+            right, down = motion[t, region[row, column]]
             if np.isfinite(right) and inside[t, y, x] and distance[row, column] <= 7:
                 found, gray = at(frames[t], y + down, x + right), float(frames[0, y, x])
                 misses = min(abs(found - gray), 10)

@@ -7,7 +7,7 @@ from scipy.ndimage import map_coordinates
 
 from pipelines.clip_planes import chosen_frames
 from pipelines.flow import LucasKanade, build_engine
-from pipelines.motion_mask import _patch_cost, label_clip
+from pipelines.motion_mask import _best_of_squares, _cheapest, _nearest_points, label_clip
 from tests.composites import CameraPath, cell_means, compose, cutout, iou, photo, random_composite, shared_images
 
 
@@ -164,7 +164,7 @@ def test_real_photos_under_a_moving_camera_alone(kind):
     assert all(one.verdict == "usable" for one in found)
 
 
-def test_the_cost_of_a_motion_is_the_mean_difference_of_patches():
+def test_the_cheapest_motion_has_the_least_mean_difference_of_patches():
     rng = np.random.default_rng(0)
     first, later = rng.integers(0, 30, (24, 32), np.uint8), rng.integers(0, 30, (3, 24, 32), np.uint8)
     points = np.array([(5, 6), (20, 12), (0, 23), (31, 0)], np.float32)
@@ -177,11 +177,48 @@ def test_the_cost_of_a_motion_is_the_mean_difference_of_patches():
         return map_coordinates(frame.astype(float), (place[1] + down, place[0] + right), order=1, mode="nearest")
 
     for frames in (later, later[:1]):  # one frame may stand for all
-        found = _patch_cost(first, frames, points, motion, tried)
-        for n, k in np.ndindex(4, 4):
-            shifts = [
-                (shift, frames[min(t, len(frames) - 1)]) for t, shift in enumerate(motion[:, k]) if shift[0] == shift[0]
-            ]
-            wanted = patch(first, points[n])
-            costs = [np.minimum(abs(patch(frame, points[n] + shift) - wanted), 10).mean() for shift, frame in shifts]
-            assert found[n, k] == pytest.approx(np.mean(costs) if len(costs) > 1 else 10, abs=1e-3)
+        best, cost = _cheapest(first, frames, points, motion, tried)
+        for n in range(4):
+            costs = []
+            for k in range(4):
+                seen = [
+                    (shift, frames[min(t, len(frames) - 1)])
+                    for t, shift in enumerate(motion[:, k])
+                    if shift[0] == shift[0]
+                ]
+                wanted = patch(first, points[n])
+                differences = [abs(patch(frame, points[n] + shift) - wanted) for shift, frame in seen]
+                costs.append(np.minimum(differences, 10).mean() if len(seen) > 1 else 10)
+            assert cost[n] == pytest.approx(min(costs), abs=1e-3)
+            assert best[n] == np.argmin(costs)
+
+
+def test_a_motion_that_is_rarely_seen_costs_most():
+    frames, points = np.full((3, 24, 32), 9, np.uint8), np.float32([(8, 8), (20, 12)])
+    motion = np.full((3, 2, 2), np.nan, np.float32)
+    motion[:1] = 0.0
+    best, cost = _cheapest(frames[0], frames, points, motion, np.array([(0, 1), (1, 0)]))
+    assert cost.tolist() == [10.0, 10.0]
+    assert best.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("num_points", [1, 5, 40])
+def test_the_nearest_points_are_those_of_a_stable_sort(num_points):
+    points = np.random.default_rng(0).choice(400, num_points, replace=False)
+    points = np.stack([points % 20, points // 20], axis=1).astype(np.float32)
+    squares = ((points[:, None] - points) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(_nearest_points(points), squares.argsort(axis=1, kind="stable")[:, :7])
+
+
+@pytest.mark.parametrize("side", [4, 6.5])
+def test_the_best_wanted_point_of_every_square(side):
+    values = np.random.default_rng(0).permutation(30 * 41).reshape(30, 41).astype(np.float32)
+    wanted = np.random.default_rng(1).random((30, 41)) < 0.7
+    found = _best_of_squares(values, wanted, side)
+    y, x = np.mgrid[:30, :41]
+    squares = [
+        (y // side == row) & (x // side == column) for row in range(int(30 / side)) for column in range(int(41 / side))
+    ]
+    best = [np.argmax(np.where(square, values, -1)) for square in squares]
+    best = [place for place in best if wanted.flat[place]]
+    np.testing.assert_array_equal(found, np.stack([np.array(best) % 41, np.array(best) // 41], axis=1))

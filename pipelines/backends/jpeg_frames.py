@@ -13,7 +13,8 @@ __all__ = ["jpeg_frames"]
 def jpeg_frames(encoded: memoryview, chosen: Sequence[int]) -> list[bytes] | None:
     """The frames of these ascending indices, undecoded; fewer if the clip is too short. None if it is no MJPEG."""
     try:
-        with av.open(io.BytesIO(encoded), mode="r") as container:
+        known = "mp4" if bytes(encoded[4:8]) == b"ftyp" else None  # what is known need not be guessed from the content
+        with av.open(io.BytesIO(encoded), mode="r", format=known) as container:
             stream = next(iter(container.streams.video), None)
             if stream is None or stream.codec_context.name != "mjpeg":
                 return None

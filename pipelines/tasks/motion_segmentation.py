@@ -171,7 +171,12 @@ def _num_true(mask_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """(h, w): how many are True in each 8 x 8 cell; cells cut by the border repeat their last pixels."""
     height, width = mask_HW.shape
     num_true = np.zeros((-(-height // STRIDE_PX), -(-width // STRIDE_PX)), np.int64)
+    num_whole = width // STRIDE_PX
     for y in range(num_true.shape[0] * STRIDE_PX):
-        for x in range(num_true.shape[1] * STRIDE_PX):
-            num_true[y // STRIDE_PX, x // STRIDE_PX] += mask_HW[min(y, height - 1), min(x, width - 1)]
+        row_W, row_w = mask_HW[min(y, height - 1)], num_true[y // STRIDE_PX]
+        for cell in range(num_whole):
+            for x in range(STRIDE_PX):
+                row_w[cell] += row_W[cell * STRIDE_PX + x]
+        for x in range(num_whole * STRIDE_PX, num_true.shape[1] * STRIDE_PX):
+            row_w[num_whole] += row_W[min(x, width - 1)]
     return num_true
