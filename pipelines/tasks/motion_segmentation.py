@@ -136,11 +136,17 @@ class MotionSegmentation(Task):
         """All targets: those known and, several clips at a time, the others."""
         targets = list(known.target)
         unknown = [row for row, target in enumerate(targets) if target is None]
-        if unknown:
-            with ThreadPoolExecutor(self.config.num_threads or self.num_threads or num_cores()) as pool:
-                found = pool.map(lambda row: self._label(luma_BNHW[row], known.address[row]), unknown)
-                for row, target in zip(unknown, found, strict=True):
-                    targets[row] = target
+        num_threads = min(self.config.num_threads or self.num_threads or num_cores(), len(unknown))
+
+        def complete(row: int) -> None:
+            targets[row] = self._label(luma_BNHW[row], known.address[row])
+
+        if num_threads > 1:
+            with ThreadPoolExecutor(num_threads) as pool:
+                list(pool.map(complete, unknown))
+        else:  # a thread of its own would begin with cold caches
+            for row in unknown:
+                complete(row)
         return targets
 
     def _label(self, luma_NHW: torch.Tensor, address: Hashable) -> Target:
