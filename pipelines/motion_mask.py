@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pipelines.camera_motion import Box, CameraPath, camera_path, rescaled, stabilize
 from pipelines.compiled import compiled
-from pipelines.flow import FlowEngine, between, gray_at, returns
+from pipelines.flow import FlowEngine, gray_at, returns
 from pipelines.motion_growth import MAX_GRAY_DIFFERENCE, grow
 
 __all__ = ["VERDICTS", "ClipLabel", "Verdict", "label_clip"]
@@ -293,7 +293,7 @@ def _cheapest(
     """
     num_points, num_later = len(tried_NK), len(motion_TN2)
     best_N, cost_N = tried_NK[:, 0].copy(), np.full(num_points, np.float32(MAX_GRAY_DIFFERENCE))
-    wanted, found = np.empty((PATCH_PX, PATCH_PX), np.float32), np.empty((PATCH_PX, PATCH_PX), np.float32)
+    wanted, found = np.empty((PATCH_PX + 1, PATCH_PX), np.float32), np.empty((PATCH_PX + 1, PATCH_PX), np.float32)
     for n in range(num_points):
         x, y = points_N2[n]
         _read_patch(first_HW, x, y, wanted)
@@ -306,8 +306,10 @@ def _cheapest(
                 num_seen += 1
                 _read_patch(later_THW[min(t, len(later_THW) - 1)], x + right, y + down, found)
                 for row in range(PATCH_PX):
+                    in_row = np.float32(0)
                     for column in range(PATCH_PX):
-                        total += min(abs(found[row, column] - wanted[row, column]), np.float32(MAX_GRAY_DIFFERENCE))
+                        in_row += min(abs(found[row, column] - wanted[row, column]), np.float32(MAX_GRAY_DIFFERENCE))
+                    total += in_row
                 if total >= cost_N[n] * np.float32(num_later * PATCH_PX**2):
                     break  # the rest cannot make it the cheapest
             else:
@@ -319,22 +321,23 @@ def _cheapest(
 
 
 @compiled
-def _read_patch(gray_HW: Bytes, x: np.float32, y: np.float32, out_PP: Floats) -> None:
-    """The patch around a place, as by `gray_at`."""
+def _read_patch(gray_HW: Bytes, x: np.float32, y: np.float32, out: Floats) -> None:
+    """The patch around a place, as by `gray_at`, in all rows of `out` but the last."""
     height, width = gray_HW.shape
     reach_px = PATCH_PX // 2
     left, top = np.int64(np.floor(x)) - reach_px, np.int64(np.floor(y)) - reach_px
     if left < 0 or top < 0 or left + PATCH_PX >= width or top + PATCH_PX >= height:
         for row in range(PATCH_PX):
             for column in range(PATCH_PX):
-                out_PP[row, column] = gray_at(
-                    gray_HW, x + np.float32(column - reach_px), y + np.float32(row - reach_px)
-                )
+                out[row, column] = gray_at(gray_HW, x + np.float32(column - reach_px), y + np.float32(row - reach_px))
         return
-    # Away from the border all pixels lie at the same place between four others.
+    # Away from the border all pixels lie at the same place between four others: rows first, then between them.
     in_x, in_y = x - np.floor(x), y - np.floor(y)
-    for row in range(PATCH_PX):
-        upper, lower = gray_HW[np.uint64(top + row)], gray_HW[np.uint64(top + row + 1)]
+    for row in range(PATCH_PX + 1):
+        pixels = gray_HW[np.uint64(top + row)]
         for column in range(PATCH_PX):
-            at, after = np.uint64(left + column), np.uint64(left + column + 1)
-            out_PP[row, column] = between(upper[at], upper[after], lower[at], lower[after], in_x, in_y)
+            here, after = np.float32(pixels[np.uint64(left + column)]), np.float32(pixels[np.uint64(left + column + 1)])
+            out[row, column] = here + in_x * (after - here)
+    for row in range(PATCH_PX):
+        for column in range(PATCH_PX):
+            out[row, column] += in_y * (out[row + 1, column] - out[row, column])
