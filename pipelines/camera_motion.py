@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pipelines.compiled import compiled
 from pipelines.flow import LucasKanade
+from pipelines.robust_fit import settle
 
 __all__ = ["Box", "CameraPath", "Fit", "camera_path", "corners", "fit_camera_motion", "move", "rescaled", "stabilize"]
 
@@ -34,6 +35,8 @@ MIN_POINTS = 12
 TOLERANCES_PX = (0.5, 1.0, 2.0, 4.0)
 WANTED_INLIER_RATIO = 0.5
 MIN_INLIER_RATIO = 0.25
+SURE_INLIER_RATIO = 0.7
+"""What so many points follow is the background; below it, a random search may find more that agree."""
 MIN_SURVIVOR_RATIO = 0.5
 MAX_AREA_CHANGE = 4.0
 MAX_ITERATIONS = 1000
@@ -109,6 +112,11 @@ def fit_camera_motion(from_N2: Floats, to_N2: Floats, *, tolerance_px: float) ->
     """
     if len(from_N2) < MIN_POINTS:
         return Fit(matrix=np.eye(3), inlier_ratio=0.0)
+    settled = settle(from_N2, to_N2, tolerance_px)
+    if _is_tame(settled, from_N2):
+        fit = _judge(settled, from_N2, to_N2, tolerance_px)
+        if fit.inlier_ratio >= SURE_INLIER_RATIO:
+            return fit
     fits = (_judge(matrix, from_N2, to_N2, tolerance_px) for matrix in _candidates(from_N2, to_N2, tolerance_px))
     best = next((fit for fit in fits if fit.inlier_ratio >= MIN_INLIER_RATIO), None)
     return best or _judge(_shift(from_N2, to_N2), from_N2, to_N2, tolerance_px)
