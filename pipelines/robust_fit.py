@@ -5,6 +5,8 @@ tolerance (graduated non-convexity, Blake and Zisserman 1987): first a shift, th
 numbers. A third of a random search's time, where most points agree; where they do not it may settle on the wrong ones.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -83,7 +85,7 @@ def _solve(sums: Matrix, right: Matrix, size: int) -> bool:
 
 
 @compiled
-def _in_pixels(h: Matrix, center_x: float, center_y: float, unit: float) -> Matrix:
+def _in_pixels(h: Matrix, center_x: np.floating[Any], center_y: np.floating[Any], unit: np.floating[Any]) -> Matrix:
     """The homography of eight numbers, which are for points from a center, in units."""
     matrix = np.array([[h[0], h[1], h[2] * unit], [h[3], h[4], h[5] * unit], [h[6] / unit, h[7] / unit, 1.0]])
     for row in range(3):
@@ -91,4 +93,5 @@ def _in_pixels(h: Matrix, center_x: float, center_y: float, unit: float) -> Matr
     for column in range(3):
         matrix[0, column] += center_x * matrix[2, column]
         matrix[1, column] += center_y * matrix[2, column]
-    return matrix / matrix[2, 2]
+    matrix /= matrix[2, 2]
+    return matrix

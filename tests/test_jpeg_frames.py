@@ -1,12 +1,15 @@
 """Frames of MJPEG clips as JPEG files, read with Pillow."""
 
 import io
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.backends.jpeg_frames import jpeg_frames
+from pipelines.backends.jpeg_frames import _demuxed, _places, jpeg_frames
 from tests.pictures import encode_clip
 
 LEVELS = (40, 80, 120, 160, 200)
@@ -31,3 +34,57 @@ def test_of_a_short_clip_there_are_fewer():
 )
 def test_what_is_no_mjpeg_is_left_to_others(encoded):
     assert jpeg_frames(encoded, (0, 1)) is None
+
+
+def muxed(**options):
+    """An MP4 of JPEGs, written with other options than ours."""
+    with NamedTemporaryFile(suffix=".mp4") as file:
+        write_jpegs(file.name, options)
+        return memoryview(Path(file.name).read_bytes())
+
+
+def write_jpegs(path, options):
+    with av.open(path, "w", "mp4", options=options) as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for level in LEVELS:
+            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), "rgb24")
+            container.mux(stream.encode(picture.reformat(format="yuvj420p")))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("options", "is_plain"),
+    [({}, True), ({"movflags": "faststart"}, True), ({"movflags": "frag_keyframe+empty_moov"}, False)],
+)
+def test_frames_are_those_that_pyav_demuxes(options, is_plain):
+    encoded = muxed(**options)
+    assert (_places(encoded) is not None) == is_plain
+    assert jpeg_frames(encoded, range(5)) == _demuxed(encoded, range(5))
+    assert len(jpeg_frames(encoded, range(5))) == 5
+
+
+def test_real_videos_are_not_taken_for_jpegs():
+    assert _places(clip("libvpx-vp9")) is None
+
+
+def test_torn_and_damaged_files_raise_nothing():
+    whole, rng = bytes(muxed()), np.random.default_rng(0)
+    for end in range(0, len(whole), 7):
+        assert _places(memoryview(whole[:end])) is None  # the tables are at the end
+    tables = whole.index(b"moov") - 4
+    for _ in range(2000):
+        damaged = bytearray(whole)
+        for place in rng.integers(tables, len(whole), 3):
+            damaged[place] = rng.integers(256)
+        for start, end in _places(memoryview(bytes(damaged))) or []:
+            assert damaged[start : start + 3] == b"\xff\xd8\xff"
+            assert end <= len(damaged)
+
+
+def test_a_file_that_is_shown_from_later_is_left_to_pyav():
+    whole = bytearray(muxed())
+    start = whole.index(b"elst") + 4 + 12
+    assert whole[start : start + 4] == bytes(4)
+    whole[start + 3] = 1
+    assert _places(memoryview(bytes(whole))) is None

@@ -179,7 +179,7 @@ class DaliBackend:
 
     def _jpegs(
         self,
-        clips: Sequence[Sequence[bytes]],
+        clips: Sequence[Sequence[memoryview]],
         flips_B: npt.NDArray[np.bool_],
         frames: tuple[int, ...],
         size: tuple[int, int],
@@ -188,7 +188,9 @@ class DaliBackend:
         num_frames = len(frames)
         short = {row: len(clip) for row, clip in enumerate(clips) if len(clip) < num_frames}
         encoded = [
-            frame for row, clip in enumerate(clips) for frame in (clip if row not in short else [b""] * num_frames)
+            frame
+            for row, clip in enumerate(clips)
+            for frame in (clip if row not in short else [memoryview(b"")] * num_frames)
         ]
         failures = {
             row * num_frames + index: f"gives {found} of its frames {', '.join(map(str, frames))}"
@@ -198,7 +200,7 @@ class DaliBackend:
         shape = (*size, 3)
         runner = self._runner(("jpeg", *shape), shape, lambda: jpeg_graph(self._graph_device, *size))
         flips = np.repeat(flips_B, num_frames).astype(np.int32)
-        decoded = _decode(runner, [memoryview(frame) for frame in encoded], {"flip": flips}, list(failures.items()))
+        decoded = _decode(runner, encoded, {"flip": flips}, list(failures.items()))
         reasons: dict[int, str] = {}
         for index, reason in decoded.failures:
             reasons.setdefault(index // num_frames, reason)

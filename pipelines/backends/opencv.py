@@ -28,7 +28,7 @@ from pipelines.workers import Workers
 __all__ = ["OpenCVBackend"]
 
 Pixels = npt.NDArray[np.uint8]
-Frame = bytes | av.VideoFrame
+Frame = memoryview | av.VideoFrame
 """A JPEG that is decoded when looked at, several times as fast as by FFmpeg; or what FFmpeg has decoded."""
 
 READ_FLAGS = {
@@ -220,20 +220,20 @@ def _video_frames(encoded: memoryview) -> Iterator[av.VideoFrame]:
 
 def _rgb(frame: Frame) -> Pixels:
     """uint8 (H, W, 3). FFmpeg converts on one thread: by itself it starts as many as there are cores, a frame."""
-    if isinstance(frame, bytes):
+    if isinstance(frame, memoryview):
         return _picture(frame, cv2.IMREAD_COLOR_RGB)
     return np.asarray(VideoReformatter().reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8)
 
 
 def _luma(frame: Frame) -> Pixels:
     """uint8 (H, W), black 0 and white 255: of a JPEG the plane it holds, whose colors are then not even decoded."""
-    if isinstance(frame, bytes):
+    if isinstance(frame, memoryview):
         return _picture(frame, cv2.IMREAD_GRAYSCALE)
     return np.asarray(frame.to_ndarray(format="gray"), np.uint8)
 
 
-def _picture(jpeg: bytes, flags: int) -> Pixels:
-    check_header(memoryview(jpeg), 1, 1)
+def _picture(jpeg: memoryview, flags: int) -> Pixels:
+    check_header(jpeg, 1, 1)
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError("OpenCV cannot decode one of its frames")
