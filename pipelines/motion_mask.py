@@ -35,6 +35,7 @@ CAMERA_WIDTH_PX = 160
 MASK_WIDTH_PX = 320
 """The camera's motion and changes are found in frames of at most the first width, moving pixels at the second."""
 SMOOTHING = cv2.getGaussianKernel(5, 1.0, cv2.CV_32F)
+SAMPLE_PX = 4
 CHANGE_PX = 4
 TEXTURE_PX = 3
 MARGIN_PX = 24
@@ -85,7 +86,7 @@ def label_clip(gray_THW: Bytes, engine: FlowEngine, *, threshold_px: float = 2.0
     path = camera_path(small_THW)
     steady_THW, inside_THW = stabilize(small_THW, path.matrices)
     has_changed_HW = _change(steady_THW, inside_THW, path.misfit_px) > MIN_CHANGE
-    is_seen_HW = _enlarged(inside_THW[1:].sum(axis=0) >= min(MIN_FRAMES_SEEN, len(gray_THW) - 1), size)
+    is_seen_HW = _enlarged(inside_THW[1:].sum(axis=0, dtype=np.uint8) >= min(MIN_FRAMES_SEEN, len(gray_THW) - 1), size)
     verdict = _verdict(path, float(np.mean(has_changed_HW)))
     if verdict != "usable" or not has_changed_HW.any():
         return ClipLabel(moving=np.zeros(size, np.bool_), is_known=is_seen_HW, verdict=verdict)
@@ -120,16 +121,34 @@ def _enlarged(mask_HW: Bools, size: tuple[int, ...]) -> Bools:
 
 def _change(steady_THW: Bytes, inside_THW: Bools, misfit_px: float) -> Floats:
     """(H, W): the greatest difference to the first frame, over what noise and misfit can explain."""
-    first_HW, *later = (cv2.sepFilter2D(frame_HW, cv2.CV_32F, SMOOTHING, SMOOTHING) for frame_HW in steady_THW)
-    slope_x, slope_y = (cv2.Sobel(first_HW, cv2.CV_32F, *axes, scale=1 / 8) for axes in ((1, 0), (0, 1)))
-    greatest_HW, some = np.zeros_like(first_HW), []
-    for frame_HW, inside_HW in zip(later, inside_THW[1:], strict=True):
-        difference_HW = cv2.absdiff(frame_HW, first_HW) * inside_HW
-        cv2.max(greatest_HW, difference_HW, dst=greatest_HW)
-        some.append(difference_HW[::4, ::4])
-    noise = 1.5 * float(np.median(np.stack(some))) + 0.5
+    smooth_THW = np.empty(steady_THW.shape, np.float32)
+    for frame_HW, smooth_HW in zip(steady_THW, smooth_THW, strict=True):
+        cv2.sepFilter2D(frame_HW, cv2.CV_32F, SMOOTHING, SMOOTHING, dst=smooth_HW)
+    slope_x, slope_y = (cv2.Sobel(smooth_THW[0], cv2.CV_32F, *axes, scale=1 / 8) for axes in ((1, 0), (0, 1)))
+    greatest_HW, some = _greatest_difference(smooth_THW, inside_THW)
+    noise = 1.5 * float(np.median(some)) + 0.5
     change = greatest_HW / (2 * noise + misfit_px * cv2.magnitude(slope_x, slope_y))
     return np.asarray(cv2.blur(change, (CHANGE_PX, CHANGE_PX)), np.float32)
+
+
+@compiled
+def _greatest_difference(smooth_THW: Floats, inside_THW: Bools) -> tuple[Floats, Floats]:
+    """(H, W): each pixel's greatest difference to the first frame, 0 where it is outside; and some differences
+    (T - 1, h, w), of one pixel in every square of `SAMPLE_PX`."""
+    num_frames, height, width = smooth_THW.shape
+    greatest_HW = np.zeros((height, width), np.float32)
+    some = np.empty((num_frames - 1, -(-height // SAMPLE_PX), -(-width // SAMPLE_PX)), np.float32)
+    for t in range(1, num_frames):
+        for y in range(height):
+            for x in range(width):
+                difference = abs(smooth_THW[t, y, x] - smooth_THW[0, y, x]) * np.float32(inside_THW[t, y, x])
+                if difference > greatest_HW[y, x]:
+                    greatest_HW[y, x] = difference
+        for row in range(some.shape[1]):
+            for column in range(some.shape[2]):
+                y, x = row * SAMPLE_PX, column * SAMPLE_PX
+                some[t - 1, row, column] = abs(smooth_THW[t, y, x] - smooth_THW[0, y, x]) * inside_THW[t, y, x]
+    return greatest_HW, some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,33 +249,33 @@ def _best_of_squares(values_HW: Floats, wanted_HW: Bools, side_px: float) -> Flo
 
 
 def _seeds(steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, least_px: float) -> tuple[Bools, Floats]:
-    """Which points surely move, over the whole clip or over its first frames only; and the motion of each."""
+    """Which points surely move, over the whole clip or over its first frames only; and the motion of those."""
     is_seed_N, best_TN2 = np.zeros(len(points_N2), np.bool_), np.full_like(motion_TN2, np.nan)
     # Limbs turn and faces change within a second; half of it still shows that they move.
     for num_frames in (len(steady_THW), len(steady_THW) // 2):
         left = np.flatnonzero(~is_seed_N)
-        if len(left):
-            motion_TM2 = motion_TN2[:num_frames, left]
-            is_seed_N[left], best_TN2[:num_frames, left] = _judge(
-                steady_THW[:num_frames], points_N2[left], motion_TM2, least_px
-            )
-            best_TN2[num_frames:, left] = np.nan
+        seeds, motion_TM2 = _judge(steady_THW[:num_frames], points_N2[left], motion_TN2[:num_frames, left], least_px)
+        is_seed_N[left[seeds]], best_TN2[:num_frames, left[seeds]] = True, motion_TM2
     return is_seed_N, best_TN2
 
 
-def _judge(steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, threshold_px: float) -> tuple[Bools, Floats]:
+def _judge(
+    steady_THW: Bytes, points_N2: Floats, motion_TN2: Floats, least_px: float
+) -> tuple[npt.NDArray[np.intp], Floats]:
     """Which points surely move, and the motion of each: its own or, where that fits better, a neighbour's."""
-    itself_N1 = np.arange(len(points_N2))[:, None]
-    first_HW, later_THW, tried_TN2 = steady_THW[0], steady_THW[1:], motion_TN2[1:]
-    best_N, cost_N = _cheapest(first_HW, later_THW, points_N2, tried_TN2, _nearest_points(points_N2))
-    _, still_N = _cheapest(first_HW, later_THW, points_N2, np.zeros_like(tried_TN2), itself_N1)
+    is_far_N = np.nanmax((motion_TN2**2).sum(axis=2), axis=0, initial=0.0) > least_px**2
+    near_NK = _nearest_points(points_N2)
+    tried = np.flatnonzero(is_far_N[near_NK].any(axis=1))
+    first_HW, later_THW, later_TN2 = steady_THW[0], steady_THW[1:], motion_TN2[1:]
+    places_M2, itself_M1 = points_N2[tried], tried[:, None]
+    best_M, cost_M = _cheapest(first_HW, later_THW, places_M2, later_TN2, near_NK[tried])
+    _, still_M = _cheapest(first_HW, later_THW, places_M2, np.zeros_like(later_TN2), itself_M1)
     # What the first frame alone costs along the motion: near nothing on a smooth surface, where nothing can be told.
-    _, arguable_N = _cheapest(first_HW, first_HW[None], points_N2, tried_TN2, best_N[:, None])
-    motion_TN2 = motion_TN2[:, best_N]
-    far_N = np.nanmax((motion_TN2**2).sum(axis=2), axis=0, initial=0.0) > threshold_px**2
-    is_better_N = (cost_N < STILL_COST_RATIO * still_N) & (still_N - cost_N > MIN_STILL_GAIN)
-    is_clear_N = (cost_N < ARGUABLE_COST_RATIO * arguable_N) & (arguable_N - cost_N > MIN_ARGUABLE_GAIN)
-    return far_N & is_better_N & is_clear_N, motion_TN2
+    _, arguable_M = _cheapest(first_HW, first_HW[None], places_M2, later_TN2, best_M[:, None])
+    is_better_M = (cost_M < STILL_COST_RATIO * still_M) & (still_M - cost_M > MIN_STILL_GAIN)
+    is_clear_M = (cost_M < ARGUABLE_COST_RATIO * arguable_M) & (arguable_M - cost_M > MIN_ARGUABLE_GAIN)
+    is_seed_M = is_far_N[best_M] & is_better_M & is_clear_M
+    return tried[is_seed_M], motion_TN2[:, best_M[is_seed_M]]
 
 
 @compiled

@@ -7,7 +7,7 @@ from scipy.ndimage import map_coordinates
 
 from pipelines.clip_planes import chosen_frames
 from pipelines.flow import LucasKanade, build_engine
-from pipelines.motion_mask import _best_of_squares, _cheapest, _nearest_points, label_clip
+from pipelines.motion_mask import _best_of_squares, _cheapest, _greatest_difference, _nearest_points, label_clip
 from tests.composites import CameraPath, cell_means, compose, cutout, iou, photo, random_composite, shared_images
 
 
@@ -222,3 +222,12 @@ def test_the_best_wanted_point_of_every_square(side):
     best = [np.argmax(np.where(square, values, -1)) for square in squares]
     best = [place for place in best if wanted.flat[place]]
     np.testing.assert_array_equal(found, np.stack([np.array(best) % 41, np.array(best) // 41], axis=1))
+
+
+def test_the_greatest_difference_is_numpys():
+    rng = np.random.default_rng(0)
+    frames, inside = rng.uniform(0, 255, (4, 22, 30)).astype(np.float32), rng.random((4, 22, 30)) < 0.6
+    greatest, some = _greatest_difference(frames, inside)
+    expected = abs(frames[1:] - frames[0]) * inside[1:]
+    np.testing.assert_array_equal(greatest, expected.max(axis=0))
+    np.testing.assert_array_equal(some, expected[:, ::4, ::4])
