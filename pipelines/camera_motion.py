@@ -77,9 +77,10 @@ def camera_path(gray_THW: Bytes) -> CameraPath:
             anchor = index - 1
             tracks = engine.tracks(gray_THW[anchor:], corners(gray_THW[anchor]))
         there = tracks[index - anchor]
-        alive = np.isfinite(there).all(axis=1)
+        alive = np.isfinite(there[:, 0])
+        survivor_ratio = _survivor_ratio(there)
         fit, misfit_px = _tightest_fit(tracks[0, alive], there[alive], misfit_px)
-        is_reliable &= fit.inlier_ratio >= MIN_INLIER_RATIO and _survivor_ratio(there) >= MIN_SURVIVOR_RATIO
+        is_reliable &= fit.inlier_ratio >= MIN_INLIER_RATIO and survivor_ratio >= MIN_SURVIVOR_RATIO
         matrices.append(fit.matrix @ matrices[anchor])
     return CameraPath(
         matrices=np.stack(matrices),
@@ -169,7 +170,7 @@ def _is_tame_at(determinant: float, depth_row: Matrix, points_N2: Floats) -> boo
 
 
 def _survivor_ratio(points_N2: Floats) -> float:
-    return float(np.isfinite(points_N2).all(axis=1).mean()) if len(points_N2) else 0.0
+    return np.count_nonzero(np.isfinite(points_N2[:, 0])) / max(len(points_N2), 1)
 
 
 def move(points_N2: Floats, matrix: Matrix) -> Floats:

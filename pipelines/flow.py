@@ -60,7 +60,8 @@ class LucasKanade:
     """Each point's window aligned from frame to frame; work grows with the number of points."""
 
     def __init__(self, window_px: int = 8, num_levels: int = 4) -> None:
-        """A larger window is steadier where there is little texture, and blurs motion borders. Odd ones are slower."""
+        """Width of the window, which is 3/4 as high: time goes with the height, and OpenCV takes 8 columns at once. A
+        larger one is steadier where there is little texture, and blurs motion borders."""
         self._window_px = window_px
         self._num_levels = num_levels
 
@@ -83,7 +84,7 @@ class LucasKanade:
             next_HW,
             points_N2,
             None,
-            winSize=(self._window_px, self._window_px),
+            winSize=(self._window_px, self._window_px * 3 // 4),
             maxLevel=self._num_levels - 1,
             criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, MAX_ITERATIONS, MIN_STEP_PX),
         )
@@ -163,7 +164,7 @@ def returns(engine: FlowEngine, gray_THW: Bytes, tracks_TN2: Floats, max_px: flo
     A track that jumped to another point does not find back; one that is lost before the last frame cannot.
     """
     ends_N2 = tracks_TN2[-1]
-    is_back_N = np.isfinite(ends_N2).all(axis=1)
+    is_back_N = np.isfinite(ends_N2[:, 0])
     # Straight from the last frame to the first: half the cost of going by those between, and tells as much.
     back_N2 = engine.tracks(gray_THW[[-1, 0]], ends_N2[is_back_N])[-1]
     # A comparison with NaN, a track that is lost on its way back, is False.

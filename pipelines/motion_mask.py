@@ -208,10 +208,16 @@ def _moving(region: _Region, engine: FlowEngine, threshold_px: float, reach_px: 
     max_px = MAX_RETURN_PX * region.unit_px
     is_lost_N = ~is_seed_N
     is_lost_N[is_lost_N] = ~returns(engine, region.steady_THW, tracks_TN2[:, ~is_seed_N], max_px)
-    side = region.grid_px
-    for y_px, x_px in zip(y[is_lost_N] // side * side + y0, x[is_lost_N] // side * side + x0, strict=True):
-        is_known_HW[y_px : y_px + side, x_px : x_px + side] = False
+    _clear_squares(is_known_HW[y0:y1, x0:x1], x[is_lost_N], y[is_lost_N], region.grid_px)
     return moving_HW, is_known_HW | moving_HW
+
+
+@compiled
+def _clear_squares(mask_HW: Bools, x: npt.NDArray[np.intp], y: npt.NDArray[np.intp], side_px: int) -> None:
+    """False in the whole square of every point."""
+    for n in range(len(x)):
+        top, left = y[n] // side_px * side_px, x[n] // side_px * side_px
+        mask_HW[top : top + side_px, left : left + side_px] = False
 
 
 def _around(mask_HW: Bools, margin_px: float, grid_px: int) -> Box:
