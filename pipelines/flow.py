@@ -59,9 +59,9 @@ class FlowEngine(Protocol):
 class LucasKanade:
     """Each point's window aligned from frame to frame; work grows with the number of points."""
 
-    def __init__(self, window_px: int = 8, num_levels: int = 4) -> None:
-        """Width of the window, which is 3/4 as high: time goes with the height, and OpenCV takes 8 columns at once. A
-        larger one is steadier where there is little texture, and blurs motion borders."""
+    def __init__(self, window_px: tuple[int, int] = (8, 6), num_levels: int = 4) -> None:
+        """`window_px`: width and height. A larger one is steadier where there is little texture, and blurs motion
+        borders. Time goes with the height; widths other than multiples of 8 are slower."""
         self._window_px = window_px
         self._num_levels = num_levels
 
@@ -84,7 +84,7 @@ class LucasKanade:
             next_HW,
             points_N2,
             None,
-            winSize=(self._window_px, self._window_px * 3 // 4),
+            winSize=self._window_px,
             maxLevel=self._num_levels - 1,
             criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, MAX_ITERATIONS, MIN_STEP_PX),
         )

@@ -232,10 +232,13 @@ def _best_of_squares(values_HW: Floats, wanted_HW: Bools, side_px: float) -> Flo
     points_N2, num_points = np.empty((rows * columns, 2), np.float32), 0
     for row in range(rows):
         for column in range(columns):
-            y0, x0 = int(np.ceil(row * side_px)), int(np.ceil(column * side_px))
+            y0, y1 = int(np.ceil(row * side_px)), int(np.ceil((row + 1) * side_px))
+            x0, x1 = int(np.ceil(column * side_px)), int(np.ceil((column + 1) * side_px))
+            if not wanted_HW[y0:y1, x0:x1].any():
+                continue
             best_y, best_x = y0, x0
-            for y in range(y0, int(np.ceil((row + 1) * side_px))):
-                for x in range(x0, int(np.ceil((column + 1) * side_px))):
+            for y in range(y0, y1):
+                for x in range(x0, x1):
                     if values_HW[y, x] > values_HW[best_y, best_x]:
                         best_y, best_x = y, x
             if wanted_HW[best_y, best_x]:

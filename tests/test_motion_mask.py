@@ -102,11 +102,13 @@ def test_a_clip_without_texture_is_named_and_empty():
     assert not found.moving.any()
 
 
-def test_flat_ground_before_a_slow_object_does_not_move_along():
+@pytest.mark.parametrize("step_px", [1.5, 2.0, 3.0])
+@pytest.mark.parametrize("noise", [0.5, 1.5])
+def test_flat_ground_before_a_slow_object_does_not_move_along(step_px, noise):
     flat = np.full_like(photo(0), 120)
     flat[:60] = photo(0)[:60]  # corners for the camera's motion
-    options = {"rng": np.random.default_rng(0), "camera": CameraPath(), "noise": 0.5}
-    place = {"object_height_px": 60.0, "object_start_xy": (160, 150), "object_step_xy": (1.5, 0.0)}
+    options = {"rng": np.random.default_rng(0), "camera": CameraPath(), "noise": noise}
+    place = {"object_height_px": 60.0, "object_start_xy": (160, 150), "object_step_xy": (step_px, 0.0)}
     made = compose(flat, cutout(1), **options, **place)
     found = cells(label(made.clip).moving)
     assert np.count_nonzero(found & ~made.mask) <= 0.1 * np.count_nonzero(made.mask)

@@ -35,6 +35,15 @@ def test_a_quarter_of_outliers_does_not_pull(together):
     assert error_px(settle(POINTS, seen, 0.5)) < 0.1
 
 
+def test_a_slow_object_before_a_strip_of_background_does_not_bend_the_motion():
+    rng = np.random.default_rng(3)
+    strip, thing = rng.uniform((0, 0), (160, 30), (60, 2)), rng.uniform((70, 60), (95, 90), (20, 2))
+    before = np.concatenate([strip, thing]).astype(np.float32)
+    after = before.copy()
+    after[60:] += (4.0, 0.0)
+    np.testing.assert_allclose(settle(before, after, 0.5), np.eye(3), atol=1e-2)
+
+
 def test_points_on_a_line_give_a_finite_shift():
     line = np.stack([np.arange(20), np.full(20, 7)], axis=1).astype(np.float32)
     found = settle(line, line + np.float32([3, -2]), 0.5)
