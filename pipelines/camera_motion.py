@@ -114,24 +114,23 @@ def fit_camera_motion(from_N2: Floats, to_N2: Floats, *, tolerance_px: float) ->
     """
     if len(from_N2) < MIN_POINTS:
         return Fit(matrix=np.eye(3), inlier_ratio=0.0)
-    settled = settle(from_N2, to_N2, tolerance_px)
-    if _is_tame(settled, from_N2):
-        fit = _judge(settled, from_N2, to_N2, tolerance_px)
-        if fit.inlier_ratio >= SURE_INLIER_RATIO:
+    for matrix, wanted_ratio in _candidates(from_N2, to_N2, tolerance_px):
+        fit = _judge(matrix, from_N2, to_N2, tolerance_px)
+        if fit.inlier_ratio >= wanted_ratio and _is_tame(matrix, from_N2):
             return fit
-    fits = (_judge(matrix, from_N2, to_N2, tolerance_px) for matrix in _candidates(from_N2, to_N2, tolerance_px))
-    best = next((fit for fit in fits if fit.inlier_ratio >= MIN_INLIER_RATIO), None)
-    return best or _judge(_shift(from_N2, to_N2), from_N2, to_N2, tolerance_px)
+    return _judge(_shift(from_N2, to_N2), from_N2, to_N2, tolerance_px)
 
 
-def _candidates(from_N2: Floats, to_N2: Floats, tolerance_px: float) -> Iterator[Matrix]:
+def _candidates(from_N2: Floats, to_N2: Floats, tolerance_px: float) -> Iterator[tuple[Matrix, float]]:
+    """Motions, the best first, each with the share of points that must follow it."""
+    yield settle(from_N2, to_N2, tolerance_px), SURE_INLIER_RATIO
     # OpenCV seeds its random search anew in every call, so equal points give equal fits in any order and thread.
     homography, _ = cv2.findHomography(from_N2, to_N2, cv2.USAC_FAST, tolerance_px, None, MAX_ITERATIONS, 0.995)
-    if homography is not None and _is_tame(matrix := np.asarray(homography, np.float64), from_N2):
-        yield matrix
+    if homography is not None:
+        yield np.asarray(homography, np.float64), MIN_INLIER_RATIO
     affine, _ = cv2.estimateAffine2D(from_N2, to_N2, None, cv2.RANSAC, tolerance_px)
-    if affine is not None and _is_tame(matrix := np.vstack([affine, [0.0, 0.0, 1.0]]), from_N2):
-        yield matrix
+    if affine is not None:
+        yield np.vstack([affine, [0.0, 0.0, 1.0]]), MIN_INLIER_RATIO
 
 
 def _shift(from_N2: Floats, to_N2: Floats) -> Matrix:

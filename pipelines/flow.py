@@ -25,7 +25,6 @@ __all__ = [
     "FlowEngine",
     "LucasKanade",
     "Preset",
-    "between",
     "build_engine",
     "follow",
     "gray_at",
@@ -187,19 +186,8 @@ def gray_at(gray_HW: Bytes, x: np.float32, y: np.float32) -> np.float32:
     x0, y0 = np.uint32(x), np.uint32(y)
     x1, y1 = min(x0 + np.uint32(1), np.uint32(width - 1)), min(y0 + np.uint32(1), np.uint32(height - 1))
     in_x, in_y = x - np.float32(x0), y - np.float32(y0)
-    return between(gray_HW[y0, x0], gray_HW[y0, x1], gray_HW[y1, x0], gray_HW[y1, x1], in_x, in_y)
-
-
-@compiled
-def between(
-    upper_left: np.uint8,
-    upper_right: np.uint8,
-    lower_left: np.uint8,
-    lower_right: np.uint8,
-    x: np.float32,
-    y: np.float32,
-) -> np.float32:
-    """Of four neighbours, as gray levels, the linear mean at a place in [0, 1) from the upper left one."""
-    upper = np.float32(upper_left) + x * (np.float32(upper_right) - np.float32(upper_left))
-    lower = np.float32(lower_left) + x * (np.float32(lower_right) - np.float32(lower_left))
-    return upper + y * (lower - upper)
+    left, right = np.float32(gray_HW[y0, x0]), np.float32(gray_HW[y0, x1])
+    upper = left + in_x * (right - left)
+    left, right = np.float32(gray_HW[y1, x0]), np.float32(gray_HW[y1, x1])
+    lower = left + in_x * (right - left)
+    return upper + in_y * (lower - upper)

@@ -64,8 +64,11 @@ def test_frames_are_those_that_pyav_demuxes(options, is_plain):
     assert len(jpeg_frames(encoded, range(5))) == 5
 
 
-def test_real_videos_are_not_taken_for_jpegs():
-    assert _places(clip("libvpx-vp9")) is None
+def test_whether_a_plain_file_holds_jpegs_is_known_without_opening_it(monkeypatch):
+    vp9, mjpeg = clip("libvpx-vp9"), clip()
+    monkeypatch.setattr(av, "open", None)
+    assert jpeg_frames(vp9, (0, 1)) is None
+    assert len(jpeg_frames(mjpeg, (0, 1))) == 2
 
 
 def test_torn_and_damaged_files_raise_nothing():
@@ -78,8 +81,7 @@ def test_torn_and_damaged_files_raise_nothing():
         for place in rng.integers(tables, len(whole), 3):
             damaged[place] = rng.integers(256)
         for start, end in _places(memoryview(bytes(damaged))) or []:
-            assert damaged[start : start + 3] == b"\xff\xd8\xff"
-            assert end <= len(damaged)
+            assert 0 <= start <= end <= len(damaged)
 
 
 def test_a_file_that_is_shown_from_later_is_left_to_pyav():

@@ -33,6 +33,9 @@ def jpeg_frames(encoded: memoryview, chosen: Sequence[int]) -> list[memoryview] 
     places = _places(encoded)
     if places is None:
         return _demuxed(encoded, chosen)
+    first, _ = places[0]
+    if encoded[first : first + 3] != START_OF_JPEG:
+        return None
     return [encoded[slice(*places[index])] for index in chosen if index < len(places)]
 
 
@@ -51,7 +54,7 @@ def _demuxed(encoded: memoryview, chosen: Sequence[int]) -> list[memoryview] | N
 
 
 def _places(encoded: memoryview) -> list[tuple[int, int]] | None:
-    """Start and end of every frame. None unless this is an MP4 file of one track of JPEGs, shown from its start."""
+    """Start and end of every frame as stored. None unless this is an MP4 file of one track, shown from its start."""
     try:
         track = _only(encoded, _Box(b"", 0, len(encoded)), TO_TRACK)
         if track is None or not _is_shown_from_start(encoded, track):
@@ -60,9 +63,7 @@ def _places(encoded: memoryview) -> list[tuple[int, int]] | None:
         places = None if tables is None else _places_by(encoded, {box.kind: box for box in _boxes(encoded, tables)})
     except (struct.error, KeyError):
         return None
-    if not places or any(encoded[start : start + 3] != START_OF_JPEG or end > len(encoded) for start, end in places):
-        return None
-    return places
+    return places if places and all(end <= len(encoded) for _, end in places) else None
 
 
 def _boxes(encoded: memoryview, parent: _Box) -> Iterator[_Box]:

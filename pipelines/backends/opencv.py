@@ -29,7 +29,7 @@ __all__ = ["OpenCVBackend"]
 
 Pixels = npt.NDArray[np.uint8]
 Frame = memoryview | av.VideoFrame
-"""A JPEG that is decoded when looked at, several times as fast as by FFmpeg; or what FFmpeg has decoded."""
+"""A JPEG, decoded when looked at; or, of other codecs, what FFmpeg has decoded."""
 
 READ_FLAGS = {
     1: cv2.IMREAD_COLOR_RGB,

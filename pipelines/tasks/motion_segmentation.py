@@ -40,7 +40,7 @@ class MotionSegmentationConfig(TaskConfig):
     """Lengths are at a clip width of 320 px, and scale with the clip."""
 
     engine: EngineName = "lucas_kanade"
-    """What tracks points. "dis" and "farneback" compute dense flow first: 2 to 4 times the cost, no better masks.
+    """What tracks points. "dis" and "farneback" compute dense flow first: 3 to 6 times the cost, no better masks.
     "raft" is a network that was trained with true flow, seconds a clip on a CPU; "nvof" is the GPU's flow unit."""
     raft_weights: str = "default"
     """Of "raft": "default" downloads torchvision's, "random" tries the chain without, else the path of a file."""
