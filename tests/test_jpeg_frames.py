@@ -1,6 +1,7 @@
 """Frames of MJPEG clips as JPEG files, read with Pillow."""
 
 import io
+import struct
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -90,3 +91,34 @@ def test_a_file_that_is_shown_from_later_is_left_to_pyav():
     assert whole[start : start + 4] == bytes(4)
     whole[start + 3] = 1
     assert _places(memoryview(bytes(whole))) is None
+
+
+def box(kind, *parts):
+    content = b"".join(parts)
+    return struct.pack(">I4s", len(content) + 8, kind) + content
+
+
+def by_hand(starts, runs, sizes, equal_size=0):
+    """An MP4 with these tables, whose every third byte could begin a JPEG."""
+    numbers = [number for run in runs for number in (*run, 1)]
+    tables = box(
+        b"stbl",
+        box(b"stsz", struct.pack(f">III{len(sizes)}I", 0, equal_size, 7, *sizes)),
+        box(b"stsc", struct.pack(f">II{len(numbers)}I", 0, len(runs), *numbers)),
+        box(b"stco", struct.pack(f">II{len(starts)}I", 0, len(starts), *starts)),
+    )
+    moov = box(b"moov", box(b"trak", box(b"mdia", box(b"minf", tables))))
+    return memoryview(moov + box(b"mdat", b"\xff\xd8\xff" * 1000))
+
+
+def test_chunks_of_different_lengths_are_taken_apart():
+    # Chunks 1 and 2 hold two frames each, 3 to 5 one: runs say only where that changes.
+    starts, sizes = (600, 900, 1200, 1500, 1800), (30, 33, 36, 39, 42, 45, 48)
+    places = _places(by_hand(starts, [(1, 2), (3, 1)], sizes))
+    assert places == [(600, 630), (630, 663), (900, 936), (936, 975), (1200, 1242), (1500, 1545), (1800, 1848)]
+    assert _places(by_hand(starts, [(1, 2), (3, 1)], (), equal_size=60))[3:5] == [(960, 1020), (1200, 1260)]
+
+
+def test_tables_that_do_not_agree_are_left_to_pyav():
+    assert _places(by_hand((600, 900), [(1, 2)], (30,) * 7)) is None
+    assert _places(by_hand((600, 5000), [(1, 4)], (30,) * 7)) is None  # beyond the end
