@@ -248,7 +248,7 @@ def _sampled_parts(
 def _warp_torch(pixels: torch.Tensor, affine: Float64s, scale: Float64s, patch_px: int) -> torch.Tensor:
     per_canvas = len(affine) // max(len(pixels), 1)
     canvases = pixels.permute(0, 3, 1, 2).float().repeat_interleave(per_canvas, 0)
-    smooth = _smoothed_torch(canvases, [_smoothing(one) for one in scale])
+    smooth = _smoothed_torch(canvases, [_smoothing(one) for one in scale.tolist()])
     grid = _grid(torch.from_numpy(affine).to(pixels.device), patch_px, pixels.shape[1], pixels.shape[2])
     sampled = F.grid_sample(smooth, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
     return sampled.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
@@ -258,7 +258,9 @@ def _smoothed_torch(canvases: torch.Tensor, weights: Sequence[Float64s]) -> torc
     """float32 (N, 3, S, S) of whole levels, each smoothed with its own weights along both axes."""
     num_views, channels = canvases.shape[:2]
     radius = max(len(one) for one in weights) // 2
-    padded = np.stack([np.pad(one, radius - len(one) // 2) for one in weights])
+    padded = np.zeros((num_views, 2 * radius + 1))
+    for row, one in zip(padded, weights, strict=True):
+        row[radius - len(one) // 2 : radius + len(one) // 2 + 1] = one
     kernel = torch.from_numpy(padded).to(canvases).repeat_interleave(channels, 0)[:, None, None]
     planes = F.pad(canvases.flatten(0, 1)[None], (radius,) * 4, mode="reflect")
     rows = F.conv2d(planes, kernel, groups=num_views * channels)
