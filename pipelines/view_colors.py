@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the tasks import this file
     from pipelines.tasks.base import Geometry
 
 __all__ = [
+    "JITTERED_BY",
     "ViewColors",
     "component_affine",
     "component_affine_opencv",

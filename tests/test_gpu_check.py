@@ -1,19 +1,30 @@
 """The script a GPU owner runs once: on a CPU it finds DALI and OpenCV equal, refuses without a GPU, and is complete."""
 
 import json
+import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.throughput import gpu_check
-from benchmarks.throughput.gpu_check import Timing, auto_is_right, time_together
-from benchmarks.throughput.gpu_checks import Check, Sizes, check_clips, check_images, check_restarts, check_tasks
+from benchmarks.throughput.gpu_check import Timing, auto_is_right, compiled, time_together
+from benchmarks.throughput.gpu_checks import (
+    Check,
+    Sizes,
+    check_clips,
+    check_images,
+    check_restarts,
+    check_tasks,
+)
 from pipelines.backends import choose_backend
 from pipelines.tasks.base import CanvasSpec
 from tests.test_dali import needs_dali
 
+ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 SMALL = Sizes(
     batch_size=4,
@@ -89,8 +100,41 @@ def test_the_record_is_written_even_if_something_differs(monkeypatch, tmp_path):
     assert {"date", "environment", "config", "seconds"} <= set(record)
 
 
+COMPILED_WHOLE = """
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from benchmarks.throughput.gpu_checks import pixel_arithmetic
+from tests.test_gpu_check import SMALL
+
+with FakeTensorMode(allow_non_fake_inputs=True):
+    for call in pixel_arithmetic(torch.device("cuda", 0), SMALL).values():
+        out = torch.compile(call, fullgraph=True, backend="aot_eager")()
+        print(out.device, *out.shape)
+"""
+
+
+def test_what_is_to_be_compiled_is_one_graph_each():
+    # As in test_device_paths.py, in a process of its own.
+    done = subprocess.run([sys.executable, "-c", COMPILED_WHOLE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["cuda:0 4 32 32", "cuda:0 8 3 12 12"]
+
+
+def test_the_trial_of_compiling_tells_how_fast_and_how_far_off(monkeypatch):
+    calls = {"a third of one": lambda: torch.ones(4) / 3}
+    monkeypatch.setattr(gpu_check, "pixel_arithmetic", lambda *_: calls)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    (row,) = compiled(CPU, SMALL, num_repeats=3)
+    assert (row["name"], row["largest_difference"]) == ("a third of one", 0)
+    plain, other = row["timings"]
+    assert row["times_as_fast"] == pytest.approx(other["median"] / plain["median"], rel=0.2)
+    assert len(plain["values"]) == len(other["values"]) == 3
+
+
 @pytest.mark.cuda
 def test_the_whole_check_on_a_gpu(small_shards, tmp_path):
     results = gpu_check.run(small_shards(images=6, clips=3), torch.device("cuda", 0), SMALL, 2)
     assert [check for check in results["checks"] if not check["is_ok"]] == []
     assert {row["name"] for row in results["timings"]} >= {"decode images, dali", "copy to device, page-locked"}
+    assert len(results["compiled"]) == 2
+    assert all(row["largest_difference"] < 1e-4 for row in results["compiled"])

@@ -4,9 +4,10 @@
 
 Needs DALI (pip install 'fourfold[cuda13]') and no data: shards are made in a temporary folder, or give --shards with
 images and clips of your own. First every operation, task and restart is compared with the CPU (gpu_checks.py); only if
-all agree is anything timed. Timed are decoding, each task alone, copies to the device, and whole pipelines with either
-backend; sections are NVTX ranges (nsys profile -t cuda,nvtx python -m ...). With --device cpu the same runs without a
-GPU, which proves the script and nothing else. Exit code 1 if something differs.
+all agree is anything timed. Timed are decoding, each task alone, copies to the device, whole pipelines with either
+backend, and what `torch.compile` makes of the tasks' arithmetic, which is a trial; sections are NVTX ranges (nsys
+profile -t cuda,nvtx python -m ...). With --device cpu the same runs without a GPU but for the trial, which proves the
+script and nothing else. Exit code 1 if something differs.
 """
 
 import argparse
@@ -22,9 +23,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from benchmarks.record import Record, environment, now_utc, write_json
-from benchmarks.throughput.gpu_checks import Sizes, check_all, pipeline_config, read_samples, task_inputs
+from benchmarks.throughput.gpu_checks import (
+    Sizes,
+    check_all,
+    pipeline_config,
+    pixel_arithmetic,
+    read_samples,
+    task_inputs,
+)
 from benchmarks.throughput.made_shards import make_shards
 from pipelines.backends import Backend, choose_backend, thread_count
 from pipelines.backends.dali import DaliBackend
@@ -207,6 +216,22 @@ def copies_per_step(shards: Path, device: torch.device, sizes: Sizes) -> list[di
     ]
 
 
+def compiled(device: torch.device, sizes: Sizes, num_repeats: int) -> Iterator[dict[str, Any]]:
+    """How many times as fast `torch.compile` makes the tasks' arithmetic, and how far off in [0, 1] its results are."""
+    for name, call in pixel_arithmetic(device, sizes).items():
+        faster = torch.compile(call, fullgraph=True)
+        apart = float((faster() - call()).abs().max())
+        jobs: dict[str, Job] = {name: ("samples", sizes.batch_size, call)}
+        jobs[f"{name}, compiled"] = ("samples", sizes.batch_size, faster)
+        plain, other = _shown(time_together(jobs, device, num_repeats))
+        yield {
+            "name": name,
+            "largest_difference": apart,
+            "times_as_fast": other.median_per_s / plain.median_per_s,
+            "timings": [plain.row(), other.row()],
+        }
+
+
 def auto_is_right(timings: Mapping[str, Timing], device: torch.device) -> dict[str, Any]:
     """Whether what `backend: auto` picks here is the faster one, for images and for clips."""
     choice = choose_backend("auto", device)
@@ -233,6 +258,12 @@ def run(shards: Path, device: torch.device, sizes: Sizes, num_repeats: int) -> d
     results["timings"] = [timing.row() for timing in timings.values()]
     results["auto"] = auto_is_right(timings, device)
     results["copies"] = copies_per_step(shards, device, sizes) if device.type == "cuda" else []
+    # Last, because no task needs it: that it fails is worth knowing, and no reason to lose the rest.
+    try:
+        results["compiled"] = list(compiled(device, sizes, num_repeats)) if device.type == "cuda" else []
+    except TorchDynamoException as error:
+        results["compiled"] = f"torch.compile failed: {error}"
+        print(results["compiled"], file=sys.stderr)
     return results
 
 

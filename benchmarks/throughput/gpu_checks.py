@@ -4,7 +4,7 @@ Everything runs on a CPU too (device "cpu": the DALI backend's CPU graph), which
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +15,16 @@ from benchmarks.throughput.made_shards import made_picture
 from pipelines.backends.dali import DaliBackend
 from pipelines.backends.opencv import OpenCVBackend
 from pipelines.build import PipelineConfig, build_pipeline
+from pipelines.color import lightness
 from pipelines.reader import SampleReader
 from pipelines.rng import rng_for
 from pipelines.shards.manifest import SampleTable, load_manifest
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import CanvasSpec, Geometry, Task, TaskBatch, stack_geometry
+from pipelines.tasks.exemplar import Exemplar, ExemplarConfig
+from pipelines.view_colors import JITTERED_BY, jitter_hsv_torch
 
-__all__ = ["Check", "Sizes", "check_all", "read_samples"]
+__all__ = ["Check", "Sizes", "check_all", "pixel_arithmetic", "read_samples"]
 
 OPERATIONS = (
     ("crop", 1.0, False, 0.5, 3.0),
@@ -166,6 +169,19 @@ def check_flow(device: torch.device) -> Check:
     flow = HardwareFlow(device=device).clip_flow(torch.from_numpy(frames)[None].to(device))
     error = (flow[0, :, 40:-40, 40:-40] - torch.tensor(PAN_XY, device=device)).norm(dim=-1).median()
     return Check(name="flow of a pan, median error", unit="px", found=float(error), allowed=0.5)
+
+
+def pixel_arithmetic(device: torch.device, sizes: Sizes) -> dict[str, Callable[[], torch.Tensor]]:
+    """What tasks do pixel by pixel in dozens of calls, of which `torch.compile` can make one, each on a batch:
+    lightness, of colorization, and jitter, of exemplar. Nothing else moves as many bytes again and again."""
+    generator = torch.Generator().manual_seed(0)
+    side, task = sizes.canvas.canvas_px, Exemplar(ExemplarConfig(), sizes.canvas)
+    geometry = stack_geometry([task.draw(rng_for(0, 0, str(row), task.name)) for row in range(sizes.batch_size)])
+    views = {name: geometry[name].reshape(-1, *geometry[name].shape[2:]) for name in JITTERED_BY}
+    canvases = torch.randint(256, (sizes.batch_size, side, side, 3), dtype=torch.uint8, generator=generator)
+    patches = torch.rand((len(views["power"]), task.patch_px, task.patch_px, 3), generator=generator)
+    canvases, patches = canvases.to(device), patches.to(device)
+    return {"lightness": lambda: lightness(canvases), "exemplar's jitter": lambda: jitter_hsv_torch(patches, views)}
 
 
 def check_restarts(shards: Path, device: torch.device, sizes: Sizes) -> Check:
