@@ -14,6 +14,7 @@ from pipelines.camera_motion import (
     rescaled,
     stabilize,
 )
+from pipelines.robust_fit import settle
 from tests.composites import CameraPath, compose, photo
 
 RNG_SEED = 7
@@ -143,6 +144,7 @@ def test_a_stabilized_clip_stands_still():
         np.array([[1.0, 0.1, 5.5], [-0.1, 1.0, -7.25], [0, 0, 1]]),
         np.array([[0.8, 0.3, -20.0], [-0.2, 1.2, 4.0], [1e-3, -2e-3, 1.0]]),
         np.array([[1.0, 0, 500.0], [0, 1, 0], [0, 0, 1]]),  # nothing in view
+        np.array([[1.0, 0, 0], [0, 1, 12.25], [0, 0, 1]]),  # some rows in view, as a whole
     ],
 )
 def test_a_pixel_is_inside_where_it_is_moved_onto_the_frame(matrix):
@@ -167,6 +169,19 @@ def test_frames_without_texture_are_not_reliable():
     flat = np.full((10, 60, 80), 128, np.uint8)
     assert corners(flat[0]).shape == (0, 2)
     assert not camera_path(flat).is_reliable
+
+
+def test_an_object_with_nearly_half_of_the_points_is_not_taken_for_the_background():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 200, (100, 2)).astype(np.float32)
+    zoom = np.array([[1.3, 0, -30.0], [0, 1.3, -30.0], [0, 0, 1]])
+    there = cv2.perspectiveTransform(points[None], zoom)[0]
+    there[:45] = points[:45] + 8  # which is the median motion
+    first_guess = settle(points, there, 1.0)
+    assert _inlier_ratio(first_guess, points, there, 1.0) == pytest.approx(0.45, abs=0.03)
+    fit = fit_camera_motion(points, there, tolerance_px=1.0)
+    assert fit.inlier_ratio == pytest.approx(0.55, abs=0.03)
+    np.testing.assert_allclose(fit.matrix / fit.matrix[2, 2], zoom, atol=0.01)
 
 
 def test_inliers_are_points_that_opencv_moves_as_near():
