@@ -23,13 +23,37 @@ def test_a_seed_is_a_textured_point_that_moves():
     assert not find_seeds(frames, points, motion, 13.0)[0].any()
 
 
+def test_a_smooth_surface_that_something_uncovers_is_no_seed():
+    """The motion fits and staying does not, but a smooth surface fits every motion."""
+    frames = np.full((4, 60, 80), 128, np.uint8)
+    frames[1:, 40:60, 20:40] = 90
+    point, motion = np.float32([(30, 50)]), np.zeros((4, 1, 2), np.float32)
+    motion[:, 0, 0] = 14 * np.arange(4)
+    assert not find_seeds(frames, point, motion, 2.0)[0].any()
+    frames[:] = np.random.default_rng(0).integers(0, 256, frames.shape)
+    for t, frame in enumerate(frames):
+        frame[46:55, 26 + 14 * t : 35 + 14 * t] = frames[0, 46:55, 26:35]
+    assert find_seeds(frames, point, motion, 2.0)[0].all()
+
+
+def test_what_moves_in_the_first_half_alone_is_a_seed_of_that_half():
+    frames = np.random.default_rng(0).integers(0, 256, (6, 60, 80), np.uint8)
+    frames[1, 20:40, 26:46] = frames[0, 20:40, 20:40]
+    point, motion = np.float32([(30, 30)]), np.zeros((6, 1, 2), np.float32)
+    motion[:, 0, 0] = 6 * np.arange(6)
+    is_seed, found = find_seeds(frames, point, motion, 2.0)
+    assert is_seed.all()
+    np.testing.assert_array_equal(found[:3], motion[:3])
+    assert np.isnan(found[3:]).all()
+
+
 def test_the_cheapest_motion_has_the_least_mean_difference_of_patches():
     rng = np.random.default_rng(0)
     first, later = rng.integers(0, 30, (24, 32), np.uint8), rng.integers(0, 30, (3, 24, 32), np.uint8)
-    points = np.array([(5, 6), (20, 12), (0, 23), (31, 0)], np.float32)
-    motion = rng.uniform(-3, 3, (3, 4, 2)).astype(np.float32)
+    points = np.array([(5, 6), (20, 12), (0, 23), (31, 0), (30, 12), (1, 9), (16, 22), (9, 1)], np.float32)
+    motion = rng.uniform(-3, 3, (3, len(points), 2)).astype(np.float32)
     motion[1, 1] = motion[1:, 2] = motion[0, 3] = np.nan
-    tried = np.array([(0, 1, 2, 3)] * 4)
+    tried = np.array([range(len(points))] * len(points))
     right, down = np.meshgrid(range(-2, 3), range(-2, 3))
 
     def patch(frame, place):
@@ -37,9 +61,9 @@ def test_the_cheapest_motion_has_the_least_mean_difference_of_patches():
 
     for frames in (later, later[:1]):  # one frame may stand for all
         best, cost = _cheapest(first, frames, points, motion, tried)
-        for n in range(4):
+        for n in range(len(points)):
             costs = []
-            for k in range(4):
+            for k in range(len(points)):
                 seen = [
                     (shift, frames[min(t, len(frames) - 1)])
                     for t, shift in enumerate(motion[:, k])

@@ -222,6 +222,16 @@ def test_bad_clips_are_named(backend):
     assert short.failures == [(0, "holds 3 frames, need 5")]
 
 
+def test_frames_of_a_clip_lie_as_they_are_stored():
+    """An orientation in their EXIF is none of the clip's, which has one for all of it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = io.BytesIO()
+    Image.fromarray(smooth_picture(0, 60, 40)).save(encoded, "JPEG", exif=exif)
+    jpeg = memoryview(encoded.getvalue())
+    assert (opencv._luma(jpeg).shape, opencv._rgb(jpeg).shape) == ((40, 60), (40, 60, 3))
+
+
 def test_close_twice(backend):
     backend.close()
     backend.close()
