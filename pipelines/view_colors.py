@@ -1,18 +1,18 @@
 """Colors of exemplar's views: contrast along a patch's own principal components, then saturation, value and hue.
 
-After Dosovitskiy et al. 2014. One way with OpenCV, a few views at a time; one with torch, all at once on their device.
+After Dosovitskiy et al. 2014. One way in compiled loops, for a CPU; one with torch, for all views at once on a device.
 
-Letters: N views, P patch side.
+Letters: N views, P patch side, Q pixels of a patch or some of them.
 """
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipelines.compiled import compiled
+from pipelines.powers import power
 from pipelines.recycler import Recycler
 
 if TYPE_CHECKING:  # the tasks import this file
@@ -20,26 +20,21 @@ if TYPE_CHECKING:  # the tasks import this file
 
 __all__ = [
     "JITTERED_BY",
-    "ViewColors",
     "component_affine",
-    "component_affine_opencv",
+    "component_affine_cpu",
     "jitter_hsv_torch",
-    "recolor_opencv",
+    "recolored_cpu",
     "scale_components",
 ]
 
 FULL_SHIFT_CHROMA = 1 / 255
-LEAST_SATURATION = 1e-8
-WHITE = 65535
-MIDDLE = 128
-SIGN_BITS = np.uint32(0x80808080)
-VIEWS_AT_ONCE = 8
-"""4 cost a tenth more in calls, 32 in memory that no longer fits the cache."""
-PLANE_GAP = 336
-VECTOR = 64
-"""A multiple of what OpenCV takes at once in any vector code, in floats; less than the gap."""
+TINY = 1e-12
+PRODUCTS = np.array([[3, 4, 5], [4, 6, 7], [5, 7, 8]])
+"""Where the products of two channels stand among nine sums."""
+PIXELS_AT_ONCE = 1024
 JITTERED_BY = ("power", "factor", "shift", "hue_shift")
 UInt8s = npt.NDArray[np.uint8]
+Words = npt.NDArray[np.uint32]
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
 
@@ -67,121 +62,142 @@ def component_affine(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
     return torch.cat([matrix, mean - matrix @ mean], 2).div_(255)
 
 
-def component_affine_opencv(patches_NPP4: UInt8s, factor: Float64s, memory: Recycler) -> Float32s:
-    """The same of opaque uint8 RGBA, to levels of 0 to `WHITE`: float32 (N, 3, 4)."""
-    # As one number a pixel, because every second of those is copied much faster than every second three bytes.
-    pixels = patches_NPP4.view(np.uint32)[:, ::2, ::2, 0]
-    shape = min(VIEWS_AT_ONCE, len(pixels)), *pixels.shape[1:]
-    chosen, colors = memory.empty(shape, np.uint32), memory.empty((*shape, 4), np.float32)
-    products = np.empty((len(pixels), 4, 4), np.float32)
-    for first in range(0, len(pixels), VIEWS_AT_ONCE):
-        some = pixels[first : first + VIEWS_AT_ONCE]
-        np.copyto(chosen[: len(some)], some)
-        # Signed, around the middle, so that float32 holds sums of squares; alpha is a constant, so that its products
-        # are sums.
-        chosen ^= SIGN_BITS
-        np.copyto(colors, chosen.view(np.int8).reshape(colors.shape))
-        flat = colors.reshape(len(colors), -1, 4)[: len(some)]
-        np.matmul(flat.swapaxes(1, 2), flat, out=products[first : first + VIEWS_AT_ONCE])
-    num_px = pixels[0].size
-    mean = products[:, :3, 3:] / (num_px * (255 - MIDDLE))
-    _, components = np.linalg.eigh(products[:, :3, :3] - num_px * mean * mean.swapaxes(1, 2))
-    matrix = components * factor[:, None].astype(np.float32) @ components.swapaxes(1, 2)
-    mean += MIDDLE
-    affine: Float32s = np.concatenate([matrix, mean - matrix @ mean], axis=2)
-    affine *= WHITE / 255
-    return affine
+def component_affine_cpu(pixels_NPP: Words, factor: Float64s) -> Float32s:
+    """The same of RGBA, four bytes a number, whose last is not looked at."""
+    chosen_NPP = pixels_NPP[:, ::2, ::2]
+    num_px, sums_N9 = chosen_NPP.shape[1] * chosen_NPP.shape[2], _sums(chosen_NPP)
+    mean, products = sums_N9[:, :3, None] / num_px, sums_N9[:, PRODUCTS]
+    _, components = np.linalg.eigh(products - num_px * mean * mean.swapaxes(1, 2))
+    matrix = components * factor[:, None] @ components.swapaxes(1, 2)
+    return (np.concatenate([matrix, mean - matrix @ mean], axis=2) / 255).astype(np.float32)
 
 
-def recolor_opencv(patches_NPP4: UInt8s, views: "Geometry", memory: Recycler) -> Float32s:
-    """float32 RGB (N, P, P, 3) in [0, 1] of opaque uint8 RGBA."""
-    num_views, side_px = patches_NPP4.shape[:2]
-    out: Float32s = memory.empty((num_views, side_px, side_px, 3), np.float32)
-    affine = component_affine_opencv(patches_NPP4, views["pca_factor"], memory)
-    colors = ViewColors(min(VIEWS_AT_ONCE, num_views), side_px, memory)
-    for first in range(0, num_views, VIEWS_AT_ONCE):
-        rows = slice(first, first + VIEWS_AT_ONCE)
-        colors.change(patches_NPP4[rows], affine[rows], {name: views[name][rows] for name in JITTERED_BY}, out[rows])
+@compiled
+def _sums(pixels_NPP: Words) -> npt.NDArray[np.int64]:
+    """(N, 9): of red, green and blue, and of their products rr, rg, rb, gg, gb, bb."""
+    sums_N9 = np.zeros((len(pixels_NPP), 9), np.int64)
+    for n in range(len(pixels_NPP)):
+        for row in pixels_NPP[n]:
+            reds = greens = blues = rr = rg = rb = gg = gb = bb = np.int64(0)
+            for pixel in row:
+                red, green, blue = _level(pixel, 0), _level(pixel, 1), _level(pixel, 2)
+                reds, greens, blues = reds + red, greens + green, blues + blue
+                rr, rg, rb = rr + red * red, rg + red * green, rb + red * blue
+                gg, gb, bb = gg + green * green, gb + green * blue, bb + blue * blue
+            for place, total in enumerate((reds, greens, blues, rr, rg, rb, gg, gb, bb)):
+                sums_N9[n, place] += total
+    return sums_N9
+
+
+@compiled
+def _level(pixel: np.uint32, channel: int) -> np.int32:
+    return (np.int32(pixel) >> np.int32(8 * channel)) & np.int32(255)
+
+
+def recolored_cpu(patches_NPP4: UInt8s, views: "Geometry", memory: Recycler) -> Float32s:
+    """float32 RGB (N, P, P, 3) in [0, 1] of uint8 RGBA, without its alpha: components scaled, then as
+    `jitter_hsv_torch`."""
+    pixels_NPP = patches_NPP4.view(np.uint32)[..., 0]
+    num_views, num_px = len(pixels_NPP), pixels_NPP.shape[1] * pixels_NPP.shape[2]
+    affine_N34 = component_affine_cpu(pixels_NPP, views["pca_factor"])
+    columns = [views["power"], np.log2(views["factor"]), views["shift"], 6 * views["hue_shift"][:, None]]
+    jitter_N7 = np.concatenate(columns, axis=1).astype(np.float32)
+    out: Float32s = memory.empty((*pixels_NPP.shape, 3), np.float32)
+    _write_recolored(pixels_NPP.reshape(num_views, num_px), affine_N34, jitter_N7, out.reshape(num_views, num_px, 3))
     return out
 
 
-class ViewColors:
-    """Changes colors of a few views at a time with OpenCV, in buffers that it keeps: one per thread."""
+@compiled
+def _write_recolored(pixels_NQ: Words, affine_N34: Float32s, jitter_N7: Float32s, out_NQ3: Float32s) -> None:
+    """`jitter_N7`: two powers, two logarithms of factors and two shifts, saturation's first; and sixths of a turn.
 
-    def __init__(self, num_views: int, side_px: int, memory: Recycler) -> None:
-        """`num_views`: how many at a time, at most. Fewer stay in the cache, more cost fewer calls."""
-        shape, num_px = (num_views, side_px, side_px, 3), num_views * side_px**2
-        self._rgb = memory.empty(shape, np.uint8)
-        self._levels = memory.empty(shape, np.uint16)
-        self._colors, self._hsv = memory.empty(shape, np.float32), memory.empty(shape, np.float32)
-        # Planes that start at the same place of a page push each other out of the cache.
-        self._planes = memory.empty((4, num_px + PLANE_GAP), np.float32)
-        self._planes[:, num_px:] = 1
-
-    def change(self, patches_NPP4: UInt8s, affine_N34: Float32s, views: "Geometry", out_NPP3: Float32s) -> None:
-        """Writes float32 RGB in [0, 1] of opaque uint8 RGBA to `out_NPP3`."""
-        num_views = len(patches_NPP4)
-        rgb, levels, colors = (buffer[:num_views] for buffer in (self._rgb, self._levels, self._colors))
-        cv2.cvtColor(_tall(patches_NPP4), cv2.COLOR_RGBA2RGB, dst=_tall(rgb))
-        np.copyto(levels, rgb)
-        # To 16 bits, because those are cut off at black and white for nothing.
-        for level, affine in zip(levels, affine_N34, strict=True):
-            cv2.transform(level, affine, dst=level)
-        np.copyto(colors, levels)
-        self.jitter(colors, views, out_NPP3, white=WHITE)
-
-    def jitter(self, rgb_NPP3: Float32s, views: "Geometry", out_NPP3: Float32s, white: float = 1) -> None:
-        """Writes float32 RGB in [0, 1] of float32 RGB in [0, white] to `out_NPP3`: power, factor and shift on
-        saturation and value, turn of the hue."""
-        num_views, side_px = rgb_NPP3.shape[:2]
-        hsv = _tall(self._hsv[:num_views])
-        cv2.cvtColor(_tall(rgb_NPP3), cv2.COLOR_RGB2HSV, dst=hsv)
-        planes = [plane[: num_views * side_px**2].reshape(-1, side_px) for plane in self._planes]
-        chroma, hue, saturation, value = planes
-        cv2.split(hsv, planes[1:])
-        cv2.multiply(saturation, value, dst=chroma, scale=1 / (FULL_SHIFT_CHROMA * white))
-        # Turned forwards only: the vector code of OpenCV 5 turns a negative hue into a wrong color without a word.
-        turned = hue.reshape(num_views, -1)
-        turned += _column32(views["hue_shift"] % 1 * 360)
-        # The logarithm of 0 takes four times as long. Where saturation was 0, chroma is, and makes it 0 again.
-        saturation += np.float32(LEAST_SATURATION)
-        for which, full in enumerate((1, white)):
-            self._raise(which, {name: views[name][:, which] for name in ("power", "factor", "shift")}, full)
-        # The hue of a gray pixel is rounding noise; saturation added to it would show as colored grain.
-        cv2.threshold(chroma, 1, 0, cv2.THRESH_TRUNC, dst=chroma)
-        saturation *= chroma
-        cv2.merge(planes[1:], dst=hsv)
-        cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=_tall(out_NPP3))
-
-    def _raise(self, which: int, drawn: "Geometry", full: float) -> None:
-        """Power, factor and shift (N,) of saturation (0) or value (1), in place, from [0, full] to [0, 1]."""
-        num_views, plane = len(drawn["power"]), self._planes[2 + which]
-        num_px = num_views * self._rgb[0].size // 3
-        numbers = plane[:num_px].reshape(num_views, -1)
-        # What is over after the last whole vector may be rounded by other code. It must not be pixels, because which
-        # ones it is depends on the number of views.
-        whole = plane[: -(-num_px // VECTOR) * VECTOR]
-        # exp(p log x + log f) takes half the time of pow.
-        cv2.log(whole, dst=whole)
-        numbers *= _column32(drawn["power"])
-        numbers += _column32(np.log(drawn["factor"]) - drawn["power"] * math.log(full))
-        cv2.exp(whole, dst=whole)
-        numbers += _column32(drawn["shift"])
-        cv2.threshold(whole, 1, 0, cv2.THRESH_TRUNC, dst=whole)
-        cv2.threshold(whole, 0, 0, cv2.THRESH_TOZERO, dst=whole)
+    Some pixels at a time, so that they stay in the cache, in loops that take each step for many of them at once: a
+    single loop of all steps takes ten times as long.
+    """
+    planes = np.empty((4, PIXELS_AT_ONCE), np.float32)
+    for n in range(len(pixels_NQ)):
+        for start in range(0, pixels_NQ.shape[1], PIXELS_AT_ONCE):
+            pixels_Q = pixels_NQ[n, start : start + PIXELS_AT_ONCE]
+            num_px = len(pixels_Q)
+            # Red, green and blue; then hue, saturation and value, and how colored; then red, green, value, and blue.
+            a, b, c, d = planes[0, :num_px], planes[1, :num_px], planes[2, :num_px], planes[3, :num_px]
+            _write_scaled(pixels_Q, affine_N34[n], a, b, c)
+            _to_hsv(a, b, c, d)
+            _jitter(a, b, c, d, jitter_N7[n])
+            _to_rgb(a, b, c, d)
+            for q in range(num_px):
+                out_NQ3[n, start + q, 0], out_NQ3[n, start + q, 1], out_NQ3[n, start + q, 2] = a[q], b[q], d[q]
 
 
-def _tall(images_NHWC: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """All images below each other (N * H, W, C), for one call of OpenCV."""
-    return images_NHWC.reshape(-1, *images_NHWC.shape[2:])
+@compiled
+def _write_scaled(pixels_Q: Words, affine_34: Float32s, red_Q: Float32s, green_Q: Float32s, blue_Q: Float32s) -> None:
+    (rr, rg, rb, r), (gr, gg, gb, g), (br, bg, bb, b) = affine_34
+    for q in range(len(pixels_Q)):
+        pixel = pixels_Q[q]
+        red, green, blue = np.float32(_level(pixel, 0)), np.float32(_level(pixel, 1)), np.float32(_level(pixel, 2))
+        red_Q[q] = _cut(rr * red + rg * green + rb * blue + r)
+        green_Q[q] = _cut(gr * red + gg * green + gb * blue + g)
+        blue_Q[q] = _cut(br * red + bg * green + bb * blue + b)
 
 
-def _column32(numbers: Float64s) -> Float32s:
-    return numbers.astype(np.float32)[:, None]
+@compiled
+def _cut(number: np.float32) -> np.float32:
+    """To [0, 1]."""
+    number = number if number > np.float32(0) else np.float32(0)
+    return number if number < np.float32(1) else np.float32(1)
+
+
+@compiled
+def _to_hsv(red_Q: Float32s, green_Q: Float32s, blue_Q: Float32s, colored_Q: Float32s) -> None:
+    """In place: to sixths of a turn of the hue, saturation and value; and how far a color is from gray, 1 from one
+    level on."""
+    for q in range(len(red_Q)):
+        red, green, blue = red_Q[q], green_Q[q], blue_Q[q]
+        value, least = max(red, green, blue), min(red, green, blue)
+        chroma = value - least
+        per_chroma = np.float32(1) / max(chroma, np.float32(TINY))
+        hue = (red - green) * per_chroma + np.float32(4)
+        hue = (blue - red) * per_chroma + np.float32(2) if value == green else hue
+        red_Q[q] = (green - blue) * per_chroma if value == red else hue
+        green_Q[q] = chroma / max(value, np.float32(TINY))
+        blue_Q[q] = value
+        colored_Q[q] = min(chroma * np.float32(1 / FULL_SHIFT_CHROMA), np.float32(1))
+
+
+@compiled
+def _jitter(
+    hue_Q: Float32s, saturation_Q: Float32s, value_Q: Float32s, colored_Q: Float32s, jitter_7: Float32s
+) -> None:
+    for q in range(len(value_Q)):
+        hue_Q[q] += jitter_7[6]
+        value_Q[q] = _cut(power(value_Q[q], jitter_7[1], jitter_7[3]) + jitter_7[5])
+    # The hue of a gray pixel is rounding noise; saturation added to it would show as colored grain.
+    for q in range(len(saturation_Q)):
+        changed = _cut(power(saturation_Q[q], jitter_7[0], jitter_7[2]) + jitter_7[4])
+        saturation_Q[q] = changed * colored_Q[q]
+
+
+@compiled
+def _to_rgb(hue_Q: Float32s, saturation_Q: Float32s, value_Q: Float32s, blue_Q: Float32s) -> None:
+    """In place: red where the hue was, green where the saturation was."""
+    for q in range(len(hue_Q)):
+        hue, value = hue_Q[q], value_Q[q]
+        chroma = value * saturation_Q[q]
+        hue_Q[q] = value - chroma * _missing(hue + np.float32(5))
+        saturation_Q[q] = value - chroma * _missing(hue + np.float32(3))
+        blue_Q[q] = value - chroma * _missing(hue + np.float32(1))
+
+
+@compiled
+def _missing(sixths: np.float32) -> np.float32:
+    """Of the chroma, in a channel whose hue begins so many sixths of a turn before."""
+    sixths -= np.float32(6) * np.floor(sixths * np.float32(1 / 6))
+    return _cut(min(sixths, np.float32(4) - sixths))
 
 
 def jitter_hsv_torch(rgb: torch.Tensor, views: "Geometry") -> torch.Tensor:
-    """float32 (N, 3, P, P) of float32 (N, P, P, 3) in [0, 1]: as `ViewColors.jitter`, all views at once."""
+    """float32 (N, 3, P, P) of float32 (N, P, P, 3) in [0, 1]: power, factor and shift of saturation and
+    value, turn of the hue."""
     colors = rgb.flatten(1, 2)
     value, brightest = colors.max(-1)
     chroma = value - colors.amin(-1)

@@ -14,7 +14,7 @@ from tests.exemplar_views import one_view, photos
 
 
 def scaled_on_a_cpu(patch: torch.Tensor, factor: np.ndarray) -> torch.Tensor:
-    affine = view_colors.component_affine_opencv(opaque(patch), factor, Recycler()) / view_colors.WHITE
+    affine = view_colors.component_affine_cpu(opaque(patch).view(np.uint32)[..., 0], factor)
     levels = np.concatenate([patch.numpy(), np.ones_like(patch.numpy()[..., :1])], axis=-1)
     return torch.from_numpy(np.einsum("nck,nhwk->nhwc", affine, levels).clip(0, 1)).float()
 
@@ -71,15 +71,14 @@ VIEWS = {
 
 
 def jittered_on_a_cpu(rgb: torch.Tensor, view: Geometry) -> torch.Tensor:
-    out = np.empty_like(rgb.numpy())
-    view_colors.ViewColors(len(rgb), rgb.shape[1], Recycler()).jitter(rgb.numpy() * 65535, view, out, white=65535)
-    return torch.from_numpy(out).permute(0, 3, 1, 2)
+    levels = (rgb * 255).round().to(torch.uint8)
+    return torch.from_numpy(view_colors.recolored_cpu(opaque(levels), view, Recycler())).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("path", [jittered_on_a_cpu, view_colors.jitter_hsv_torch], ids=["cpu", "device"])
 @pytest.mark.parametrize("name", VIEWS)
 def test_color_jitter_is_that_of_one_color_at_a_time(path, name: str) -> None:  # type: ignore[no-untyped-def]
-    # 24 pixels a row: OpenCV's vector code and its scalar remainder differ in what they take.
+    # 24 x 24 pixels: a vector takes 4 to 16 at once, and what is over is done one by one.
     levels = np.random.default_rng(1).integers(0, 256, (1, 24, 24, 3))
     levels[0, 0, :4] = [(0, 0, 0), (255, 255, 255), (90, 90, 90), (255, 0, 0)]
     rgb = (levels / 255).astype(np.float32)
@@ -91,13 +90,13 @@ def test_gray_stays_gray_where_saturation_is_added() -> None:
     # Saturation is 0 and its logarithm has none: what stands in for it must not show.
     gray = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3).contiguous()
     view = one_view(power=(0.25, 1), shift=(0.1, 0))
-    out = view_colors.recolor_opencv(opaque(gray), view, Recycler())
+    out = view_colors.recolored_cpu(opaque(gray), view, Recycler())
     np.testing.assert_allclose(out, gray.numpy() / 255, atol=1e-4)
 
 
 def test_colors_are_cut_off_at_black_and_white() -> None:
     patch = torch.tensor([[0, 0, 0], [255, 255, 255]], dtype=torch.uint8).repeat(128, 1).view(1, 16, 16, 3)
-    out = view_colors.recolor_opencv(opaque(patch), one_view(pca_factor=(2, 2, 2)), Recycler())
+    out = view_colors.recolored_cpu(opaque(patch), one_view(pca_factor=(2, 2, 2)), Recycler())
     np.testing.assert_allclose(out, patch.numpy() / 255, atol=1e-6)
 
 
@@ -107,8 +106,8 @@ def test_each_view_has_its_own_numbers_in_any_group() -> None:
     views = {
         name: rng.uniform(0.5, 1.0, (11, *one_view()[name].shape[1:])) for name in ("pca_factor", "power", "factor")
     } | {"shift": rng.uniform(-0.1, 0.1, (11, 2)), "hue_shift": rng.uniform(-0.1, 0.1, 11)}
-    together = view_colors.recolor_opencv(patches, views, Recycler())
+    together = view_colors.recolored_cpu(patches, views, Recycler())
     for row in range(11):
         own = {name: value[row : row + 1] for name, value in views.items()}
-        alone = view_colors.recolor_opencv(patches[row : row + 1], own, Recycler())
+        alone = view_colors.recolored_cpu(patches[row : row + 1], own, Recycler())
         np.testing.assert_array_equal(together[row], alone[0])

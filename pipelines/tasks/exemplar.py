@@ -33,7 +33,7 @@ from pipelines.tasks.base import (
     check_fits,
     scaled_px,
 )
-from pipelines.view_colors import jitter_hsv_torch, recolor_opencv, scale_components
+from pipelines.view_colors import jitter_hsv_torch, recolored_cpu, scale_components
 
 __all__ = ["Exemplar", "ExemplarConfig"]
 
@@ -137,8 +137,8 @@ class Exemplar(Task):
         """float32 (N, 3, P, P); `views` is the geometry with leading axis N."""
         affine, memory = _inverse_affine(views, self.patch_px), self.memory
         patches = _warp_opencv(pixels.numpy(), affine, views["scale"], self.patch_px, memory)
-        # Channels last in memory: so OpenCV writes them, and so trunks read them.
-        return torch.from_numpy(recolor_opencv(patches, views, memory)).permute(0, 3, 1, 2)
+        # Channels last in memory, as trunks read them.
+        return torch.from_numpy(recolored_cpu(patches, views, memory)).permute(0, 3, 1, 2)
 
     def _make_device(self, pixels: torch.Tensor, views: Geometry) -> torch.Tensor:
         """The same in batch operations for a GPU. Fewer than 1 value in 1,000 differs by more than 2/255: where the
