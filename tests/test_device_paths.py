@@ -83,7 +83,6 @@ def device_paths(monkeypatch):
         monkeypatch.setattr(soft_encoding, "_sorted", lambda key: key.sort(dim=-1).values)
         monkeypatch.setattr(soft_encoding, "_listed", soft_encoding._nearest)
         monkeypatch.setattr(relative_position, "_crop_cpu", relative_position._crop_device)
-        monkeypatch.setattr(relative_position, "_views_cpu", views_on_device)
         monkeypatch.setattr(relative_position, "_drop_cpu", drop_on_device)
         monkeypatch.setattr(relative_position, "_resampled_cpu", relative_position._resampled_device)
         monkeypatch.setattr(exemplar.Exemplar, "_make_cpu", exemplar.Exemplar._make_device)
@@ -92,12 +91,9 @@ def device_paths(monkeypatch):
     return use
 
 
-def views_on_device(*cut):
-    return list(relative_position._crop_device(*cut).numpy())
-
-
-def drop_on_device(views, *drawn):
-    return relative_position._drop_device(torch.from_numpy(np.stack(views)), *drawn[:-1])
+def drop_on_device(pixels, corner_xy, channel, noise_start, resample_px, patch_px, _):
+    patches = relative_position._crop_device(pixels, corner_xy, patch_px)
+    return relative_position._drop_device(patches, channel, noise_start, resample_px)
 
 
 def ab_torch(blocks):
