@@ -6,12 +6,12 @@ Letters: B samples, S canvas side, h w the ab map at stride 8, K neighbours, Q =
 
 from functools import lru_cache
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from pipelines.compiled import compiled
+from pipelines.powers import power
 from pipelines.recycler import Recycler
 
 __all__ = [
@@ -41,6 +41,9 @@ WHITE_D65 = (0.95047, 1.0, 1.08883)
 DARK = 0.008856
 AB_STEPS_PER_UNIT = 64
 GRAY_AB = 5.0
+COLORS_AT_ONCE = 1024
+MAX_STRIDE = 256
+"""So many levels add up to less than 65,536."""
 
 
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
@@ -139,18 +142,21 @@ def _linear_table(device: torch.device) -> torch.Tensor:
 
 
 def ab_at_stride(pixels: torch.Tensor, stride: int = 8) -> torch.Tensor:
-    """Color of each stride x stride block: float32 (B, h, w, 2) of uint8 (B, S, S, 3); S a multiple of `stride`.
+    """Color of each stride x stride block: float32 (B, h, w, 2) of uint8 (B, S, S, 3); S a multiple of `stride`,
+    which is at most 256.
 
     RGB is averaged and rounded to 8 bits first, so Lab is computed for 1/64 of the pixels. The paths for a CPU and a
     GPU may differ by one step of 1/64. Raises ValueError.
     """
     _check_stride(pixels, stride)
     if pixels.device.type == "cpu":
-        return _in_steps(_ab_opencv(_blocks_cpu(pixels, stride)))
+        return _in_steps(_ab_cpu(_blocks_cpu(pixels, stride)))
     return _in_steps(_linear_to_lab(_linear_table(pixels.device)[_blocks_torch(pixels, stride).int()])[..., 1:])
 
 
 def _check_stride(pixels: torch.Tensor, stride: int) -> None:
+    if not 1 <= stride <= MAX_STRIDE:
+        raise ValueError(f"stride {stride}; need 1 to {MAX_STRIDE}")
     if pixels.shape[1] % stride or pixels.shape[2] % stride:
         raise ValueError(f"pixels of {tuple(pixels.shape[1:3])}; need height and width in multiples of {stride}")
 
@@ -166,13 +172,33 @@ def has_color(ab: torch.Tensor) -> torch.Tensor:
     return (ab.abs() > GRAY_AB).flatten(1).any(1)
 
 
-def _ab_opencv(blocks: torch.Tensor) -> torch.Tensor:
-    """float32 (B, h, w, 2) of uint8 (B, h, w, 3). A few calls on interleaved pixels, not forty on planes."""
-    linear = cv2.LUT(blocks.view(-1, blocks.shape[2], 3).numpy(), _linear_table(blocks.device).numpy())
-    light = cv2.transform(linear, np.array(RGB_TO_XYZ) / np.array(WHITE_D65)[:, None])
-    compressed = np.where(light > DARK, cv2.pow(light, 1 / 3), light * np.float32(7.787) + np.float32(16 / 116))
-    ab = cv2.transform(compressed, np.array([[500.0, -500.0, 0.0], [0.0, 200.0, -200.0]]))
-    return torch.from_numpy(ab).view(*blocks.shape[:3], 2)
+def _ab_cpu(blocks: torch.Tensor) -> torch.Tensor:
+    """float32 (B, h, w, 2) of uint8 (B, h, w, 3)."""
+    ab = np.empty((*blocks.shape[:3], 2), np.float32)
+    light_of_rgb = np.array(RGB_TO_XYZ, np.float32) / np.array(WHITE_D65, np.float32)[:, None]
+    _write_ab(_colors(blocks), _linear_table(blocks.device).numpy(), light_of_rgb, ab.reshape(-1, 2))
+    return torch.from_numpy(ab)
+
+
+@compiled
+def _write_ab(colors_N3: Uint8s, linear: Float32s, light_of_rgb_33: Float32s, out_N2: Float32s) -> None:
+    planes = np.empty((3, COLORS_AT_ONCE), np.float32)
+    for start in range(0, len(colors_N3), COLORS_AT_ONCE):
+        colors = colors_N3[start : start + COLORS_AT_ONCE]
+        for axis in range(3):
+            red, green, blue = light_of_rgb_33[axis]
+            light = planes[axis]
+            for n in range(len(colors)):
+                light[n] = red * linear[colors[n, 0]] + green * linear[colors[n, 1]] + blue * linear[colors[n, 2]]
+            for n in range(len(colors)):
+                root = power(light[n], np.float32(1 / 3), np.float32(0))
+                # A step of Newton's to all that a float holds: 500 times an error, a bin may hang on it.
+                root += (light[n] - root * root * root) / (np.float32(3) * root * root)
+                dark = np.float32(7.787) * light[n] + np.float32(16 / 116)
+                light[n] = root if light[n] > np.float32(DARK) else dark
+        for n in range(len(colors)):
+            out_N2[start + n, 0] = np.float32(500) * (planes[0, n] - planes[1, n])
+            out_N2[start + n, 1] = np.float32(200) * (planes[1, n] - planes[2, n])
 
 
 def _blocks_cpu(pixels: torch.Tensor, stride: int) -> torch.Tensor:
@@ -187,7 +213,7 @@ def _blocks_cpu(pixels: torch.Tensor, stride: int) -> torch.Tensor:
 def _write_mean_levels(lines_RSW: Uint8s, out_Rw3: Uint8s) -> None:
     """Mean colors of blocks, to the nearest level, halves to the even one: R rows of blocks of S lines of pixels."""
     num_rows, stride, width = lines_RSW.shape
-    column_sums = np.empty(width, np.uint32)
+    column_sums = np.empty(width, np.uint16)
     for row in range(num_rows):
         column_sums[:] = 0
         for line in range(stride):

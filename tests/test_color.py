@@ -80,6 +80,14 @@ def test_ab_at_stride_is_the_color_of_the_mean_of_each_block(pixels: torch.Tenso
     np.testing.assert_allclose(color.ab_at_stride(pixels), expected, atol=0.012)  # steps of 1/64
 
 
+def test_the_largest_stride_takes_whole_sums_and_none_is_larger() -> None:
+    white = torch.full((1, 512, 512, 3), 255, dtype=torch.uint8)
+    assert not color.ab_at_stride(white, 256).any()
+    assert color._blocks_cpu(white, 256).eq(255).all()
+    with pytest.raises(ValueError, match="stride 512; need 1 to 256"):
+        color.ab_at_stride(white, 512)
+
+
 def test_a_side_that_is_no_multiple_of_the_stride_is_refused(pixels: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"pixels of \(32, 30\); need height and width in multiples of 8"):
         color.ab_at_stride(pixels[:, :, :30])

@@ -148,7 +148,7 @@ def test_both_paths_give_the_same_targets(monkeypatch: pytest.MonkeyPatch) -> No
     paths: dict[str, Callable[..., object]] = {
         "_lightness_cpu": lambda pixels, _: color._lightness_torch(pixels),
         "_blocks_cpu": color._blocks_torch,
-        "_ab_opencv": lambda blocks: color._linear_to_lab(color._linear_table(blocks.device)[blocks.int()])[..., 1:],
+        "_ab_cpu": lambda blocks: color._linear_to_lab(color._linear_table(blocks.device)[blocks.int()])[..., 1:],
     }
     for name, path in paths.items():
         monkeypatch.setattr(color, name, path)

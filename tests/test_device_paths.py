@@ -79,7 +79,7 @@ def device_paths(monkeypatch):
     def use():
         monkeypatch.setattr(color, "_lightness_cpu", lambda pixels, _: color._lightness_torch(pixels))
         monkeypatch.setattr(color, "_blocks_cpu", color._blocks_torch)
-        monkeypatch.setattr(color, "_ab_opencv", ab_torch)
+        monkeypatch.setattr(color, "_ab_cpu", ab_torch)
         monkeypatch.setattr(soft_encoding, "_sorted", lambda key: key.sort(dim=-1).values)
         monkeypatch.setattr(soft_encoding, "_listed", soft_encoding._nearest)
         monkeypatch.setattr(relative_position, "_crop_cpu", relative_position._crop_device)
