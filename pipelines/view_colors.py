@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from pipelines.compiled import compiled
+from pipelines.pixel_words import Words, level
 from pipelines.powers import power
 from pipelines.recycler import Recycler
 
@@ -33,8 +34,6 @@ PRODUCTS = np.array([[3, 4, 5], [4, 6, 7], [5, 7, 8]])
 """Where the products of two channels stand among nine sums."""
 PIXELS_AT_ONCE = 1024
 JITTERED_BY = ("power", "factor", "shift", "hue_shift")
-UInt8s = npt.NDArray[np.uint8]
-Words = npt.NDArray[np.uint32]
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
 
@@ -63,7 +62,7 @@ def component_affine(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
 
 
 def component_affine_cpu(pixels_NPP: Words, factor: Float64s) -> Float32s:
-    """The same of RGBA, four bytes a number, whose last is not looked at."""
+    """The same of pixels that are numbers."""
     chosen_NPP = pixels_NPP[:, ::2, ::2]
     num_px, sums_N9 = chosen_NPP.shape[1] * chosen_NPP.shape[2], _sums(chosen_NPP)
     mean, products = sums_N9[:, :3, None] / num_px, sums_N9[:, PRODUCTS]
@@ -80,7 +79,7 @@ def _sums(pixels_NPP: Words) -> npt.NDArray[np.int64]:
         for row in pixels_NPP[n]:
             reds = greens = blues = rr = rg = rb = gg = gb = bb = np.int64(0)
             for pixel in row:
-                red, green, blue = _level(pixel, 0), _level(pixel, 1), _level(pixel, 2)
+                red, green, blue = level(pixel, 0), level(pixel, 1), level(pixel, 2)
                 reds, greens, blues = reds + red, greens + green, blues + blue
                 rr, rg, rb = rr + red * red, rg + red * green, rb + red * blue
                 gg, gb, bb = gg + green * green, gb + green * blue, bb + blue * blue
@@ -89,15 +88,8 @@ def _sums(pixels_NPP: Words) -> npt.NDArray[np.int64]:
     return sums_N9
 
 
-@compiled
-def _level(pixel: np.uint32, channel: int) -> np.int32:
-    return (np.int32(pixel) >> np.int32(8 * channel)) & np.int32(255)
-
-
-def recolored_cpu(patches_NPP4: UInt8s, views: "Geometry", memory: Recycler) -> Float32s:
-    """float32 RGB (N, P, P, 3) in [0, 1] of uint8 RGBA, without its alpha: components scaled, then as
-    `jitter_hsv_torch`."""
-    pixels_NPP = patches_NPP4.view(np.uint32)[..., 0]
+def recolored_cpu(pixels_NPP: Words, views: "Geometry", memory: Recycler) -> Float32s:
+    """float32 RGB (N, P, P, 3) in [0, 1]: components scaled, then as `jitter_hsv_torch`."""
     num_views, num_px = len(pixels_NPP), pixels_NPP.shape[1] * pixels_NPP.shape[2]
     affine_N34 = component_affine_cpu(pixels_NPP, views["pca_factor"])
     columns = [views["power"], np.log2(views["factor"]), views["shift"], 6 * views["hue_shift"][:, None]]
@@ -134,7 +126,7 @@ def _write_scaled(pixels_Q: Words, affine_34: Float32s, red_Q: Float32s, green_Q
     (rr, rg, rb, r), (gr, gg, gb, g), (br, bg, bb, b) = affine_34
     for q in range(len(pixels_Q)):
         pixel = pixels_Q[q]
-        red, green, blue = np.float32(_level(pixel, 0)), np.float32(_level(pixel, 1)), np.float32(_level(pixel, 2))
+        red, green, blue = np.float32(level(pixel, 0)), np.float32(level(pixel, 1)), np.float32(level(pixel, 2))
         red_Q[q] = _cut(rr * red + rg * green + rb * blue + r)
         green_Q[q] = _cut(gr * red + gg * green + gb * blue + g)
         blue_Q[q] = _cut(br * red + bg * green + bb * blue + b)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines import view_warp
 from pipelines.batch_rng import BatchRng
 from pipelines.color import lightness
 from pipelines.config import validate
@@ -37,6 +38,11 @@ def ramp(side_px: int = 96) -> torch.Tensor:
     steps = torch.arange(side_px).to(torch.uint8)
     pixels[..., 0], pixels[..., 1] = steps, steps[:, None]
     return pixels
+
+
+def levels(words: np.ndarray) -> np.ndarray:
+    """uint8 (N, P, P, 3)."""
+    return np.stack([words & 255, words >> 8 & 255, words >> 16 & 255], axis=-1).astype(np.uint8)
 
 
 def positions(of: Exemplar, view: Geometry) -> np.ndarray:
@@ -101,12 +107,12 @@ def test_shrinking_does_not_alias(scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [0.5, 1, 1.02, 1.2, 1.4, 2, 3, 5])
 def test_smoothing_adds_the_blur_that_sampling_lacks(scale: float) -> None:
-    weights = exemplar._smoothing(scale)
-    places = np.arange(len(weights)) - len(weights) // 2
+    (weights,), (reach,) = view_warp._weights(np.array([scale]))
+    weights = weights / 256
+    places = np.arange(len(weights)) - reach
     assert weights.sum() == 1
     assert weights.min() >= 0
     assert np.array_equal(weights, weights[::-1])
-    assert np.array_equal(weights * 256, np.rint(weights * 256))
     assert (weights * places**2).sum() == pytest.approx(max(scale**2 - 1, 0) / 6, rel=0.06, abs=0.008)
 
 
@@ -115,19 +121,22 @@ def test_smoothing_adds_the_blur_that_sampling_lacks(scale: float) -> None:
 def test_a_view_of_a_part_is_that_of_the_whole_canvas(centre_xy: tuple[int, int], scale: float) -> None:
     view = one_view(scale=scale, centre_xy=centre_xy, rotation_deg=17)
     affine, canvas = exemplar._inverse_affine(view, 96), photos(1, 256)
-    weights = exemplar._smoothing(scale)
+    weights = view_warp._weights(np.array([scale]))[0][0] / 256
     smooth = cv2.sepFilter2D(canvas[0].numpy(), -1, weights, weights, borderType=cv2.BORDER_REFLECT_101)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     expected = cv2.warpAffine(smooth, affine[0], (96, 96), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    out = exemplar._warp_opencv(canvas.numpy(), affine, view["scale"], 96, Recycler())[0, ..., :3]
+    out = levels(view_warp.warped_cpu(canvas.numpy(), affine, view["scale"], 96, Recycler()))[0]
     assert np.abs(out.astype(int) - expected).max() <= 1
 
 
-def test_a_view_over_the_border_reads_no_more_than_is_mirrored() -> None:
-    view = one_view(centre_xy=(30, 128))
-    parts = exemplar._sampled_parts(exemplar._inverse_affine(view, 96), 96, (256, 256), np.array([0]))
-    # Pixels -18 to 77 of the row (78 is read with weight 0): left of 0 the first 18 again.
-    assert parts.tolist() == [[0, 80, 79, 177]]
+def test_weights_of_views_that_differ_have_one_middle() -> None:
+    weights, reach = view_warp._weights(np.array([0.7, 1.4, 3.0]))
+    assert weights.sum(axis=1).tolist() == [256, 256, 256]
+    assert np.array_equal(weights, weights[:, ::-1])
+    for row, its_reach in zip(weights, reach, strict=True):
+        middle = len(row) // 2
+        assert not row[: middle - its_reach].any()
+        assert row[middle - its_reach] > 0
 
 
 def test_numbers_are_drawn_within_their_ranges_and_reach_them() -> None:
@@ -174,8 +183,8 @@ def test_the_two_paths_agree() -> None:
     views = {name: geometry[name].reshape(-1, *geometry[name].shape[2:]) for name in exemplar.DRAWN}
     pixels = photos(12, 256)
     matrices = exemplar._inverse_affine(views, 96)
-    warped = exemplar._warp_torch(pixels, matrices, views["scale"], 96).numpy()
-    patches = exemplar._warp_opencv(pixels.numpy(), matrices, views["scale"], 96, Recycler())
+    warped = view_warp.warped_torch(pixels, matrices, views["scale"], 96).numpy()
+    patches = levels(view_warp.warped_cpu(pixels.numpy(), matrices, views["scale"], 96, Recycler()))
     assert np.abs(patches[..., :3].astype(int) - warped).max() <= 1
     difference = (of._make_cpu(pixels, views) - of._make_device(pixels, views)).abs()
     assert (difference > 2 / 255).float().mean() < 1e-3

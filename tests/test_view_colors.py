@@ -14,13 +14,16 @@ from tests.exemplar_views import one_view, photos
 
 
 def scaled_on_a_cpu(patch: torch.Tensor, factor: np.ndarray) -> torch.Tensor:
-    affine = view_colors.component_affine_cpu(opaque(patch).view(np.uint32)[..., 0], factor)
+    affine = view_colors.component_affine_cpu(words(patch), factor)
     levels = np.concatenate([patch.numpy(), np.ones_like(patch.numpy()[..., :1])], axis=-1)
     return torch.from_numpy(np.einsum("nck,nhwk->nhwc", affine, levels).clip(0, 1)).float()
 
 
-def opaque(patches: torch.Tensor) -> np.ndarray:
-    return np.concatenate([patches.numpy(), np.full_like(patches.numpy()[..., :1], 255)], axis=-1)
+def words(patches: torch.Tensor) -> np.ndarray:
+    """As `Words`; the fourth byte is anybody's."""
+    return np.concatenate([patches.numpy(), np.full_like(patches.numpy()[..., :1], 255)], axis=-1).view(np.uint32)[
+        ..., 0
+    ]
 
 
 SCALINGS = pytest.mark.parametrize("path", [scaled_on_a_cpu, view_colors.scale_components], ids=["cpu", "device"])
@@ -72,7 +75,7 @@ VIEWS = {
 
 def jittered_on_a_cpu(rgb: torch.Tensor, view: Geometry) -> torch.Tensor:
     levels = (rgb * 255).round().to(torch.uint8)
-    return torch.from_numpy(view_colors.recolored_cpu(opaque(levels), view, Recycler())).permute(0, 3, 1, 2)
+    return torch.from_numpy(view_colors.recolored_cpu(words(levels), view, Recycler())).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("path", [jittered_on_a_cpu, view_colors.jitter_hsv_torch], ids=["cpu", "device"])
@@ -90,18 +93,18 @@ def test_gray_stays_gray_where_saturation_is_added() -> None:
     # Saturation is 0 and its logarithm has none: what stands in for it must not show.
     gray = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3).contiguous()
     view = one_view(power=(0.25, 1), shift=(0.1, 0))
-    out = view_colors.recolored_cpu(opaque(gray), view, Recycler())
+    out = view_colors.recolored_cpu(words(gray), view, Recycler())
     np.testing.assert_allclose(out, gray.numpy() / 255, atol=1e-4)
 
 
 def test_colors_are_cut_off_at_black_and_white() -> None:
     patch = torch.tensor([[0, 0, 0], [255, 255, 255]], dtype=torch.uint8).repeat(128, 1).view(1, 16, 16, 3)
-    out = view_colors.recolored_cpu(opaque(patch), one_view(pca_factor=(2, 2, 2)), Recycler())
+    out = view_colors.recolored_cpu(words(patch), one_view(pca_factor=(2, 2, 2)), Recycler())
     np.testing.assert_allclose(out, patch.numpy() / 255, atol=1e-6)
 
 
 def test_each_view_has_its_own_numbers_in_any_group() -> None:
-    patches = opaque(photos(11, 20))
+    patches = words(photos(11, 20))
     rng = np.random.default_rng(3)
     views = {
         name: rng.uniform(0.5, 1.0, (11, *one_view()[name].shape[1:])) for name in ("pca_factor", "power", "factor")
