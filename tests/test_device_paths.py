@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import color, guards, soft_encoding
+from pipelines import color, guards, resampling, soft_encoding
 from pipelines.rng import rng_for
 from pipelines.tasks import TASKS, exemplar, relative_position
 from pipelines.tasks.base import CanvasSpec, stack_geometry
@@ -84,7 +84,7 @@ def device_paths(monkeypatch):
         monkeypatch.setattr(soft_encoding, "_listed", soft_encoding._nearest)
         monkeypatch.setattr(relative_position, "_crop_cpu", relative_position._crop_device)
         monkeypatch.setattr(relative_position, "_drop_cpu", drop_on_device)
-        monkeypatch.setattr(relative_position, "_resampled_cpu", relative_position._resampled_device)
+        monkeypatch.setattr(resampling, "_resampled_cpu", resampling._resampled_device)
         monkeypatch.setattr(exemplar.Exemplar, "_make_cpu", exemplar.Exemplar._make_device)
         monkeypatch.setattr(guards, "_through_libjpeg", guards._through_jpeg)
 

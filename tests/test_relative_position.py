@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from skimage.transform import resize as skimage_resize
 
+from pipelines import resampling
 from pipelines.batch_rng import BatchRng
 from pipelines.color import lightness
 from pipelines.config import validate
@@ -228,8 +229,8 @@ def test_gray_and_harmonized_inputs_are_lightness(options: dict[str, object]) ->
 @pytest.mark.parametrize("axes", [(), (3,)])
 def test_both_ways_of_resampling_are_equal(small_px: int, axes: tuple[int, ...]) -> None:
     planes = torch.rand(1, *axes, 36, 36)
-    matrices = relative_position._resampled_device(planes.clone(), np.array([small_px]))
-    opencv = relative_position._resampled_cpu(planes.clone(), np.array([small_px]))
+    matrices = resampling._resampled_device(planes.clone(), np.array([small_px]))
+    opencv = resampling._resampled_cpu(planes.clone(), np.array([small_px]))
     torch.testing.assert_close(opencv, matrices, atol=1e-5, rtol=0)
 
 
@@ -237,13 +238,13 @@ def test_resampling_averages_areas_then_interpolates() -> None:
     patch = np.random.default_rng(0).random((36, 36)).astype(np.float32)
     small = patch.reshape(12, 3, 12, 3).mean((1, 3))
     expected = skimage_resize(small, (36, 36), order=1, mode="edge")
-    planes = relative_position._resampled(torch.from_numpy(patch)[None].clone(), np.array([12]))
+    planes = resampling.resampled(torch.from_numpy(patch)[None].clone(), np.array([12]))
     np.testing.assert_allclose(planes[0], expected, atol=1e-5)
 
 
 def test_only_chosen_patches_are_resampled() -> None:
     planes = torch.rand(4, 3, 36, 36)
-    out = relative_position._resampled(planes.clone(), np.array([36, 10, 36, 35]))
+    out = resampling.resampled(planes.clone(), np.array([36, 10, 36, 35]))
     assert (out == planes).flatten(1).all(1).tolist() == [True, False, True, False]
 
 
@@ -275,7 +276,7 @@ def test_both_ways_of_dropping_colors_are_equal(monkeypatch: pytest.MonkeyPatch)
     of = task(color="drop", resample_probability=0.5, pairs_per_image=2)
     cpu = make(of, photos(6)).inputs
     monkeypatch.setattr(relative_position, "_drop_cpu", drop_on_device)
-    monkeypatch.setattr(relative_position, "_resampled_cpu", relative_position._resampled_device)
+    monkeypatch.setattr(resampling, "_resampled_cpu", resampling._resampled_device)
     torch.testing.assert_close(make(of, photos(6)).inputs, cpu, atol=1e-5, rtol=0)
 
 

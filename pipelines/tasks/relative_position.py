@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import ClassVar, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -24,6 +23,7 @@ from pipelines.color import lightness as lightness_of
 from pipelines.compiled import compiled
 from pipelines.guards import PatchGuards, recompressed, standardized
 from pipelines.recycler import Recycler
+from pipelines.resampling import resample_cpu, resampled, smallest_px
 from pipelines.rng import rng_for
 from pipelines.tasks.base import (
     CanvasSpec,
@@ -48,7 +48,6 @@ DIRECTIONS_XY = np.array([(-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), 
 NUM_NOISE_STARTS = 1 << 20
 NOISE_RANGE = 1 / 255
 CHANNEL_MEAN = torch.tensor([123.68, 116.779, 103.939]).view(3, 1, 1) / 255
-SMALLEST_SIDE = 10 / 96
 
 GREEN_MAGENTA = torch.tensor([-1.0, 2.0, -1.0])
 Color = Literal["drop", "project", "gray", "keep"]
@@ -128,7 +127,7 @@ class RelativePosition(Task):
 
     def _resample_px(self, rng: Rng, pairs: tuple[int, int]) -> npt.NDArray[np.int64]:
         """Side to which a patch is scaled down, its area uniform; P where it is left alone."""
-        smallest, largest = _smallest_px(self.patch_px), max(self.patch_px - 1, 1)
+        smallest, largest = smallest_px(self.patch_px), max(self.patch_px - 1, 1)
         side = np.sqrt(rng.random(pairs) * (largest**2 - smallest**2) + smallest**2)
         is_resampled = rng.random(pairs) < self.config.resample_probability
         return np.where(is_resampled, np.rint(side).astype(np.int64), self.patch_px)
@@ -166,9 +165,9 @@ class RelativePosition(Task):
                 return _drop_cpu(patches_NPP3, corners, *_drawn_colors(geometry), self.patch_px, self.memory)
             return _drop_device(patches_NPP3, *_drawn_colors(geometry))
         if self.color == "gray":
-            gray = _resampled(lightness_of(patches_NPP3), resample_px)
+            gray = resampled(lightness_of(patches_NPP3), resample_px)
             return gray.unsqueeze(1).expand(-1, 3, -1, -1)
-        planes = _resampled(patches_NPP3.permute(0, 3, 1, 2).float().div_(255), resample_px)
+        planes = resampled(patches_NPP3.permute(0, 3, 1, 2).float().div_(255), resample_px)
         return _without_green_magenta(planes) if self.color == "project" else planes
 
     def _standardized(self, planes: torch.Tensor, geometry: Geometry) -> torch.Tensor:
@@ -240,7 +239,7 @@ def _drop_device(patches_NPP3: torch.Tensor, channel: Int64s, noise_start: Int64
     kept = patches_NPP3.permute(0, 3, 1, 2)[row, kept_channel].float().div_(255)
     planes = _noise(patch_px, device).unfold(0, 3 * patch_px**2, 1)[_on(noise_start, device)]
     planes = planes.view(-1, 3, patch_px, patch_px).add_(CHANNEL_MEAN.to(device))
-    planes[row, kept_channel] = _resampled(kept, resample_px)
+    planes[row, kept_channel] = resampled(kept, resample_px)
     return planes
 
 
@@ -258,7 +257,7 @@ def _drop_cpu(
     planes = memory.empty((len(corner_xy), 3, patch_px, patch_px), np.float32)
     _write_dropped(pixels.numpy(), corner_xy, channel, noise_start, noise, mean, planes)
     for row in np.flatnonzero(resample_px < patch_px):
-        _resample_cpu(planes[row, channel[row]], int(resample_px[row]))
+        resample_cpu(planes[row, channel[row]], int(resample_px[row]))
     return torch.from_numpy(planes)
 
 
@@ -295,66 +294,3 @@ def _without_green_magenta(planes: torch.Tensor) -> torch.Tensor:
     projection = torch.eye(3).to(planes) - torch.outer(axis, axis) / axis.dot(axis)
     projected = (projection @ planes.flatten(2)).view(planes.shape)
     return projected.sub_(0.5).mul_(0.75).add_(0.5)
-
-
-def _smallest_px(patch_px: int) -> int:
-    return max(1, round(patch_px * SMALLEST_SIDE))
-
-
-def _resampled(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor:
-    """Planes (N, P, P) or (N, 3, P, P), those with resample_px (N,) below P scaled down and up again, in place."""
-    return (_resampled_cpu if planes.device.type == "cpu" else _resampled_device)(planes, resample_px)
-
-
-def _resampled_cpu(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor:
-    for row in np.flatnonzero(resample_px < planes.shape[-1]):
-        for plane in planes[row].view(-1, *planes.shape[-2:]).numpy():
-            _resample_cpu(plane, int(resample_px[row]))
-    return planes
-
-
-def _resample_cpu(plane: npt.NDArray[np.float32], small_px: int) -> None:
-    if small_px < len(plane):
-        small = cv2.resize(plane, (small_px, small_px), interpolation=cv2.INTER_AREA)
-        plane[:] = cv2.resize(small, plane.shape, interpolation=cv2.INTER_LINEAR)
-
-
-def _resampled_device(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor:
-    patch_px = planes.shape[-1]
-    rows = np.flatnonzero(resample_px < patch_px)
-    if len(rows):
-        which = _on(resample_px[rows] - _smallest_px(patch_px), planes.device)
-        matrix = _resampling(patch_px, planes.device)[which]
-        if planes.dim() == 4:
-            matrix = matrix.unsqueeze(1)
-        index = _on(rows, planes.device)
-        planes[index] = matrix @ planes[index] @ matrix.transpose(-1, -2)
-    return planes
-
-
-@lru_cache(maxsize=8)
-def _resampling(patch_px: int, device: torch.device) -> torch.Tensor:
-    """Matrices (sizes, P, P) that scale a line down to n px by area and up again linearly, n from smallest to P - 1.
-
-    Scaling as two matrix products treats patches of different n in one call, and alike on every device.
-    """
-    sizes = range(_smallest_px(patch_px), max(patch_px, _smallest_px(patch_px) + 1))
-    matrices = [_up_linear(patch_px, n) @ _down_area(patch_px, n) for n in sizes]
-    return torch.from_numpy(np.stack(matrices).astype(np.float32)).to(device)
-
-
-def _down_area(patch_px: int, small_px: int) -> npt.NDArray[np.float64]:
-    """(n, P): the share of each source pixel in each small pixel."""
-    edge = np.arange(small_px + 1) * patch_px / small_px
-    source = np.arange(patch_px)
-    overlap = np.minimum(edge[1:, None], source + 1) - np.maximum(edge[:-1, None], source)
-    shares: npt.NDArray[np.float64] = np.maximum(overlap, 0) * small_px / patch_px
-    return shares
-
-
-def _up_linear(patch_px: int, small_px: int) -> npt.NDArray[np.float64]:
-    """(P, n): linear interpolation between small pixels' centres, the border repeated."""
-    centre = (np.arange(patch_px) + 0.5) * small_px / patch_px - 0.5
-    distance = np.abs(np.clip(centre, 0, small_px - 1)[:, None] - np.arange(small_px))
-    weights: npt.NDArray[np.float64] = np.maximum(1 - distance, 0)
-    return weights
