@@ -184,7 +184,7 @@ def _ab_cpu(blocks: torch.Tensor) -> torch.Tensor:
 def _write_ab(colors_N3: Uint8s, linear: Float32s, light_of_rgb_33: Float32s, out_N2: Float32s) -> None:
     planes = np.empty((3, COLORS_AT_ONCE), np.float32)
     for start in range(0, len(colors_N3), COLORS_AT_ONCE):
-        colors = colors_N3[start : start + COLORS_AT_ONCE]
+        colors, out = colors_N3[start : start + COLORS_AT_ONCE], out_N2[start : start + COLORS_AT_ONCE]
         for axis in range(3):
             red, green, blue = light_of_rgb_33[axis]
             light = planes[axis]
@@ -197,8 +197,8 @@ def _write_ab(colors_N3: Uint8s, linear: Float32s, light_of_rgb_33: Float32s, ou
                 dark = np.float32(7.787) * light[n] + np.float32(16 / 116)
                 light[n] = root if light[n] > np.float32(DARK) else dark
         for n in range(len(colors)):
-            out_N2[start + n, 0] = np.float32(500) * (planes[0, n] - planes[1, n])
-            out_N2[start + n, 1] = np.float32(200) * (planes[1, n] - planes[2, n])
+            out[n, 0] = np.float32(500) * (planes[0, n] - planes[1, n])
+            out[n, 1] = np.float32(200) * (planes[1, n] - planes[2, n])
 
 
 def _blocks_cpu(pixels: torch.Tensor, stride: int) -> torch.Tensor:

@@ -109,7 +109,8 @@ def _write_recolored(pixels_NQ: Words, affine_N34: Float32s, jitter_N7: Float32s
     planes = np.empty((4, PIXELS_AT_ONCE), np.float32)
     for n in range(len(pixels_NQ)):
         for start in range(0, pixels_NQ.shape[1], PIXELS_AT_ONCE):
-            pixels_Q = pixels_NQ[n, start : start + PIXELS_AT_ONCE]
+            end = start + PIXELS_AT_ONCE
+            pixels_Q, out_Q3 = pixels_NQ[n, start:end], out_NQ3[n, start:end]
             num_px = len(pixels_Q)
             # Red, green and blue; then hue, saturation and value, and how colored; then red, green, value, and blue.
             a, b, c, d = planes[0, :num_px], planes[1, :num_px], planes[2, :num_px], planes[3, :num_px]
@@ -118,7 +119,7 @@ def _write_recolored(pixels_NQ: Words, affine_N34: Float32s, jitter_N7: Float32s
             _jitter(a, b, c, d, jitter_N7[n])
             _to_rgb(a, b, c, d)
             for q in range(num_px):
-                out_NQ3[n, start + q, 0], out_NQ3[n, start + q, 1], out_NQ3[n, start + q, 2] = a[q], b[q], d[q]
+                out_Q3[q, 0], out_Q3[q, 1], out_Q3[q, 2] = a[q], b[q], d[q]
 
 
 @compiled

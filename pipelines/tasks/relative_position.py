@@ -283,9 +283,10 @@ def _write_dropped(
                     for x in range(patch_px):
                         plane[y, x] = np.float32(row[left + x, channel]) / np.float32(255)
             else:
-                numbers, start = plane.reshape(-1), noise_start_N[n] + channel * patch_px**2
+                start = noise_start_N[n] + channel * patch_px**2
+                numbers, around_mean = plane.reshape(-1), noise[start : start + patch_px**2]
                 for place in range(len(numbers)):
-                    numbers[place] = noise[start + place] + mean_3[channel]
+                    numbers[place] = around_mean[place] + mean_3[channel]
 
 
 def _without_green_magenta(planes: torch.Tensor) -> torch.Tensor:
