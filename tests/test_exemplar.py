@@ -116,6 +116,17 @@ def test_smoothing_adds_the_blur_that_sampling_lacks(scale: float) -> None:
     assert (weights * places**2).sum() == pytest.approx(max(scale**2 - 1, 0) / 6, rel=0.06, abs=0.008)
 
 
+def test_a_view_is_the_same_beside_views_of_other_scales() -> None:
+    views = [one_view(scale=scale, centre_xy=(128, 128)) for scale in (3.0, 1.4, 0.7, 2.0)]
+    canvases, scale = photos(4, 256).numpy(), np.concatenate([view["scale"] for view in views])
+    affine = np.concatenate([exemplar._inverse_affine(view, 36) for view in views])
+    together = view_warp.warped_cpu(canvases, affine, scale, 36, Recycler())
+    for n in range(4):
+        one = slice(n, n + 1)
+        alone = view_warp.warped_cpu(canvases[one], affine[one], scale[one], 36, Recycler())
+        np.testing.assert_array_equal(together[one], alone)
+
+
 @pytest.mark.parametrize("centre_xy", [(48, 48), (4, 4), (200, 130), (252, 252), (130, 250), (-40, 300), (-700, 90)])
 @pytest.mark.parametrize("scale", [0.7, 1.4, 2.5])
 def test_a_view_of_a_part_is_that_of_the_whole_canvas(centre_xy: tuple[int, int], scale: float) -> None:
