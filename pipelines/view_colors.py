@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # the tasks import this file
     from pipelines.tasks.base import Geometry
 
 __all__ = [
-    "JITTERED_BY",
     "component_affine",
     "component_affine_cpu",
     "jitter_hsv_torch",
@@ -33,7 +32,6 @@ TINY = 1e-12
 PRODUCTS = np.array([[3, 4, 5], [4, 6, 7], [5, 7, 8]])
 """Where the products of two channels stand among nine sums."""
 PIXELS_AT_ONCE = 1024
-JITTERED_BY = ("power", "factor", "shift", "hue_shift")
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
 

@@ -23,7 +23,6 @@ __all__ = ["warped_cpu", "warped_torch"]
 UInt8s = npt.NDArray[np.uint8]
 UInt16s = npt.NDArray[np.uint16]
 Int64s = npt.NDArray[np.int64]
-Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
 
 LARGEST_VARIANCE = 0.5

@@ -21,8 +21,8 @@ from pipelines.rng import rng_for
 from pipelines.shards.manifest import SampleTable, load_manifest
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import CanvasSpec, Geometry, Task, TaskBatch, stack_geometry
-from pipelines.tasks.exemplar import Exemplar, ExemplarConfig
-from pipelines.view_colors import JITTERED_BY, jitter_hsv_torch
+from pipelines.tasks.exemplar import DRAWN, Exemplar, ExemplarConfig
+from pipelines.view_colors import jitter_hsv_torch
 
 __all__ = ["Check", "Sizes", "check_all", "pixel_arithmetic", "read_samples"]
 
@@ -177,7 +177,7 @@ def pixel_arithmetic(device: torch.device, sizes: Sizes) -> dict[str, Callable[[
     generator = torch.Generator().manual_seed(0)
     side, task = sizes.canvas.canvas_px, Exemplar(ExemplarConfig(), sizes.canvas)
     geometry = stack_geometry([task.draw(rng_for(0, 0, str(row), task.name)) for row in range(sizes.batch_size)])
-    views = {name: geometry[name].reshape(-1, *geometry[name].shape[2:]) for name in JITTERED_BY}
+    views = {name: geometry[name].reshape(-1, *geometry[name].shape[2:]) for name in DRAWN}
     canvases = torch.randint(256, (sizes.batch_size, side, side, 3), dtype=torch.uint8, generator=generator)
     patches = torch.rand((len(views["power"]), task.patch_px, task.patch_px, 3), generator=generator)
     canvases, patches = canvases.to(device), patches.to(device)

@@ -31,7 +31,7 @@ from pipelines.tasks.base import (
 from pipelines.view_colors import jitter_hsv_torch, recolored_cpu, scale_components
 from pipelines.view_warp import warped_cpu, warped_torch
 
-__all__ = ["Exemplar", "ExemplarConfig"]
+__all__ = ["DRAWN", "Exemplar", "ExemplarConfig"]
 
 PAPER_PATCH_PX = 96
 NUM_VIEWS = 2
