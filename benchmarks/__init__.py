@@ -1,1 +1,1 @@
-"""Measurements: suites, evaluations, statistics, reports, and the fourfold command."""
+"""Measurements: suites, evaluations, statistics, reports, the profiler, and the `fourfold` command."""

@@ -7,12 +7,12 @@ from typing import Any
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from pipelines.backends import BackendName
-from pipelines.config import Config
-from pipelines.harmonize import HarmonizeMode
-from pipelines.plan import DEFAULT_WINDOW_SHARDS
-from pipelines.shards.manifest import Kind
-from pipelines.source_config import SourceConfig, Sources, as_sources
+from pipelines.base.config import Config
+from pipelines.decode.base import BackendName
+from pipelines.read.sample_plan import DEFAULT_WINDOW_SHARDS
+from pipelines.read.source_config import SourceConfig, Sources, as_sources
+from pipelines.shards.format.manifest import Kind
+from pipelines.targets.color.harmonize import HarmonizeMode
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import CanvasSpec, TaskConfig
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.pictures import stored_clips, stored_images, write_folder
+from tests.made.pictures import stored_clips, stored_images, write_folder
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

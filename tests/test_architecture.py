@@ -3,15 +3,16 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 import yaml
 
-from benchmarks.profile.config import ProfileConfig
-from benchmarks.suite import load_suite
+from benchmarks.profile.profile_config import ProfileConfig
+from benchmarks.suite.suite_config import load_suite
+from pipelines.base.config import load_config
 from pipelines.build import PipelineConfig
-from pipelines.config import load_config
 from pipelines.shards.build import BuildConfig
 from pipelines.tasks import PRETEXT_TASKS, TASKS
 from training.config import PretrainConfig
@@ -29,19 +30,48 @@ CONFIGS = {
 }
 # A heavy or optional package may be imported by the files named here and by no other.
 ONLY_IN = {
-    "nvidia": {"pipelines/backends/dali.py", "pipelines/backends/dali_flow.py", "benchmarks/throughput/with_dali.py"},
-    "plotly": {"benchmarks/report/charts.py"},
-    "ray": {"benchmarks/executors/ray.py", "pipelines/shards/engine_ray.py"},
-    "datasets": {"pipelines/shards/hf_dataset.py"},
-    "webdataset": {
-        "benchmarks/profile/loaders/webdataset_tars.py",
-        "benchmarks/shards_contenders.py",
-        "benchmarks/throughput/plain_loaders.py",
+    "nvidia": {
+        "pipelines/decode/dali.py",
+        "pipelines/decode/dali_flow.py",
+        "benchmarks/loaders/contenders/with_dali.py",
     },
-    "litdata": {"benchmarks/profile/loaders/litdata_chunks.py"},
-    "spdl": {"benchmarks/profile/loaders/spdl_files.py", "benchmarks/throughput/with_spdl.py"},
-    "streaming": {"benchmarks/profile/loaders/mosaic_streaming.py"},
+    "plotly": {"benchmarks/results/report/charts.py"},
+    "ray": {"benchmarks/suite/executors/ray.py", "pipelines/shards/making/engine_ray.py"},
+    "datasets": {"pipelines/shards/sources/hf_dataset.py"},
+    "webdataset": {
+        "benchmarks/loaders/contenders/webdataset_tars.py",
+        "benchmarks/studies/shards/build_contenders.py",
+        "benchmarks/studies/throughput/plain_loaders.py",
+    },
+    "litdata": {"benchmarks/loaders/contenders/litdata_chunks.py"},
+    "spdl": {"benchmarks/loaders/contenders/spdl_files.py", "benchmarks/loaders/contenders/with_spdl.py"},
+    "streaming": {"benchmarks/loaders/contenders/mosaic_streaming.py"},
 }
+
+
+# Folders (and modules) of `pipelines`, lowest first: each imports from those before it and from itself only.
+LAYERS = (
+    "base",
+    "kernels",
+    "shards.format",
+    "shards.sources",
+    "shards.media",
+    "shards.making",
+    "shards.dry_run",
+    "shards.tools",
+    "shards.build",
+    "read",
+    "decode",
+    "targets",
+    "tasks",
+    "pipeline_config",
+    "run",
+    "build",
+    "preview",
+)
+# Below `shards.format`, reading shards must not know how they are made.
+READS_SHARDS_ONLY = ("read", "decode", "targets", "tasks", "pipeline_config", "run", "build", "preview")
+MOST_FILES = 18
 
 
 def imported(path: Path) -> set[str]:
@@ -65,6 +95,62 @@ def test_imports_go_one_way(path: Path) -> None:
     assert not {name for name in imported(path) if name.split(".")[0] in later}
 
 
+def module_of(path: Path) -> str:
+    return relative(path)[:-3].replace("/", ".").removesuffix(".__init__")
+
+
+def layer_of(module: str) -> str | None:
+    """The longest layer that a module of `pipelines` lies in; None for `pipelines`, `pipelines.shards`."""
+    inside = module.removeprefix("pipelines.")
+    found = [layer for layer in LAYERS if inside == layer or inside.startswith(f"{layer}.")]
+    return max(found, key=len, default=None)
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if layer_of(module_of(path))], ids=relative)
+def test_folders_of_pipelines_import_one_way(path: Path) -> None:
+    own = layer_of(module_of(path))
+    used = {layer_of(name) for name in imported_modules(path) if name.startswith("pipelines.")} - {None}
+    assert not {layer for layer in used if LAYERS.index(layer) > LAYERS.index(own)}
+    if own in READS_SHARDS_ONLY:
+        assert not {layer for layer in used if layer.startswith("shards.") and layer != "shards.format"}
+
+
+def test_every_module_of_pipelines_has_a_layer() -> None:
+    modules = {module_of(path) for path in SOURCES if relative(path).startswith("pipelines/")}
+    assert {name for name in modules if layer_of(name) is None} == {"pipelines", "pipelines.shards"}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules of ours that a file imports, also inside functions: `from a import b` means a.b where that is a file."""
+    modules, names = {module_of(other) for other in SOURCES}, set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {
+                full if (full := f"{node.module}.{alias.name}") in modules else node.module for alias in node.names
+            }
+    return (names & modules) - {module_of(path)}
+
+
+def test_no_import_cycle() -> None:
+    """TopologicalSorter raises CycleError, which names the files of the cycle."""
+    graph = {module_of(path): imported_modules(path) for path in SOURCES}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(SOURCES)
+
+
+def test_folders_are_small_and_say_what_they_are_for() -> None:
+    for folder in sorted({path.parent for path in SOURCES}):
+        assert len(list(folder.glob("*.py"))) <= MOST_FILES, relative(folder)
+        docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+        assert docstring, f"{relative(folder)}/__init__.py: say what comes in and what goes out"
+
+
+def test_tests_mirror_the_sources() -> None:
+    for folder in sorted({path.parent for path in (ROOT / "tests").rglob("test_*.py")} - {ROOT / "tests"}):
+        assert (ROOT / folder.relative_to(ROOT / "tests")).is_dir(), relative(folder)
+
+
 @pytest.mark.parametrize("package", ONLY_IN)
 def test_optional_packages_are_imported_in_one_place(package: str) -> None:
     users = {relative(path) for path in SOURCES if any(name.split(".")[0] == package for name in imported(path))}
@@ -72,7 +158,7 @@ def test_optional_packages_are_imported_in_one_place(package: str) -> None:
 
 
 def test_importing_everything_starts_no_thread_touches_no_gpu_configures_no_logging() -> None:
-    modules = sorted(relative(path)[:-3].replace("/", ".").removesuffix(".__init__") for path in SOURCES)
+    modules = sorted(module_of(path) for path in SOURCES)
     program = f"""
 import logging, sys, threading
 before = threading.active_count(), list(logging.getLogger().handlers), logging.getLogger().level
@@ -91,7 +177,7 @@ for name in ("nvidia.dali", "plotly", "ray", "tensorboard"):
 
 def test_the_command_line_starts_without_torch() -> None:
     program = (
-        "import sys; import benchmarks.cli; print([n for n in ('torch', 'cv2', 'av', 'scipy') if n in sys.modules])"
+        "import sys; import benchmarks.cli.app; print([n for n in ('torch', 'cv2', 'av', 'scipy') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -107,7 +193,7 @@ def test_yaml_folder_is_no_package() -> None:
 
 
 def test_every_task_has_its_files() -> None:
-    in_tasks = {path.stem for path in (ROOT / "pipelines" / "tasks").glob("*.py")} - {"__init__", "base"}
+    in_tasks = {path.stem for path in (ROOT / "pipelines" / "tasks").glob("*.py")} - {"__init__", "base", "target_cache"}
     in_heads = {path.stem for path in (ROOT / "training" / "heads").glob("*.py")} - {"__init__", "base", "units"}
     assert set(TASKS) == in_tasks == in_heads == set(HEADS)
     assert all(name == task.name for name, task in TASKS.items())

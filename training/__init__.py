@@ -1,1 +1,1 @@
-"""Batches to weights: one trunk, one head per task, and the loop that trains them."""
+"""Batches to weights: a configuration and a pipeline come in, a trained trunk, its checkpoints and logs go out."""

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from pipelines.atomic import atomic_file
-from pipelines.config import Config
-from pipelines.errors import DataError
+from pipelines.base.atomic import atomic_file
+from pipelines.base.config import Config
+from pipelines.base.errors import DataError
 
 __all__ = ["CHECKPOINT_NAME", "Checkpoint", "CheckpointClock", "CheckpointConfig", "load_checkpoint", "save_checkpoint"]
 

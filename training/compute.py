@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipelines.config import Config
+from pipelines.base.config import Config
 from pipelines.tasks.base import Task, TaskBatch
 from training.model import Model
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from pipelines.base.config import Config
 from pipelines.build import PipelineConfig
-from pipelines.config import Config
 from training.checkpoint import CheckpointConfig
 from training.compute import BudgetConfig
 from training.heads import HEADS, HeadsConfig

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pipelines.config import Config
+from pipelines.base.config import Config
 
 __all__ = ["Lasso", "LassoConfig"]
 

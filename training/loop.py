@@ -8,8 +8,8 @@ Calling `pretrain` again goes on from the checkpoint, or returns at once if the 
 from contextlib import nullcontext
 from pathlib import Path
 
+from pipelines.base.progress import ProgressBar, progress_bar, quiet_progress
 from pipelines.build import build_pipeline
-from pipelines.progress import ProgressBar, progress_bar, quiet_progress
 from training.checkpoint import CheckpointClock
 from training.config import PretrainConfig
 from training.journal import LOG_NAME, Journal, read_log

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from pipelines.rng import rng_for
+from pipelines.base.rng import rng_for
 from pipelines.tasks.base import TaskBatch
 from training.heads import Head, HeadInput, HeadsConfig, build_head
 from training.lasso import Lasso, LassoConfig

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pipelines.config import Config
+from pipelines.base.config import Config
 
 __all__ = ["OptimizerConfig", "build_optimizer", "set_lr"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import distributed, nn
 
-from pipelines.backends import thread_count
-from pipelines.errors import UsageError
+from pipelines.base.errors import UsageError
+from pipelines.decode.base import thread_count
 
 __all__ = ["Ranks", "average_gradients", "choose_device", "cpu_threads", "joined_ranks"]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 import yaml
 
-from pipelines.atomic import write_atomically
-from pipelines.backends import BackendChoice, BackendName, choose_backend
-from pipelines.config import load_config
-from pipelines.errors import UsageError
+from pipelines.base.atomic import write_atomically
+from pipelines.base.config import load_config
+from pipelines.base.errors import UsageError
+from pipelines.decode.base import BackendName
+from pipelines.decode.choice import BackendChoice, choose_backend
 from training.config import PretrainConfig
 from training.trunk import TRUNK_NAME
 

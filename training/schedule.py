@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipelines.config import Config
+from pipelines.base.config import Config
 
 __all__ = ["ScheduleConfig", "lr_factor"]
 

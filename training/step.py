@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from pipelines.errors import FourfoldError
+from pipelines.base.errors import FourfoldError
 from pipelines.tasks.base import TaskBatch
 from training.losses import Loss
 from training.model import Model

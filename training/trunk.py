@@ -18,9 +18,9 @@ from timm.layers.norm_act import BatchNormAct2d
 from timm.models.resnetv2 import ResNetV2
 from torch import nn
 
-from pipelines.atomic import atomic_file
-from pipelines.config import Config
-from pipelines.errors import DataError, UsageError
+from pipelines.base.atomic import atomic_file
+from pipelines.base.config import Config
+from pipelines.base.errors import DataError, UsageError
 
 __all__ = ["TRUNK_NAME", "Trunk", "TrunkConfig", "TrunkOutput", "load_trunk", "recalibrate", "save_trunk"]
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.config import Config
-from pipelines.errors import DataError
-from pipelines.rng import rng_for
-from pipelines.shards.manifest import load_manifest
+from pipelines.base.config import Config
+from pipelines.base.errors import DataError
+from pipelines.base.rng import rng_for
+from pipelines.shards.format.manifest import load_manifest
 
 __all__ = ["Evaluation", "check_labels", "draw_labelled", "folds_of", "mean_over_draws", "score"]
 

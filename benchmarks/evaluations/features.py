@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional
 
 from benchmarks.evaluations.base import Int64s
-from pipelines.canvases import evaluation_canvases
-from pipelines.errors import UsageError
-from pipelines.shards.manifest import load_manifest
+from pipelines.base.errors import UsageError
+from pipelines.run.canvases import evaluation_canvases
+from pipelines.shards.format.manifest import load_manifest
 from training.trunk import Trunk
 
 __all__ = ["Features", "frozen_features", "image_inputs"]

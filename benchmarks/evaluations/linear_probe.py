@@ -35,8 +35,8 @@ from benchmarks.evaluations.base import (
 )
 from benchmarks.evaluations.features import Features, frozen_features, image_inputs
 from benchmarks.evaluations.softmax import Chosen, choose_l2, in_row_space
-from pipelines.config import Config
-from pipelines.errors import UsageError
+from pipelines.base.config import Config
+from pipelines.base.errors import UsageError
 from training.parallel import cpu_threads
 from training.trunk import Trunk, load_trunk, recalibrate
 

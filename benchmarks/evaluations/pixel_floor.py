@@ -25,9 +25,9 @@ from benchmarks.evaluations.base import (
     mean_over_draws,
     score,
 )
-from pipelines.canvases import evaluation_canvases
-from pipelines.config import Config
-from pipelines.shards.manifest import load_manifest
+from pipelines.base.config import Config
+from pipelines.run.canvases import evaluation_canvases
+from pipelines.shards.format.manifest import load_manifest
 
 __all__ = ["EVALUATION", "PixelFloorConfig", "fit_ridge", "run"]
 

@@ -17,29 +17,29 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.errors import DataError, UsageError
-from pipelines.machine import num_cores
-from pipelines.progress import ProgressBar, progress_bar
-from pipelines.shards.build_config import BuildConfig
-from pipelines.shards.engine_local import LocalEngine
-from pipelines.shards.interrupt import sigterm_as_interrupt
-from pipelines.shards.make import RESUME_HINT, Job, MadeShard, make_shard
-from pipelines.shards.manifest import MANIFEST_NAME
-from pipelines.shards.news import Listener, listening
-from pipelines.shards.plan import Plan, PlannedShard
-from pipelines.shards.planning import PlannedBuild, list_build, plan_build
-from pipelines.shards.publish import REJECTS_NAME, Totals, publish, record_names, remove_stale, write_rejects
-from pipelines.shards.records import RECORD_FOLDER, load_record, record_name
-from pipelines.shards.reject_budget import RejectBudget
-from pipelines.shards.storage import Storage, is_remote, storage_of
-from pipelines.shards.table import Kind
+from pipelines.base.errors import DataError, UsageError
+from pipelines.base.interrupt import sigterm_as_interrupt
+from pipelines.base.machine import num_cores
+from pipelines.base.progress import ProgressBar, progress_bar
+from pipelines.shards.format.manifest import MANIFEST_NAME
+from pipelines.shards.format.storage import Storage, is_remote, storage_of
+from pipelines.shards.format.table import Kind
+from pipelines.shards.making.build_config import BuildConfig
+from pipelines.shards.making.engine_local import LocalEngine
+from pipelines.shards.making.make_shard import RESUME_HINT, MadeShard, ShardJob, make_shard
+from pipelines.shards.making.planning import PlannedBuild, list_build, plan_build
+from pipelines.shards.making.publish import REJECTS_NAME, Totals, publish, record_names, remove_stale, write_rejects
+from pipelines.shards.making.reject_budget import RejectBudget
+from pipelines.shards.making.shard_plan import PlannedShard, ShardPlan
+from pipelines.shards.making.shard_progress import Listener, listening
+from pipelines.shards.making.shard_records import RECORD_FOLDER, load_record, record_name
 
 __all__ = ["REJECTS_NAME", "BuildConfig", "BuildSummary", "build_shards"]
 
 SETTINGS_NAME = f"{RECORD_FOLDER}/settings.json"
 SMALL_ITEMS = 500
 """Fewer images are packed before a worker process has started."""
-PRELOADED = ("pipelines.shards.make", "pipelines.shards.images")
+PRELOADED = ("pipelines.shards.making.make_shard", "pipelines.shards.media.image_bytes")
 LIBRARIES: dict[Kind, tuple[str, ...]] = {"image": ("opencv-python-headless", "pillow"), "clip": ("av",)}
 # What has no influence on the bytes of the shards.
 FREE_SETTINGS = {"out", "overwrite", "num_workers", "engine", "max_reject_ratio"}
@@ -67,10 +67,10 @@ class BuildSummary:
     labels: tuple[str, ...]
 
 
-class Engine(Protocol):
+class BuildEngine(Protocol):
     """What makes shards somewhere. A context manager: at its end nothing of it is left."""
 
-    def __enter__(self) -> "Engine": ...
+    def __enter__(self) -> "BuildEngine": ...
     def __exit__(self, *error: object) -> None: ...
     def start(self) -> None: ...
     def run(
@@ -135,7 +135,7 @@ class _Build:
         )
         self._budget.add(len(planned.listing.rejects), len(planned.listing.rejects))
 
-    def make(self, engine: Engine) -> None:
+    def make(self, engine: BuildEngine) -> None:
         """Make all shards that are not there. Raises DataError."""
         plan = self.planned.plan
         with progress_bar("building shards", total=plan.num_samples, unit="samples") as bar:
@@ -216,30 +216,30 @@ class _Build:
         )
 
 
-def _start_if_large(engine: Engine, num_items: int) -> None:
+def _start_if_large(engine: BuildEngine, num_items: int) -> None:
     """Workers take a moment to start: while the rest is listed and planned."""
     if num_items >= SMALL_ITEMS:
         engine.start()
 
 
-def _engine(config: BuildConfig) -> Engine:
+def _engine(config: BuildConfig) -> BuildEngine:
     if config.engine == "local":
         # One more than cores, if nobody says how many: a worker waits for the disk after every shard.
         return LocalEngine(config.num_workers or num_cores() + 1, preload=PRELOADED)
-    from pipelines.shards.engine_ray import RayEngine
+    from pipelines.shards.making.engine_ray import RayEngine
 
     return RayEngine()
 
 
-def _cost(plan: Plan, index: int) -> int:
+def _cost(plan: ShardPlan, index: int) -> int:
     """In images; a clip takes the time of some hundred."""
     outline = plan.outlines[index]
     return outline.num_samples * (1 if outline.kind == "image" else 100)
 
 
-def _job(config: BuildConfig, storage: Storage, plan: Plan) -> Job:
+def _job(config: BuildConfig, storage: Storage, plan: ShardPlan) -> ShardJob:
     kinds = {outline.kind for outline in plan.outlines}
-    return Job(
+    return ShardJob(
         storage=storage,
         image_form=config.image_form() if "image" in kinds else None,
         clip_form=config.clip_form() if "clip" in kinds else None,

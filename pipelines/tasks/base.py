@@ -10,18 +10,17 @@ Inputs go out as float32 RGB in [0, 1], channels first: (R, 3, H, W), or (R, V, 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 
-from pipelines.batch_rng import BatchRng
-from pipelines.config import Config
-from pipelines.errors import UsageError
-from pipelines.recycler import Recycler
-from pipelines.target_memory import Known, TargetMemory
+from pipelines.base.batch_rng import BatchRng, Geometry
+from pipelines.base.buffer_pool import BufferPool
+from pipelines.base.config import Config
+from pipelines.base.errors import UsageError
+from pipelines.tasks.target_cache import CachedTargets, TargetCache
 
 __all__ = [
     "CanvasSpec",
@@ -37,8 +36,6 @@ __all__ = [
 ]
 
 Rng = np.random.Generator | BatchRng
-Geometry = dict[str, npt.NDArray[Any]]
-"""One array per name. Of one sample as drawn; of a batch with a leading B axis."""
 
 PAPER_CANVAS_PX = 256
 
@@ -133,12 +130,12 @@ class Task(ABC):
         self.config = config
         self.canvas = canvas
         self.lightness = lightness
-        self.memory = Recycler()
+        self.memory = BufferPool()
         """For arrays of a batch made on the CPU."""
         self.num_threads = 0
         """That may be at work on one batch; 0 means as many as there are cores."""
-        self.targets: TargetMemory | None = None
-        """Set by tasks of clips whose target follows from the clip alone; the pipeline then calls `make_knowing`."""
+        self.targets: TargetCache | None = None
+        """Set by tasks of clips whose target follows from the clip alone; the pipeline then calls `make_cached`."""
 
     @property
     def examples_per_sample(self) -> int:
@@ -158,7 +155,9 @@ class Task(ABC):
         `geometry` also holds what the pipeline adds for every image sample: "label", int64 (B,), -1 for none.
         """
 
-    def make_knowing(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str], known: Known) -> TaskBatch:
+    def make_cached(
+        self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str], known: CachedTargets
+    ) -> TaskBatch:
         """The batch that `make` would give. Where a target is known, only the colors of the first frame are there."""
         return self.make(pixels, geometry, keys)
 

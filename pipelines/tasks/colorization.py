@@ -10,10 +10,10 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from pipelines.color import NUM_BINS, ab_at_stride, has_color, lightness
-from pipelines.color_prior import class_rebalancing, load_prior
-from pipelines.errors import UsageError
-from pipelines.soft_encoding import soft_encode
+from pipelines.base.errors import UsageError
+from pipelines.targets.color.color_prior import class_rebalancing, load_prior
+from pipelines.targets.color.lab import NUM_BINS, ab_at_stride, has_color, lightness
+from pipelines.targets.color.soft_encoding import soft_encode
 from pipelines.tasks.base import CanvasSpec, Geometry, Rng, Task, TaskBatch, TaskConfig, TensorSpec
 
 __all__ = ["Colorization", "ColorizationConfig"]

@@ -15,8 +15,10 @@ import numpy.typing as npt
 import torch
 from pydantic import AfterValidator, Field
 
-from pipelines.color import lightness as lightness_of
-from pipelines.guards import PatchGuards, recompressed, standardized
+from pipelines.targets.color.lab import lightness as lightness_of
+from pipelines.targets.views.guards import PatchGuards, recompressed, standardized
+from pipelines.targets.views.view_colors import jitter_hsv_torch, recolored_cpu, scale_components
+from pipelines.targets.views.view_warp import warped_cpu, warped_torch
 from pipelines.tasks.base import (
     CanvasSpec,
     Geometry,
@@ -28,8 +30,6 @@ from pipelines.tasks.base import (
     check_fits,
     scaled_px,
 )
-from pipelines.view_colors import jitter_hsv_torch, recolored_cpu, scale_components
-from pipelines.view_warp import warped_cpu, warped_torch
 
 __all__ = ["DRAWN", "Exemplar", "ExemplarConfig"]
 

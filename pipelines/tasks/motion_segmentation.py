@@ -1,7 +1,7 @@
 """Motion segmentation: from one frame, tell which parts will move otherwise than the camera. Paper sections 2, 3.4.
 
-The target comes from the clip on the fly: see pipelines/motion_mask.py. It is computed on the CPU from a few frames'
-luma; of clips on a device that is copied there and the target back, while the inputs stay on the device.
+The target is computed from the clip on the fly (pipelines/targets/motion/motion_mask.py), on the CPU, from the luma of
+a few frames. Of clips on a device, that luma is copied to the CPU and the target back; the inputs stay on the device.
 
 Letters: B clips, T frames, N frames that the target is computed from, H W clip size, h w = H / 8, W / 8 rounded up.
 """
@@ -15,15 +15,16 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
-from pipelines.clip_planes import NUM_COLORS, planes_of
-from pipelines.color import lightness
-from pipelines.compiled import compiled
-from pipelines.errors import UsageError
-from pipelines.flow import EngineName, FlowEngine, Preset, build_engine
-from pipelines.machine import num_cores
-from pipelines.motion_mask import VERDICTS, label_clip
-from pipelines.target_memory import Known, TargetMemory
+from pipelines.base.errors import UsageError
+from pipelines.base.machine import num_cores
+from pipelines.decode.clip_planes import NUM_COLORS, planes_of
+from pipelines.kernels.compiled import compiled
+from pipelines.targets.color.lab import lightness
+from pipelines.targets.motion.flow import EngineName, FlowEngine, Preset
+from pipelines.targets.motion.flow_engines import build_engine
+from pipelines.targets.motion.motion_mask import VERDICTS, label_clip
 from pipelines.tasks.base import CanvasSpec, Geometry, Rng, Task, TaskBatch, TaskConfig, TensorSpec
+from pipelines.tasks.target_cache import CachedTargets, TargetCache
 
 __all__ = ["MotionSegmentation", "MotionSegmentationConfig"]
 
@@ -68,7 +69,7 @@ class MotionSegmentation(Task):
     `VERDICTS` of motion_mask.py and counts the clips left out: 0 usable, 1 no texture, 2 a cut;
     geometry["known_ratio"], float32 (B,), is the share of cells with weight.
 
-    Clips come as planes (pipelines/clip_planes.py) or as RGB frames (B, T, H, W, 3).
+    Clips come as planes (pipelines/decode/clip_planes.py) or as RGB frames (B, T, H, W, 3).
     """
 
     name: ClassVar[str] = "motion_segmentation"
@@ -90,7 +91,7 @@ class MotionSegmentation(Task):
             )
         self._engine()  # if it cannot be had, that is known now
         num_targets = self.config.remembered_clips
-        self.targets = TargetMemory(num_targets) if num_targets else None
+        self.targets = TargetCache(num_targets) if num_targets else None
 
     def draw(self, rng: Rng) -> Geometry:
         """Nothing is random: the target follows from the clip."""
@@ -98,9 +99,11 @@ class MotionSegmentation(Task):
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
         nothing = (None,) * len(keys)
-        return self.make_knowing(pixels, geometry, keys, Known(address=nothing, target=nothing))
+        return self.make_cached(pixels, geometry, keys, CachedTargets(address=nothing, target=nothing))
 
-    def make_knowing(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str], known: Known) -> TaskBatch:
+    def make_cached(
+        self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str], known: CachedTargets
+    ) -> TaskBatch:
         planes = pixels if pixels.ndim == 4 else planes_of(pixels)
         targets = self._complete(planes[:, NUM_COLORS:], known)
         moving, weight, verdict = (np.stack(part) for part in zip(*targets, strict=True))
@@ -132,7 +135,7 @@ class MotionSegmentation(Task):
             return torch.div(frame_BCHW, 255.0, out=room)
         return frame_BCHW.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
 
-    def _complete(self, luma_BNHW: torch.Tensor, known: Known) -> list[Target]:
+    def _complete(self, luma_BNHW: torch.Tensor, known: CachedTargets) -> list[Target]:
         """All targets: those known and, several clips at a time, the others."""
         targets = list(known.target)
         unknown = [row for row, target in enumerate(targets) if target is None]

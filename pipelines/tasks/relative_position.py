@@ -19,12 +19,12 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
-from pipelines.color import lightness as lightness_of
-from pipelines.compiled import compiled
-from pipelines.guards import PatchGuards, recompressed, standardized
-from pipelines.recycler import Recycler
-from pipelines.resampling import resample_cpu, resampled, smallest_px
-from pipelines.rng import rng_for
+from pipelines.base.buffer_pool import BufferPool
+from pipelines.base.rng import rng_for
+from pipelines.kernels.compiled import compiled
+from pipelines.targets.color.lab import lightness as lightness_of
+from pipelines.targets.views.guards import PatchGuards, recompressed, standardized
+from pipelines.targets.views.resampling import resample_cpu, resampled, smallest_px
 from pipelines.tasks.base import (
     CanvasSpec,
     Geometry,
@@ -250,7 +250,7 @@ def _drop_cpu(
     noise_start: Int64s,
     resample_px: Int64s,
     patch_px: int,
-    memory: Recycler,
+    memory: BufferPool,
 ) -> torch.Tensor:
     """The same, straight from the canvases (B, S, S, 3): the other channels are not even copied."""
     noise, mean = _noise(patch_px, torch.device("cpu")).numpy(), CHANNEL_MEAN.view(3).numpy()

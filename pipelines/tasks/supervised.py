@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from pipelines.color import lightness
+from pipelines.targets.color.lab import lightness
 from pipelines.tasks.base import Geometry, Rng, Task, TaskBatch, TaskConfig, TensorSpec
 
 __all__ = ["Supervised", "SupervisedConfig"]

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from pipelines.config import Config, validate
-from pipelines.errors import UsageError
+from pipelines.base.config import Config, validate
+from pipelines.base.errors import UsageError
 from training.heads.base import Head, HeadConfig, HeadInput, Preset
 from training.heads.colorization import ColorizationHead
 from training.heads.exemplar import ExemplarHead

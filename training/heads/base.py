@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from pipelines.config import Config
+from pipelines.base.config import Config
 from pipelines.tasks.base import TaskBatch
 from training.losses import Loss
 

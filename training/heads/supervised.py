@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from pipelines.errors import UsageError
+from pipelines.base.errors import UsageError
 from pipelines.tasks.base import TaskBatch
 from training.heads.base import Head, HeadConfig, HeadInput, Preset
 from training.heads.units import ResidualUnit, initialise

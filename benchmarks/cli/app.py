@@ -1,0 +1,169 @@
+"""The fourfold command: every error is one message on stderr and an exit code; a traceback only with FOURFOLD_DEBUG=1.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated (130 while shards are built).
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import typer
+
+from benchmarks.cli import bench, profile, shards, training
+from benchmarks.results.output import AsJson, print_json, say
+from pipelines.base.errors import FourfoldError
+
+__all__ = ["app", "main", "run"]
+
+app = typer.Typer(
+    name="fourfold",
+    help="Multi-task self-supervised visual pretraining: build shards, look at the tasks, pretrain one trunk, "
+    "and benchmark single against combined tasks.",
+    epilog="Start with: fourfold doctor, then fourfold demo.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(shards.app, name="shards")
+app.add_typer(bench.app, name="bench")
+app.command("pretrain")(training.pretrain)
+app.command("evaluate")(training.evaluate)
+app.command("profile")(profile.profile)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. Cleans up on the way out as Ctrl-C does."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"fourfold {version('fourfold')}")
+        except PackageNotFoundError:
+            print("fourfold (a source tree that is not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    pass
+
+
+@app.command()
+def doctor(as_json: bool = AsJson) -> None:
+    """Say what will be used, and what is missing.
+
+    Exit code 1 if something required is missing.
+
+    Example: fourfold doctor --json
+    """
+    from benchmarks.cli import doctor as checks
+
+    report = checks.examine()
+    if as_json:
+        print_json(report)
+    else:
+        checks.show(report)
+    if not report.is_usable:
+        raise typer.Exit(1)
+
+
+@app.command()
+def preview(
+    folder: Path = typer.Argument(help="Folder of shards with images, clips or both."),
+    out: Path = typer.Option(Path("preview.png"), "--out", help="Where the sheet goes, a PNG."),
+    clips: Path | None = typer.Option(None, help="Folder of clip shards, if they are not in FOLDER."),
+    num_samples: int = typer.Option(4, min=1, max=16, help="Rows of each task."),
+    seed: int = typer.Option(0, min=0, help="Another seed shows other samples and augmentations."),
+    canvas_px: int = typer.Option(256, min=64, max=1024, help="Side of the square image canvas."),
+) -> None:
+    """Draw what each task sees and must answer.
+
+    Example: fourfold preview demo/shards --out sheet.png
+    """
+    from pipelines.preview.task_sheet import write_sheet
+
+    print(write_sheet(folder, out, clips=clips, num_samples=num_samples, seed=seed, canvas_px=canvas_px))
+
+
+@app.command()
+def demo(
+    out: Path = typer.Option(Path("demo"), "--out", help="Folder for everything the demo writes."),
+) -> None:
+    """Shards to report, from real photos and video.
+
+    Builds shards, draws a preview, runs a small suite and writes its report: one CPU, a few minutes. Reads pictures
+    that come inside Python packages (pip install 'fourfold[demo]'), nothing from the network.
+    A second run reuses everything. Example: fourfold demo
+    """
+    from benchmarks.cli.demo import run_demo
+
+    run_demo(out)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One command line -> its exit code."""
+    # A bare `fourfold` or `fourfold shards` is a question, not a mistake.
+    is_question = list(arguments) in ([], ["shards"], ["bench"])
+    arguments = [*arguments, "--help"] if is_question else list(arguments)
+    try:
+        # Not `app()`: it would turn Ctrl-C into a silent exit, and SIGTERM into the same.
+        parser = typer.main.get_command(app)
+        with parser.make_context("fourfold", arguments) as context:
+            parser.invoke(context)
+        return 0
+    except FourfoldError as error:
+        return _fail(error, str(error), error.exit_code)
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except Terminated as error:
+        return _fail(error, "terminated", 143)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _fail(error, "interrupted", 130)
+    except BrokenPipeError:
+        # The reader of `fourfold ... | head` is gone; say nothing, and keep the interpreter from flushing to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(error, f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), 1)
+    except Exception as error:
+        if (message := _usage_message(error)) is not None:
+            return _fail(error, message, 2)
+        hint = "This is a bug in fourfold; FOURFOLD_DEBUG=1 shows where."
+        return _fail(error, f"{type(error).__name__}: {error}. {hint}", 1)
+
+
+def main() -> None:
+    """Entry point of the `fourfold` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _fail(error: BaseException, message: str, exit_code: int) -> int:
+    if os.environ.get("FOURFOLD_DEBUG") == "1":
+        raise error
+    say(f"fourfold: {message}")
+    return exit_code
+
+
+def _usage_message(error: Exception) -> str | None:
+    """The text of the parser's own errors (unknown option, missing argument); their class is private to typer."""
+    format_message = getattr(error, "format_message", None)
+    if format_message is None:
+        return None
+    context = getattr(error, "ctx", None)
+    where = f" Try: {context.command_path} --help" if context is not None else ""
+    return f"{str(format_message()).rstrip('.')}.{where}"

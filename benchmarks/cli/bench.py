@@ -1,0 +1,150 @@
+"""`fourfold bench run|plan|status|report`: a suite of pretrainings and evaluations from one YAML file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from benchmarks.results.output import AsJson, Overrides, print_json, print_table, say
+from pipelines.base.progress import quiet_progress
+
+if TYPE_CHECKING:
+    from benchmarks.suite.run_suite import CellStatus, SuiteStatus
+    from benchmarks.suite.suite_config import Suite
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Suites: run, plan, status, report.")
+SuiteFile = typer.Argument(metavar="SUITE.yaml", help="A suite file, or the name of a packaged one, such as demo.")
+Jobs = typer.Option(0, "--jobs", min=0, help="Stages at a time. 0: one per core without a GPU, one with.")
+Out = typer.Option(None, "--out", metavar="DIR", help="Where results go. Default: runs/NAME of the suite.")
+
+
+@app.command()
+def run(
+    suite: Path = SuiteFile,
+    out: Path | None = Out,
+    overrides: list[str] | None = Overrides,
+    jobs: int = Jobs,
+    as_json: bool = AsJson,
+) -> None:
+    """Run what is not finished yet. Killed, the same command goes on. Exit code 1 if a stage failed.
+
+    Example: fourfold bench run yaml/suites/demo.yaml --set seeds=[0,1,2]
+    """
+    from benchmarks.suite.run_suite import run_suite
+
+    loaded, folder = _load(suite, out, overrides)
+    if as_json:
+        with quiet_progress():
+            status = run_suite(loaded, folder, num_jobs=jobs)
+    else:
+        status = run_suite(loaded, folder, num_jobs=jobs)
+    _print(status, as_json)
+    if status.num_failed:
+        raise typer.Exit(1)
+    say(f"read it: fourfold bench report {suite}{f' --out {out}' if out else ''}")
+
+
+@app.command()
+def plan(
+    suite: Path = SuiteFile, out: Path | None = Out, overrides: list[str] | None = Overrides, as_json: bool = AsJson
+) -> None:
+    """What `run` would do and, once stages of each kind have finished, how long it would take. Changes nothing.
+
+    Example: fourfold bench plan demo
+    """
+    from benchmarks.suite.run_suite import plan_suite
+
+    loaded, folder = _load(suite, out, overrides)
+    _print(plan_suite(loaded, folder), as_json)
+
+
+@app.command()
+def status(
+    suite: Path = SuiteFile, out: Path | None = Out, overrides: list[str] | None = Overrides, as_json: bool = AsJson
+) -> None:
+    """What is finished, failed and left, also while a run goes on elsewhere.
+
+    Example: fourfold bench status demo --json
+    """
+    from benchmarks.suite.run_suite import suite_status
+
+    loaded, folder = _load(suite, out, overrides)
+    _print(suite_status(loaded, folder), as_json)
+
+
+@app.command()
+def report(suite: Path = SuiteFile, out: Path | None = Out, overrides: list[str] | None = Overrides) -> None:
+    """Write the report of what is finished so far, one HTML file that needs nothing else, and print its path.
+
+    Example: fourfold bench report demo
+    """
+    from benchmarks.results.report import write_report
+
+    loaded, folder = _load(suite, out, overrides)
+    print(write_report(loaded, folder))
+
+
+def _load(path: Path, out: Path | None, overrides: list[str] | None) -> "tuple[Suite, Path]":
+    from benchmarks.suite.suite_config import load_suite
+
+    suite = load_suite(path, overrides or [])
+    return suite, out or Path("runs") / suite.config.name
+
+
+def _print(status: "SuiteStatus", as_json: bool) -> None:
+    if as_json:
+        print_json(_summary(status))
+        return
+    from benchmarks.suite.run_suite import duration
+
+    rows = [
+        (
+            cell.cell.task_set.name,
+            cell.cell.depth,
+            cell.cell.seed,
+            cell.state,
+            "  ".join(f"{name} {value:.1f}" for name, value in _metrics(cell).items()) or None,
+            duration(cell.spent_s) if cell.records else None,
+            None if cell.left_s is None or cell.state == "finished" else duration(cell.left_s),
+        )
+        for cell in status.cells
+    ]
+    columns = ["task set", "depth", "seed", "state", "results", "spent", "left"]
+    print_table(f"{status.name} in {status.out}", columns, rows)
+    left = "not known before a stage of each kind has finished" if status.left_s is None else duration(status.left_s)
+    print(f"\n{status.num_finished} of {status.num_stages} stages finished in {duration(status.spent_s)}")
+    print(f"left, one after the other: {left}")
+    for label, error in status.failures.items():
+        say(f"failed: {label}: {error}")
+
+
+def _metrics(cell: "CellStatus") -> dict[str, float]:
+    from benchmarks.evaluations import EVALUATIONS
+
+    found = {
+        name: record.results.get(EVALUATIONS[name].metric)
+        for name, record in cell.records.items()
+        if name in EVALUATIONS
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _summary(status: "SuiteStatus") -> dict[str, Any]:
+    cells = [
+        {
+            "task_set": cell.cell.task_set.name,
+            "tasks": cell.cell.task_set.tasks,
+            "depth": cell.cell.depth,
+            "seed": cell.cell.seed,
+            "state": cell.state,
+            "error": cell.error or None,
+            "results": {kind: record.results for kind, record in cell.records.items()},
+            "spent_s": cell.spent_s,
+            "left_s": cell.left_s,
+        }
+        for cell in status.cells
+    ]
+    names = ("name", "out", "num_stages", "num_finished", "num_failed", "spent_s", "left_s")
+    return {name: getattr(status, name) for name in names} | {"cells": cells}

@@ -1,0 +1,221 @@
+"""`fourfold shards build|info|verify|merge|stats`: pack images and videos, and look at what was packed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from benchmarks.results.output import AsJson, Overrides, plain, print_facts, print_json, print_table, say, size_text
+from pipelines.base.errors import UsageError
+from pipelines.base.progress import quiet_progress
+
+if TYPE_CHECKING:
+    from pipelines.shards.build import BuildConfig, BuildSummary
+    from pipelines.shards.tools.info import GroupSummary
+
+__all__ = ["app"]
+
+MOST_SHOWN = 10
+
+app = typer.Typer(help="Build shards, look at them.")
+Folder = typer.Argument(help="Folder of shards (it holds a manifest.json), or its URL.", metavar="DIR")
+Workers = typer.Option(0, "--workers", min=0, help="Worker processes; 0 is one per core.")
+
+
+@app.command()
+def build(
+    sources: list[str] | None = typer.Argument(
+        None,
+        metavar="SRC",
+        help="Folders (class folders become labels), csv, tsv, jsonl, parquet or txt lists, tars, Hugging Face "
+        "datasets on disk, single files; local, or URLs such as s3://bucket/photos.",
+    ),
+    out: str | None = typer.Option(None, metavar="DIR", help="Where the shards go: a folder, or a URL to write to."),
+    config: Path | None = typer.Option(None, metavar="FILE", help="YAML of settings; options given here win over it."),
+    val: str | None = typer.Option(None, help="Validation split: none, every:N (of each class), or hash:SHARE."),
+    check: str | None = typer.Option(None, help="Images: decode each (decode), or look at its structure (header)."),
+    short_side: int | None = typer.Option(None, help="Shrink larger images to this short side, in px. Default: keep."),
+    clip_short_side: int | None = typer.Option(None, help="Short side of clips in px."),
+    num_frames: int | None = typer.Option(None, help="Frames of a clip."),
+    fps: float | None = typer.Option(None, help="Frames per second of a clip."),
+    codec: str | None = typer.Option(None, help="Codec of clips: mjpeg or vp9."),
+    samples_per_shard: int | None = typer.Option(None, help="Most samples of a shard."),
+    max_reject_ratio: float | None = typer.Option(None, help="Stop when a larger share of the items is unusable."),
+    workers: int | None = typer.Option(None, help="Worker processes; 0 is one per core."),
+    engine: str | None = typer.Option(None, help="local, or ray: the cluster that RAY_ADDRESS names."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace a finished build of something else in DIR."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be built, how long and how large; no shard."),
+    ranks: str = typer.Option("8x4", metavar="RxW", help="Dry run: training processes x loader workers of each."),
+    overrides: list[str] | None = Overrides,
+    as_json: bool = AsJson,
+) -> None:
+    """Pack images and videos into shards. Killed, the same command goes on; finished, it changes nothing.
+
+    Examples:
+
+    fourfold shards build photos/ --out shards --val every:10 --dry-run
+
+    fourfold shards build videos/ list.csv --out shards --fps 5 --num-frames 16
+
+    fourfold shards build photos/ --config yaml/shards/labelled-photos.yaml --out s3://bucket/shards --engine ray
+    """
+    given = {
+        "sources": sources or None,
+        "out": out,
+        "val": val,
+        "check": check,
+        "short_side_px": short_side,
+        "clip_short_side_px": clip_short_side,
+        "num_frames": num_frames,
+        "fps": fps,
+        "codec": codec,
+        "samples_per_shard": samples_per_shard,
+        "max_reject_ratio": max_reject_ratio,
+        "num_workers": workers,
+        "engine": engine,
+        "overwrite": overwrite or None,
+    }
+    checked = _checked(config, {name: value for name, value in given.items() if value is not None}, overrides or [])
+    if dry_run:
+        from benchmarks.cli.dry_run import show_estimate
+
+        show_estimate(checked, ranks, as_json)
+        return
+    _build(checked, as_json)
+
+
+def _checked(path: Path | None, options: dict[str, Any], overrides: list[str]) -> "BuildConfig":
+    """The settings of the file, of the options, and of --set, the later ones winning."""
+    from pipelines.base.config import apply_overrides, read_yaml, validate
+    from pipelines.shards.build import BuildConfig
+
+    in_file, lines = read_yaml(path) if path else ({}, {})
+    settings = apply_overrides(in_file | options, overrides)
+    for name, what in (("sources", "no source"), ("out", "no --out DIR")):
+        if name not in settings:
+            raise UsageError(
+                f"shards build: {what} given. Say for example: fourfold shards build photos/ --out shards; "
+                f"or give a --config FILE that has {name}."
+            )
+    lines = {place: line for place, line in lines.items() if place[0] not in options}
+    return validate(BuildConfig, settings, source=str(path or "shards build"), lines=lines)
+
+
+def _build(config: "BuildConfig", as_json: bool) -> None:
+    from pipelines.shards.build import build_shards
+
+    if as_json:
+        with quiet_progress():
+            print_json(build_shards(config))
+        return
+    summary = build_shards(config)
+    print_facts(str(config.out), _summary_facts(summary))
+    say(f"look at it: fourfold preview {config.out} --out preview.png")
+
+
+def _summary_facts(summary: "BuildSummary") -> dict[str, Any]:
+    """The rate in bytes is that of a build that found nothing to reuse."""
+    facts: dict[str, Any] = plain(summary)
+    rate = f"{facts.pop('samples_per_s'):.4g} samples/s"
+    if not summary.num_reused:
+        rate += f", {summary.bytes / 1e6 / summary.seconds:.3g} MB/s"
+    return {name.removeprefix("num_"): _text(name, value) for name, value in (facts | {"rate": rate}).items()}
+
+
+@app.command()
+def info(folder: str = Folder, as_json: bool = AsJson) -> None:
+    """What a folder of shards holds.
+
+    Example: fourfold shards info shards --json
+    """
+    from pipelines.shards.tools.info import describe
+
+    summary = describe(folder)
+    if as_json:
+        print_json(summary)
+        return
+    columns = ["kind", "split", "samples", "shards", "size", "median sample", "format", "classes"]
+    print_table(str(folder), columns, [_group_row(group) for group in summary.groups])
+    for warning in summary.warnings:
+        say(f"note: {warning}")
+
+
+@app.command()
+def verify(
+    folder: str = Folder,
+    decode: bool = typer.Option(False, "--decode", help="Also decode every image and clip."),
+    workers: int = Workers,
+    as_json: bool = AsJson,
+) -> None:
+    """Check every shard against the manifest: structure, sizes, sha256. Exit code 1 if anything is wrong.
+
+    Example: fourfold shards verify shards --decode
+    """
+    from pipelines.shards.tools.verify import verify_shards
+
+    if as_json:
+        with quiet_progress():
+            problems = verify_shards(folder, decode=decode, num_workers=workers)
+        print_json({"folder": folder, "is_whole": not problems, "problems": problems})
+    else:
+        problems = verify_shards(folder, decode=decode, num_workers=workers)
+        decoded = ", every sample decodes" if decode else ""
+        print("\n".join(problems) or f"{folder}: whole, every shard is what the manifest says{decoded}")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def merge(
+    folders: list[str] = typer.Argument(metavar="DIR...", help="Folders of shards, two or more."),
+    out: str = typer.Option(..., metavar="DIR", help="A new folder for all of them, or a URL."),
+    prefix_keys: bool = typer.Option(
+        False, "--prefix-keys", help="Put each folder's name before its keys, for folders that use the same ones."
+    ),
+    as_json: bool = AsJson,
+) -> None:
+    """Join folders of shards into one, with one manifest; tars are linked or copied where their labels allow it.
+
+    Example: fourfold shards merge shards/photos shards/videos --out shards/all
+    """
+    from pipelines.shards.tools.merge import merge_shards
+
+    if as_json:
+        with quiet_progress():
+            print_json(merge_shards(folders, out, prefix_keys=prefix_keys))
+        return
+    summary = plain(merge_shards(folders, out, prefix_keys=prefix_keys))
+    print_facts(out, {name.removeprefix("num_"): _text(name, value) for name, value in summary.items()})
+
+
+@app.command()
+def stats(
+    folder: str = Folder,
+    colors: bool = typer.Option(True, "--colors/--no-colors", help="Decode all training images to count colors."),
+    as_json: bool = AsJson,
+) -> None:
+    """Sizes, motion of the clips, and the colors of the training images, by which colorization weighs rare ones up.
+
+    The count of colors goes to color_prior.json in the folder. Example: fourfold shards stats shards --no-colors
+    """
+    from benchmarks.cli.shards_stats import show_stats
+
+    show_stats(folder, colors, as_json)
+
+
+def _group_row(group: "GroupSummary") -> list[Any]:
+    median = f"{group.median_width_px} x {group.median_height_px}, {size_text(group.median_sample_bytes)}"
+    formats = ", ".join(f"{number} {name}" for name, number in group.codecs.items())
+    counts = [group.kind, group.split, group.num_samples, group.num_shards, size_text(group.shard_bytes)]
+    return [*counts, median, formats, len(group.labels) or None]
+
+
+def _text(name: str, value: Any) -> Any:
+    """Bytes with a unit; lists and mappings in a line, long ones as their number."""
+    if name.endswith("bytes") and isinstance(value, int):
+        return size_text(value)
+    if isinstance(value, dict | list) and len(value) > MOST_SHOWN:
+        return f"{len(value)} {name}"
+    if isinstance(value, dict):
+        return ", ".join(f"{inner} {number}" for inner, number in value.items()) or None
+    return (", ".join(map(str, value)) or None) if isinstance(value, list) else value

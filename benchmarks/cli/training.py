@@ -1,0 +1,67 @@
+"""`fourfold pretrain` and `fourfold evaluate`: one trunk, trained and measured."""
+
+import re
+from pathlib import Path
+
+import typer
+
+from benchmarks.results.output import AsJson, Overrides, plain, print_facts, print_json, say
+from pipelines.base.progress import quiet_progress
+
+__all__ = ["evaluate", "pretrain"]
+
+
+def pretrain(
+    config: Path = typer.Argument(metavar="CONFIG.yaml", help="What to train; see yaml/pretrain/."),
+    out: Path | None = typer.Option(None, "--out", metavar="DIR", help="Run folder. Default: runs/NAME of the YAML."),
+    device: str = typer.Option("auto", help="auto, cpu, or cuda."),
+    overrides: list[str] | None = Overrides,
+    as_json: bool = AsJson,
+) -> None:
+    """Train one trunk on the tasks of a config. The same command again resumes; a finished run returns at once.
+
+    Examples:
+
+    fourfold pretrain yaml/pretrain/small.yaml --set pipeline.images=shards --set trunk.depth=34
+    """
+    from pipelines.base.config import load_config
+    from training.config import PretrainConfig
+    from training.loop import pretrain as train
+
+    checked = load_config(PretrainConfig, config, overrides or [])
+    folder = out or Path("runs") / config.stem
+    if as_json:
+        with quiet_progress():
+            print_json(train(checked, folder, device=device))
+        return
+    print_facts(str(folder), plain(train(checked, folder, device=device)))
+    say(f"measure it: fourfold evaluate {folder} --images SHARDS")
+
+
+def evaluate(
+    run: Path = typer.Argument(metavar="RUN", help="Run folder of a finished fourfold pretrain."),
+    name: str = typer.Option("linear_probe", "--with", help="Evaluation to run."),
+    images: Path = typer.Option(..., metavar="DIR", help="Folder of shards with labelled images."),
+    train_split: str = typer.Option("train", help="Split the probe is fitted on."),
+    test_split: str = typer.Option("val", help="Split the probe is scored on."),
+    overrides: list[str] | None = Overrides,
+    as_json: bool = AsJson,
+) -> None:
+    """Measure a pretrained trunk on labelled images.
+
+    Example: fourfold evaluate runs/small --with linear_probe --images shards --set canvas_px=96
+    """
+    from benchmarks.evaluations import EVALUATIONS
+    from pipelines.base.config import apply_overrides, validate
+    from pipelines.base.errors import UsageError
+
+    if name not in EVALUATIONS:
+        raise UsageError(f"--with {name}: no such evaluation. Allowed: {', '.join(EVALUATIONS)}.")
+    evaluation = EVALUATIONS[name]
+    options = validate(evaluation.config_class, apply_overrides({}, overrides or []), source=f"evaluate --with {name}")
+    if as_json:
+        with quiet_progress():
+            print_json(evaluation.run(run, options, images, train_split, test_split))
+        return
+    results = evaluation.run(run, options, images, train_split, test_split)
+    print_facts(f"{name} of {run}", {re.sub("_pct$", " %", key): value for key, value in plain(results).items()})

@@ -1,0 +1,63 @@
+"""Temporary folders that go whatever becomes of the process that asked for them: also when it is killed (SIGKILL)."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipelines.base.errors import UsageError
+
+__all__ = ["short_parent", "temporary_folder"]
+
+MAX_PARENT_CHARACTERS = 32
+"""Of the 107 that Linux allows for the path of a socket, what the folders and names below leave."""
+
+KEEPER = """
+import pathlib, shutil, sys, tempfile, time
+folder = pathlib.Path(tempfile.mkdtemp(prefix="fourfold-", dir=sys.argv[1] or None))
+print(folder, flush=True)
+sys.stdin.read()
+deadline_s = time.monotonic() + 60
+while folder.exists() and time.monotonic() < deadline_s:
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        time.sleep(0.2)
+"""
+"""Removes the folder at the end of its input, which comes when nobody is left to write to it. Again and again, because
+processes of the comparison may live, and write, a moment longer."""
+
+
+def short_parent() -> Path:
+    """Where folders for sockets go: the system's folder for temporary files, or /tmp where its path is long. The
+    workers of a DataLoader would wait for a socket that cannot be made, without an error."""
+    found = Path(tempfile.gettempdir())
+    return Path("/tmp") if len(str(found)) > MAX_PARENT_CHARACTERS and Path("/tmp").is_dir() else found
+
+
+@contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """An empty folder in `parent`, by default the system's folder for such; gone after the block. Raises UsageError."""
+    if parent is not None and not parent.is_dir():
+        raise UsageError(f"{parent}: not a folder. Give one for data that is removed again.")
+    # A session of its own: Ctrl-C and signals to the whole group are for the others.
+    keeper = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", KEEPER, str(parent or "")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    assert keeper.stdin is not None
+    assert keeper.stdout is not None
+    assert keeper.stderr is not None
+    with keeper:
+        name = keeper.stdout.readline().rstrip("\n")
+        if not name:
+            reason = keeper.stderr.read().strip().splitlines()[-1:]
+            raise UsageError(
+                f"{parent or 'the folder for temporary files'}: cannot be written to ({' '.join(reason)})."
+            )
+        yield Path(name)

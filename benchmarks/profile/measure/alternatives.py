@@ -1,0 +1,168 @@
+"""What a stage would cost if its input or its method were another: measured on this folder's own samples.
+
+Smaller source images, another backend, another clip codec, another flow engine. Each gives the cost of one stage, to be
+put into the model; nothing is written.
+"""
+
+import io
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.profile.measure.costs import lanes, measure_costs
+from benchmarks.profile.measure.load import LoadMeter
+from benchmarks.profile.measure.stage_hooks import backend_of, sources_of
+from pipelines.build import Pipeline, PipelineConfig, build_pipeline
+from pipelines.decode.base import BackendName
+from pipelines.run.sample_source import SampleSource, canvas_boxes
+from pipelines.shards.media.clip_bytes import ClipForm, Codec, encode_clip
+from pipelines.tasks import TASKS
+from pipelines.tasks.base import Geometry
+from pipelines.tasks.target_cache import CachedTargets
+
+__all__ = [
+    "decode_with_backend",
+    "decode_with_codec",
+    "decode_with_small_images",
+    "motion_remembered",
+    "motion_with",
+    "needed_short_side_px",
+    "recoded_clip",
+    "short_side_px",
+    "shrunk_jpeg",
+]
+
+JPEG_QUALITY = 95
+NUM_SAMPLES = 16
+NUM_TURNS = 5
+NUM_SIZES = 256
+
+
+def needed_short_side_px(config: PipelineConfig) -> int:
+    """The smallest image whose smallest crop still has the pixels of the canvas."""
+    return -int(-config.canvas_px // config.canvas_scale[0])
+
+
+def shrunk_jpeg(encoded: bytes | memoryview, short_side_px: int) -> tuple[bytes, int, int]:
+    """A JPEG of an image at that short side (its own, if that is smaller), width and height."""
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ValueError("OpenCV cannot decode it")
+    height, width = image.shape[:2]
+    factor = min(short_side_px / min(height, width), 1.0)
+    size = round(width * factor), round(height * factor)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if factor < 1 else image
+    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes(), *size
+
+
+def recoded_clip(encoded: bytes | memoryview, codec: Codec) -> bytes:
+    """The same frames in another codec."""
+    with av.open(io.BytesIO(encoded), mode="r") as container:
+        frames = list(container.decode(container.streams.video[0]))
+    pixel_format = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    return encode_clip([frame.reformat(format=pixel_format) for frame in frames], ClipForm(codec=codec))
+
+
+def decode_with_small_images(config: PipelineConfig, short_side_px: int, device: torch.device) -> float:
+    """CPU seconds of decoding an image that was stored at that short side."""
+    with lanes(config, device) as pipelines:
+        source = sources_of(pipelines[0])["image"]
+        rows = source.plan.picks(0).rows.tolist()[:NUM_SAMPLES]
+        made = [shrunk_jpeg(source._reader.read(row), short_side_px) for row in rows]
+        encoded = [memoryview(content) for content, _, _ in made]
+        width_B, height_B = (np.array([one[axis] for one in made], np.int64) for axis in (1, 2))
+        uniform_B4 = np.random.default_rng(0).random((len(rows), 4))
+        boxes_B4 = canvas_boxes(uniform_B4, width_B, height_B, config.canvas_scale, config.canvas_px)
+        flips_B = uniform_B4[:, 3] < config.flip_probability
+        backends = [backend_of(pipeline) for pipeline in pipelines]
+        work = [partial(one.canvases, encoded, boxes_B4, flips_B, config.canvas_px) for one in backends]
+        return _median_cpu_s(work, len(rows))
+
+
+def decode_with_codec(config: PipelineConfig, codec: Codec, device: torch.device) -> float:
+    """CPU seconds of decoding a clip that was stored in that codec."""
+    size = config.canvas
+    with lanes(config, device) as pipelines:
+        source = sources_of(pipelines[0])["clip"]
+        rows = source.plan.picks(0).rows.tolist()[: NUM_SAMPLES // 2]
+        encoded = [memoryview(recoded_clip(source._reader.read(row), codec)) for row in rows]
+        flips_B = np.zeros(len(rows), np.bool_)
+        frames = size.num_frames, size.clip_height_px, size.clip_width_px
+        work = [partial(backend_of(one).clip_planes, encoded, flips_B, *frames) for one in pipelines]
+        return _median_cpu_s(work, len(rows))
+
+
+def decode_with_backend(config: PipelineConfig, backend: BackendName, seconds: float, device: torch.device) -> float:
+    """CPU seconds of making a canvas with that backend."""
+    images = {name: task for name, task in config.tasks.items() if TASKS[name].source == "image"}
+    only = config.model_copy(update={"backend": backend, "tasks": images})
+    return measure_costs(only, seconds, device)["decode image"].busy_s
+
+
+def motion_with(config: PipelineConfig, options: Mapping[str, Any], seconds: float, device: torch.device) -> float:
+    """CPU seconds of a clip's motion target with other options of the task."""
+    task = config.tasks["motion_segmentation"].model_copy(update=dict(options))
+    only = config.model_copy(update={"tasks": {"motion_segmentation": task}})
+    return measure_costs(only, seconds, device)["motion_segmentation"].busy_s
+
+
+def _median_cpu_s(work: Sequence[Callable[[], object]], num_samples: int) -> float:
+    """Per sample, all lanes at once; the first turn warms up."""
+    seconds: list[float] = []
+    with ThreadPoolExecutor(len(work)) as pool:
+        for _ in range(NUM_TURNS + 1):
+            meter = LoadMeter()
+            list(pool.map(lambda one: one(), work))
+            seconds.append(meter.read().own_s / num_samples / len(work))
+    return statistics.median(seconds[1:])
+
+
+def motion_remembered(config: PipelineConfig, device: torch.device) -> tuple[float, float]:
+    """CPU seconds of decoding a clip whose motion target was computed before, and of its part of the batch."""
+    task = config.tasks["motion_segmentation"].model_copy(update={"remembered_clips": 2 * config.clip_batch_size})
+    only = config.model_copy(update={"tasks": {"motion_segmentation": task}})
+    size = config.canvas
+    frames = size.num_frames, size.clip_height_px, size.clip_width_px
+    decodes: list[Callable[[], object]] = []
+    makes: list[Callable[[], object]] = []
+    with lanes(only, device) as pipelines:
+        for pipeline in pipelines:
+            source = sources_of(pipeline)["clip"]
+            _remember(pipeline, source)
+            one = _loaded(source)
+            makes.append(partial(pipeline.tasks["motion_segmentation"].make_cached, *one))
+            encoded = [source._reader.read(row) for row in source.plan.picks(0).rows.tolist()]
+            flips_B = one[1]["flip"]
+            is_known_B = np.ones(len(flips_B), np.bool_)
+            decodes.append(
+                partial(backend_of(pipeline).clip_planes, encoded, flips_B, *frames, first_only_B=is_known_B)
+            )
+        count = config.clip_batch_size
+        return _median_cpu_s(decodes, count), _median_cpu_s(makes, count)
+
+
+def _remember(pipeline: Pipeline, source: SampleSource) -> None:
+    """Have the targets of the first batch made."""
+    pipeline.tasks["motion_segmentation"].make_cached(*_loaded(source))
+
+
+def _loaded(source: SampleSource) -> tuple[torch.Tensor, Geometry, tuple[str, ...], CachedTargets]:
+    prepared, _ = source.load(0, ["motion_segmentation"])
+    one = prepared["motion_segmentation"]
+    assert one.known is not None  # the task was just told to remember
+    return one.pixels, one.geometry, one.keys, one.known
+
+
+def short_side_px(config: PipelineConfig) -> float:
+    """Median of the first images of the plan."""
+    with build_pipeline(config, seed=0) as pipeline:
+        source = sources_of(pipeline)["image"]
+        rows = np.concatenate([source.plan.picks(batch).rows for batch in range(1 + NUM_SIZES // config.batch_size)])
+        return float(np.median(np.minimum(source._table.width[rows], source._table.height[rows])))

@@ -1,0 +1,1 @@
+"""Measured costs come in; bounds, a simulated run and a scaling plan go out."""

@@ -1,0 +1,133 @@
+"""A clock that jumps from event to event, for processes that compute, wait, and wait for each other.
+
+A process is a generator. It yields `Cpu(seconds)`, `Wait(seconds)` or a `TimedEvent`, and continues when that is
+over. Those that compute share the cores evenly, as threads of equal priority do: a thread runs at full speed as long
+as there are cores enough, and slower by `contention` when all of them are busy.
+"""
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+__all__ = ["Cpu", "EventLoop", "TimedEvent", "Process", "Queue", "Wait"]
+
+T = TypeVar("T")
+DONE_S = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class TimedEvent:
+    """Happens once; whoever waits for it afterwards goes on at once."""
+
+    has_happened: bool = False
+    waiting: list["Process"] = field(default_factory=list)
+
+
+Process = Generator[Cpu | Wait | TimedEvent, None, None]
+
+
+class EventLoop:
+    """Runs processes; `now_s` is their time."""
+
+    def __init__(self, num_cores: float, contention: float = 1.0) -> None:
+        self.now_s = 0.0
+        self.busy_s = 0.0
+        """Core seconds used so far."""
+        self._num_cores, self._contention = num_cores, contention
+        self._ready: deque[Process] = deque()
+        self._computing: list[tuple[float, Process]] = []
+        self._timers: list[tuple[float, int, Process]] = []
+        self._order = itertools.count()
+
+    def start(self, process: Process) -> None:
+        self._ready.append(process)
+
+    def happen(self, event: TimedEvent) -> None:
+        event.has_happened = True
+        self._ready.extend(event.waiting)
+        event.waiting.clear()
+
+    def run(self, until: TimedEvent) -> None:
+        """Let time pass until an event. Raises RuntimeError if nothing is left that could bring it about."""
+        while not until.has_happened:
+            if self._ready:
+                self._resume(self._ready.popleft())
+            elif self._computing or self._timers:
+                self._advance()
+            else:
+                raise RuntimeError("every process waits for another one")
+
+    def _resume(self, process: Process) -> None:
+        wish = next(process, None)
+        if isinstance(wish, Cpu):
+            self._computing.append((wish.seconds, process))
+        elif isinstance(wish, Wait):
+            heapq.heappush(self._timers, (self.now_s + wish.seconds, next(self._order), process))
+        elif isinstance(wish, TimedEvent):
+            if wish.has_happened:
+                self._ready.append(process)
+            else:
+                wish.waiting.append(process)
+
+    def _advance(self) -> None:
+        """To the next end of some work or wait."""
+        num_busy = min(float(len(self._computing)), self._num_cores)
+        speed = self._speed(num_busy)
+        step_s = min((left_s for left_s, _ in self._computing), default=float("inf"))
+        step_s = step_s / speed if self._computing else step_s
+        if self._timers:
+            step_s = min(step_s, self._timers[0][0] - self.now_s)
+        self.now_s += step_s
+        self.busy_s += step_s * num_busy
+        left = [(left_s - step_s * speed, process) for left_s, process in self._computing]
+        self._computing = [one for one in left if one[0] > DONE_S]
+        self._ready.extend(process for left_s, process in left if left_s <= DONE_S)
+        while self._timers and self._timers[0][0] <= self.now_s + DONE_S:
+            self._ready.append(heapq.heappop(self._timers)[2])
+
+    def _speed(self, num_busy: float) -> float:
+        """CPU seconds done per second by each of those that compute."""
+        if not self._computing:
+            return 1.0
+        share = num_busy / len(self._computing)
+        crowd = (num_busy - 1) / (self._num_cores - 1) if self._num_cores > 1 else 0.0
+        return share / (1 + (self._contention - 1) * max(crowd, 0.0))
+
+
+class Queue(Generic[T]):
+    """Items in order, at most `depth` of them."""
+
+    def __init__(self, engine: EventLoop, depth: int) -> None:
+        self._engine, self._depth = engine, depth
+        self._items: deque[T] = deque()
+        self._changed = TimedEvent()
+
+    def put(self, item: T) -> Process:
+        while len(self._items) >= self._depth:
+            yield self._changed
+        self._items.append(item)
+        self._announce()
+
+    def get(self) -> Generator[Cpu | Wait | TimedEvent, None, T]:
+        while not self._items:
+            yield self._changed
+        item = self._items.popleft()
+        self._announce()
+        return item
+
+    def _announce(self) -> None:
+        before, self._changed = self._changed, TimedEvent()
+        self._engine.happen(before)

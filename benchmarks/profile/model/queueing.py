@@ -1,0 +1,215 @@
+"""A pipeline as a few numbers, and the bounds that follow from them: what each resource alone would allow.
+
+The model is fitted to measured costs (costs.py). A step takes: the producing thread, which reads, draws and decodes one
+kind of sample after the other; `num_threads` workers, over which decoding spreads, and which make a job of each task;
+the consumer, who copies and steps; and CPU seconds of all of them on the cores. `bounds` are the laws of operational
+analysis (Denning and Buzen 1978): throughput is at most 1 / demand, for every resource. `simulation.simulate` plays
+the same numbers through, with queues of finite length and uneven waits, and comes out below all bounds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from benchmarks.profile.measure.costs import StageCost, kind_share, num_decodes
+from pipelines.base.machine import num_cores
+from pipelines.build import PipelineConfig
+from pipelines.shards.format.manifest import Kind
+from pipelines.tasks import TASKS
+
+__all__ = ["Feed", "StageWork", "PipelineModel", "Taking", "bounds", "fit"]
+
+KINDS: tuple[Kind, ...] = ("image", "clip")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """What the producing thread does for one batch of a kind. Seconds a batch, but decode_s: CPU seconds a sample.
+
+    waits_s: of successive batches, over and over. num_decodes: how often every sample is decoded. share: of the steps
+    that have a batch of this kind.
+    """
+
+    kind: Kind
+    batch_size: int
+    read_s: float
+    waits_s: tuple[float, ...]
+    draw_s: float
+    decode_s: float
+    num_decodes: int = 1
+    share: float = 1.0
+
+    @property
+    def wait_s(self) -> float:
+        return sum(self.waits_s) / len(self.waits_s) if self.waits_s else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageWork:
+    """A task's work on a batch: CPU seconds, the threads of its own it spreads over, the share of steps it is in."""
+
+    task: str
+    cpu_s: float
+    num_threads: int = 1
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taking:
+    """A step of the consumer: seconds of copying and stepping in which no core works, and CPU seconds of the step."""
+
+    transfer_s: float = 0.0
+    step_wait_s: float = 0.0
+    step_cpu_s: float = 0.0
+    step_threads: int = 1
+    is_overlapped: bool = False
+
+    @property
+    def step_s(self) -> float:
+        return self.step_wait_s + self.step_cpu_s / self.step_threads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineModel:
+    """Everything that decides how many samples per second there are.
+
+    contention: by how much CPU seconds grow when all cores are busy. num_cores: may be a fraction, if others use some.
+    samples_per_step: images and clips of a step in which all tasks are active.
+    """
+
+    feeds: tuple[Feed, ...]
+    jobs: tuple[StageWork, ...]
+    taking: Taking
+    num_threads: int
+    prefetch_batches: int
+    num_cores: float
+    samples_per_step: float
+    contention: float = 1.0
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds a step, of one core that has the machine to itself."""
+        return sum(self.cpu_by_stage().values())
+
+    def cpu_by_stage(self) -> dict[str, float]:
+        """CPU seconds a step by stage, with all shares; "step" is the consumer's."""
+        total: dict[str, float] = {"read": 0.0, "draw": 0.0, "decode": 0.0}
+        for feed in self.feeds:
+            total["read"] += feed.share * feed.read_s
+            total["draw"] += feed.share * feed.draw_s
+            total["decode"] += feed.share * feed.decode_s * feed.batch_size * feed.num_decodes
+        total |= {job.task: job.cpu_s * job.share for job in self.jobs}
+        return total | {"step": self.taking.step_cpu_s}
+
+    def without_taker(self) -> "PipelineModel":
+        return replace(self, taking=Taking())
+
+    def without_task(self, task: str) -> "PipelineModel":
+        """Without a task; the last task of a kind takes reading and decoding of that kind with it."""
+        jobs = tuple(job for job in self.jobs if job.task != task)
+        kinds = {TASKS[job.task].source for job in jobs}
+        feeds = tuple(feed for feed in self.feeds if feed.kind in kinds)
+        return replace(self, jobs=jobs, feeds=feeds, samples_per_step=sum(feed.batch_size for feed in feeds))
+
+    def on_cores(self, num_cores: int) -> "PipelineModel":
+        """On another number of cores, with as many threads."""
+        sizes = {feed.kind: feed.batch_size for feed in self.feeds}
+        jobs = tuple(
+            replace(job, num_threads=min(num_cores, sizes[TASKS[job.task].source])) if job.num_threads > 1 else job
+            for job in self.jobs
+        )
+        return replace(self, jobs=jobs, num_cores=float(num_cores), num_threads=num_cores)
+
+    def on_busy_cores(self) -> "PipelineModel":
+        """With all work as slow as on a machine whose cores are all busy, however many of them are."""
+        slower = self.contention
+        feeds = tuple(
+            replace(feed, read_s=feed.read_s * slower, draw_s=feed.draw_s * slower, decode_s=feed.decode_s * slower)
+            for feed in self.feeds
+        )
+        jobs = tuple(replace(job, cpu_s=job.cpu_s * slower) for job in self.jobs)
+        taking = replace(self.taking, step_cpu_s=self.taking.step_cpu_s * slower)
+        return replace(self, feeds=feeds, jobs=jobs, taking=taking, contention=1.0)
+
+    def with_decode(self, kind: Kind, decode_s: float) -> "PipelineModel":
+        """Another cost of decoding a sample of a kind."""
+        feeds = tuple(replace(feed, decode_s=decode_s) if feed.kind == kind else feed for feed in self.feeds)
+        return replace(self, feeds=feeds)
+
+    def with_task(self, task: str, cpu_s: float) -> "PipelineModel":
+        """Another cost of a task's batch."""
+        return replace(self, jobs=tuple(replace(job, cpu_s=cpu_s) if job.task == task else job for job in self.jobs))
+
+
+def fit(config: PipelineConfig, costs: Mapping[str, StageCost], taking: Taking, *, cores: float = 0.0) -> PipelineModel:
+    """The model of a configuration. `cores`: those to be had; 0 means all of this process."""
+    feeds, samples = [], 0
+    for kind in KINDS:
+        if f"decode {kind}" not in costs:
+            continue
+        size = config.batch_size_of(kind)
+        read = costs[f"read {kind}"]
+        feeds.append(
+            Feed(
+                kind=kind,
+                batch_size=size,
+                read_s=read.busy_s * size,
+                waits_s=tuple(wait_s * size for wait_s in read.waits_s) or (0.0,),
+                draw_s=costs[f"draw {kind}"].busy_s * size,
+                decode_s=costs[f"decode {kind}"].busy_s,
+                num_decodes=num_decodes(config, kind),
+                share=kind_share(config, kind),
+            )
+        )
+        samples += size
+    jobs = tuple(
+        StageWork(
+            task=name,
+            cpu_s=costs[name].busy_s * config.batch_size_of(costs[name].kind),
+            num_threads=own_threads(config, name),
+            share=min(task.task_weight, 1.0),
+        )
+        for name, task in config.tasks.items()
+    )
+    return PipelineModel(
+        feeds=tuple(feeds),
+        jobs=jobs,
+        taking=taking,
+        num_threads=config.num_threads or num_cores(),
+        prefetch_batches=config.prefetch_batches,
+        num_cores=cores or float(num_cores()),
+        samples_per_step=samples,
+    )
+
+
+def own_threads(config: PipelineConfig, task: str) -> int:
+    """Threads that a task starts for a batch of its own, besides the pool's one."""
+    if TASKS[task].source != "clip":
+        return 1
+    return min(getattr(config.tasks[task], "num_threads", 1) or num_cores(), config.clip_batch_size)
+
+
+def bounds(model: PipelineModel) -> dict[str, float]:
+    """Samples per second that each resource alone would allow: "cores", "producer", "workers", "consumer"."""
+    producer_s = sum(feed.share * _producing_s(feed, model) for feed in model.feeds)
+    decoding_s = sum(feed.share * _decoding_s(feed) for feed in model.feeds)
+    making_s = sum(job.share * job.cpu_s / job.num_threads for job in model.jobs)
+    taking = model.taking
+    taker_s = max(taking.transfer_s, taking.step_s) if taking.is_overlapped else taking.transfer_s + taking.step_s
+    demands = {
+        "cores": model.cpu_s * model.contention / model.num_cores,
+        "producer": producer_s,
+        "workers": (decoding_s + making_s) / model.num_threads,
+        "consumer": taker_s,
+    }
+    return {name: model.samples_per_step / demand_s for name, demand_s in demands.items() if demand_s > 0}
+
+
+def _producing_s(feed: Feed, model: PipelineModel) -> float:
+    """Seconds that the producing thread needs for a batch at least: decoding spreads over threads, a sample on each."""
+    spread = min(model.num_threads, model.num_cores, feed.batch_size)
+    return feed.read_s + feed.wait_s + feed.draw_s + _decoding_s(feed) / spread
+
+
+def _decoding_s(feed: Feed) -> float:
+    """CPU seconds of decoding a batch."""
+    return feed.decode_s * feed.batch_size * feed.num_decodes

@@ -1,0 +1,153 @@
+"""A profile for the terminal: the verdict first, then tables."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.loaders import loader_rows
+from benchmarks.profile.model.scaling import ScalingRow, assumptions
+from benchmarks.profile.run_profile import Profile, Tested, sample_bytes
+from benchmarks.results.output import print_facts, print_table, size_text
+
+__all__ = ["NOT_MEASURED", "facts_of", "loader_cells", "scaling_cells", "show", "stage_cells", "tested_sentence"]
+
+NOT_MEASURED = "not measured"
+STAGE_COLUMNS = ("stage", "achieved", "ceiling", "ratio", "unit", "ceiling is", "core ms a sample", "share of CPU")
+BLOCKED_COLUMNS = ("stage", "busy", "waits for input", "waits for room")
+ADVICE_COLUMNS = ("no", "change", "predicted samples/s", "gain")
+LOADER_COLUMNS = ("loader", "cache", "samples/s", "95 % interval", "of the limit", "note")
+SCALING_COLUMNS = ("GPUs", "samples/s a GPU", "cores a GPU", "processes a GPU", "cores in all", "read", "waits")
+
+
+def show(profile: Profile) -> None:
+    """Print everything."""
+    print(profile.verdict.sentence)
+    for other in profile.verdict.others:
+        print(f"Also {other.stage}: {other.evidence}; cured, {other.gain:.2f} times the samples/s.")
+    print()
+    print_facts("what it gives", facts_of(profile))
+    print()
+    print_table("stages", STAGE_COLUMNS, stage_cells(profile))
+    print()
+    print_table("where the time of the running pipeline went", BLOCKED_COLUMNS, blocked_cells(profile))
+    print()
+    print_table(
+        "samples/s of the pipeline cut off behind a stage", truncated_columns(profile), truncated_cells(profile)
+    )
+    print()
+    if profile.advice:
+        print_table("advice, by the model; --apply NO measures it", ADVICE_COLUMNS, advice_cells(profile))
+    else:
+        print("advice: nothing that the model says would help by 3 % or more")
+    for question, answer in profile.standing_questions:
+        print(f"  {question}: {answer}")
+    if profile.tested is not None:
+        print(tested_sentence(profile.tested))
+    print()
+    print_table("for other GPUs", SCALING_COLUMNS, map(scaling_cells, profile.scaling))
+    for number, why in assumptions(profile.measured.model, sample_bytes(profile.measured)):
+        print(f"  {number}: {why}")
+    if profile.loaders is not None:
+        print()
+        print_table("loaders compared: the same tensors on the same cores", LOADER_COLUMNS, loader_cells(profile))
+
+
+def facts_of(profile: Profile) -> dict[str, Any]:
+    """The numbers beside the verdict."""
+    measured = profile.measured
+    need = measured.taker_samples_per_s
+    values = [window.samples_per_s for window in measured.base]
+    limit = profile.decode_limit_samples_per_s
+    facts: dict[str, Any] = {
+        "samples/s": f"{measured.samples_per_s:.0f} (median of {len(values)}, {min(values):.0f} to {max(values):.0f})",
+        "the pipeline alone": f"{measured.free_samples_per_s:.0f} samples/s",
+        f"the {measured.taker_name} needs" if need else "a trainer needs": (
+            f"{need:.0f} samples/s with data in memory" if need else NOT_MEASURED
+        ),
+        "waiting for data": f"{measured.wait_ratio:.0%} of the time" if need else f"{NOT_MEASURED}, nobody trains",
+        "only decoding, all cores": f"{limit:.0f} samples/s" if limit else NOT_MEASURED,
+        "cores to be had": f"{measured.cores_to_be_had:.1f} of {measured.model.num_cores:.0f}",
+        "GPU busy": NOT_MEASURED if (busy := profile.live.gpu.busy_ratio) is None else f"{busy:.0%}",
+    }
+    return facts | {f"alone, without {task}": f"x {gain:.2f} steps/s" for task, gain in profile.gains_without.items()}
+
+
+def stage_cells(profile: Profile) -> Iterator[tuple[Any, ...]]:
+    for row in profile.rows:
+        yield (
+            row.stage,
+            rate_text(row.achieved_per_s),
+            rate_text(row.ceiling_per_s),
+            "-" if row.ratio is None else f"{row.ratio:.2f}",
+            row.unit,
+            row.ceiling,
+            f"{row.cpu_ms_per_sample:.3f}",
+            f"{row.cpu_ratio:.0%}",
+        )
+
+
+def blocked_cells(profile: Profile) -> Iterator[tuple[str, ...]]:
+    for one in profile.blocked:
+        ratios = (one.busy_ratio, one.blocked_on_input_ratio, one.blocked_on_output_ratio)
+        yield one.stage, *(f"{ratio:.0%}" for ratio in ratios)
+
+
+def truncated_columns(profile: Profile) -> list[str]:
+    counts = sorted({one.num_threads for one in profile.truncated})
+    return ["up to", *(f"{count} thread{'s' if count > 1 else ''}" for count in counts)]
+
+
+def truncated_cells(profile: Profile) -> Iterator[tuple[Any, ...]]:
+    counts = sorted({one.num_threads for one in profile.truncated})
+    found = {(one.last_stage, one.num_threads): one.samples_per_s for one in profile.truncated}
+    for stage in dict.fromkeys(one.last_stage for one in profile.truncated):
+        yield stage, *(f"{found[stage, count]:.0f}" for count in counts)
+
+
+def advice_cells(profile: Profile) -> Iterator[tuple[Any, ...]]:
+    for number, one in enumerate(profile.advice, start=1):
+        note = " (batches change)" if one.option.changes_batches else ""
+        yield number, f"{one.option.text}{note}", f"{one.after_samples_per_s:.0f}", f"x {one.gain:.2f}"
+
+
+def loader_cells(profile: Profile) -> Iterator[tuple[str, ...]]:
+    for row in loader_rows(profile.loaders or {}):
+        rate, low, ratio = row["samples_per_s"], row["ci95_low"], row["ratio_to_limit"]
+        yield (
+            row["loader"],
+            row["cache"],
+            "-" if rate is None else f"{rate:.0f}",
+            "-" if low is None else f"{low:.0f} to {row['ci95_high']:.0f}",
+            "-" if ratio is None else f"{ratio:.2f}",
+            row["note"],
+        )
+
+
+def tested_sentence(tested: Tested) -> str:
+    """Predicted beside measured."""
+    error = tested.advice.gain / tested.applied.gain - 1
+    return (
+        f"applied: {tested.advice.option.text}: predicted x {tested.advice.gain:.2f}, "
+        f"measured x {tested.applied.gain:.2f}, prediction off by {error:+.0%}"
+    )
+
+
+def scaling_cells(row: ScalingRow) -> tuple[Any, ...]:
+    return (
+        row.num_gpus,
+        f"{row.gpu_samples_per_s:.0f}",
+        row.cores_per_gpu,
+        row.processes_per_gpu,
+        row.total_cores,
+        f"{size_text(row.read_bytes_per_s)}/s",
+        f"{row.simulated_wait_ratio:.0%}",
+    )
+
+
+def rate_text(per_s: float | None) -> str:
+    """2450000 -> "2.45 M"."""
+    if per_s is None:
+        return NOT_MEASURED
+    for factor, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e4, " k")):
+        if per_s >= factor:
+            return f"{per_s / (1e3 if letter == ' k' else factor):.3g}{letter}"
+    return f"{per_s:.4g}"

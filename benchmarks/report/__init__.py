@@ -1,5 +1,0 @@
-"""The report of a suite: one HTML file that needs no network and no other file."""
-
-from benchmarks.report.page import write_report
-
-__all__ = ["write_report"]

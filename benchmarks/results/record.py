@@ -1,0 +1,176 @@
+"""`record.json`: everything one finished stage must tell. A record is complete or it is refused.
+
+A valid record is the only mark that a stage is finished, so it is written last, under a temporary name, then renamed.
+"""
+
+import json
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipelines.base.atomic import write_atomically
+from pipelines.base.errors import DataError
+from pipelines.base.machine import num_cores
+
+__all__ = [
+    "RECORD_NAME",
+    "Environment",
+    "Record",
+    "environment",
+    "read_record",
+    "write_json",
+    "write_record",
+    "write_text",
+]
+
+RECORD_NAME = "record.json"
+FORMAT_VERSION = 1
+VERSIONED_PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "scipy", "numba", "opencv-python-headless")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Where a number comes from: code, machine and package versions."""
+
+    commit: str
+    is_dirty: bool
+    machine: str
+    cpu_name: str
+    num_cores: int
+    gpu_name: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One finished stage. `key` is the hash of `config` and `inputs`; `seconds` is work in all attempts together."""
+
+    kind: str
+    key: str
+    label: str
+    date: str
+    seconds: float
+    environment: Environment
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    results: dict[str, Any]
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        empty = [name for name in ("kind", "key", "label", "date", "config", "results") if not getattr(self, name)]
+        if empty:
+            raise ValueError(
+                f"record of {self.label or self.kind or 'a stage'}: {', '.join(empty)} empty; all are needed."
+            )
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Publish the record of a finished stage in its folder."""
+    path = folder / RECORD_NAME
+    write_json(path, asdict(record))
+    return path
+
+
+def read_record(folder: Path, key: str) -> Record | None:
+    """The record of a stage, or None where there is none, or a damaged one, or one of another key."""
+    try:
+        content = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+        if content["key"] != key or content["format_version"] != FORMAT_VERSION:
+            return None
+        place = Environment(**content.pop("environment"))
+        if missing := {field.name for field in fields(Record)} - {"environment"} - set(content):
+            raise ValueError(f"no {', '.join(sorted(missing))}")
+        return Record(environment=place, **content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all. Raises DataError."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all, and its folder. Raises DataError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot write it ({error.strerror}). Free some space or give another --out."
+        ) from error
+
+
+def now_utc() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """Code, machine and versions of this process."""
+    commit, is_dirty = _git_state()
+    return Environment(
+        commit=commit,
+        is_dirty=is_dirty,
+        machine=platform.platform(),
+        cpu_name=_cpu_name(),
+        num_cores=num_cores(),
+        gpu_name=_gpu_name(),
+        versions={"python": platform.python_version(), "fourfold": _fourfold_version()}
+        | {name: _version(name) for name in VERSIONED_PACKAGES},
+    )
+
+
+def _git_state() -> tuple[str, bool]:
+    """Commit of the checkout this code runs from; a wheel has none."""
+    folder = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        # A wheel inside somebody's own repository must not claim that repository's commit.
+        if git("rev-parse", "--show-toplevel") != str(folder):
+            return "none (not a git checkout)", False
+        return git("rev-parse", "HEAD") or "none (no commit yet)", bool(git("status", "--porcelain"))
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown (git did not answer)", False
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _gpu_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _fourfold_version() -> str:
+    """From the installed distribution, else from pyproject.toml of the checkout."""
+    installed = _version("fourfold")
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    if installed != "not installed" or not project.is_file():
+        return installed
+    import tomllib
+
+    return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])

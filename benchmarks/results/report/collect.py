@@ -1,0 +1,146 @@
+"""From cells to what a page shows: values by task set, depth and seed; comparisons and their verdicts. No HTML here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks.evaluations import EVALUATIONS
+from benchmarks.results.statistics import Summary, best_of, paired_difference, summarize, verdict
+from benchmarks.suite.run_suite import CellStatus, SuiteStatus
+from benchmarks.suite.suite_config import TaskSet
+
+__all__ = ["Comparison", "Metric", "compare", "metrics_of", "values_of"]
+
+Pair = tuple[int, int]
+"""(depth, seed): what is kept equal when two task sets are compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One column: a result of an evaluation, a percentage."""
+
+    evaluation: str
+    name: str
+
+    @property
+    def title(self) -> str:
+        words = self.name.removesuffix("_pct").split("_")
+        top = words[0].replace("top", "top-")
+        return f"{top}, {words[1]} labels a class" if len(words) > 2 else f"{top}, all labels"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One task set against another. `depth` None: over all depths, each (depth, seed) a pair."""
+
+    first: str
+    second: str
+    role: str
+    depth: int | None
+    difference: Summary | None
+
+    @property
+    def sentence(self) -> str:
+        return verdict(self.first, self.second, self.difference)
+
+
+def metrics_of(status: SuiteStatus) -> list[Metric]:
+    """All percentages found with a trunk, the main metric of each evaluation first, top-1 before top-5."""
+    found: dict[tuple[str, str], None] = {}
+    for cell in status.cells:
+        for kind, record in cell.records.items():
+            if kind in EVALUATIONS:
+                names = [
+                    name for name, value in record.results.items() if name.endswith("_pct") and isinstance(value, float)
+                ]
+                found |= {(kind, name): None for name in names}
+    with_trunk = [pair for pair in found if EVALUATIONS[pair[0]].needs_trunk] or list(found)
+    ordered = sorted(
+        with_trunk, key=lambda pair: (pair[0], not pair[1].startswith("top1"), pair[1] != "top1_pct", pair[1])
+    )
+    return [Metric(evaluation=kind, name=name) for kind, name in ordered]
+
+
+def values_of(status: SuiteStatus, metric: Metric) -> dict[str, dict[Pair, float]]:
+    """Values by task set name, then by (depth, seed); task sets in suite order, empty where nothing is finished."""
+    values: dict[str, dict[Pair, float]] = {}
+    for cell_status in status.cells:
+        cell = cell_status.cell
+        if cell.depth is None or cell.seed is None:
+            continue
+        row = values.setdefault(cell.task_set.name, {})
+        value = value_of(cell_status, metric)
+        if value is not None:
+            row[cell.depth, cell.seed] = value
+    return values
+
+
+def value_of(cell_status: CellStatus, metric: Metric) -> float | None:
+    """The value of one cell; the pixel floor answers for the probe metric of the same name."""
+    for kind, record in cell_status.records.items():
+        is_floor = kind in EVALUATIONS and not EVALUATIONS[kind].needs_trunk
+        if kind == metric.evaluation or is_floor:
+            value = record.results.get(metric.name)
+            if isinstance(value, float):
+                return value
+    return None
+
+
+def floor_of(status: SuiteStatus, metric: Metric) -> float | None:
+    """The pixel floor's value for a metric."""
+    floors = [value_of(cell, metric) for cell in status.cells if cell.cell.depth is None]
+    return next((value for value in floors if value is not None), None)
+
+
+def task_sets_of(status: SuiteStatus) -> dict[str, TaskSet]:
+    """Task sets that need a trunk, by name, in suite order."""
+    return {cell.cell.task_set.name: cell.cell.task_set for cell in status.cells if cell.cell.depth is not None}
+
+
+def depths_of(status: SuiteStatus) -> list[int]:
+    return sorted({cell.cell.depth for cell in status.cells if cell.cell.depth is not None})
+
+
+def at_depth(values: Mapping[Pair, float], depth: int) -> dict[Pair, float]:
+    return {pair: value for pair, value in values.items() if pair[0] == depth}
+
+
+def summary_at(values: Mapping[Pair, float], depth: int) -> Summary | None:
+    """Over seeds, at one depth."""
+    chosen = list(at_depth(values, depth).values())
+    return summarize(chosen) if chosen else None
+
+
+def compare(status: SuiteStatus, metric: Metric) -> list[Comparison]:
+    """Every combined set against the best single, each single and the baselines; over all depths, then per depth.
+
+    Without combined sets: each single set against the baselines.
+    """
+    sets, values, depths = task_sets_of(status), values_of(status, metric), depths_of(status)
+    combined = [name for name, one in sets.items() if one.role == "combined"]
+    singles = [name for name, one in sets.items() if one.role == "single"]
+    baselines = [name for name, one in sets.items() if one.role == "baseline"]
+    comparisons = []
+    for depth in [None, *depths] if len(depths) > 1 else depths:
+        chosen = {name: dict(row) if depth is None else at_depth(row, depth) for name, row in values.items()}
+        best = best_of({name: chosen[name] for name in singles})
+        for first in combined or singles:
+            others = [(name, "best single") for name in [best] if name and combined]
+            others += [(name, "baseline") for name in baselines]
+            others += [(name, "single") for name in singles if combined and name != best]
+            for second, role in others:
+                difference = paired_difference(chosen[first], chosen[second])
+                comparisons.append(
+                    Comparison(first=first, second=second, role=role, depth=depth, difference=difference)
+                )
+    return comparisons
+
+
+def headline(status: SuiteStatus, metric: Metric) -> list[str]:
+    """The answer in at most a few sentences: combined against best single and against random initialisation."""
+    lines = []
+    for one in compare(status, metric):
+        is_main = one.role in ("best single", "baseline") and (one.depth is None or len(depths_of(status)) == 1)
+        if is_main:
+            best = " (the best single task)" if one.role == "best single" else ""
+            lines.append(verdict(one.first, one.second + best, one.difference))
+    return [line[0].upper() + line[1:] for line in lines]

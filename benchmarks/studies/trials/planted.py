@@ -1,0 +1,125 @@
+"""Bottlenecks made on purpose, so that it can be counted how often the profiler names the right one.
+
+Some are settings or data; others are slow devices, put in the place of fast ones for the time of a block: reads that
+take their bytes' time, reads that stall now and then, copies that block.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from benchmarks.profile.measure.consumers import sleep_until
+from pipelines.read.reader import SampleReader
+from pipelines.tasks.base import TaskBatch
+
+__all__ = ["PLANTS", "Plant", "blocking_transfer", "stalling_reads", "throttled_reads"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plant:
+    """stage: what the verdict must name. settings: overrides of the profile. slow: what is slow for the time of a
+    block. needs: which pipelines it is planted in, by name in trials.BASES. is_oversized: on images that are larger
+    than needed."""
+
+    name: str
+    stage: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    slow: Callable[[Path], AbstractContextManager[None]] = field(default=lambda folder: nullcontext())
+    needs: str = "images"
+    is_oversized: bool = False
+
+
+@contextmanager
+def throttled_reads(folder: Path, bytes_per_s: float) -> Iterator[None]:
+    """Shards of a folder come at that many bytes per second."""
+    read = SampleReader.read
+
+    def slow(self: SampleReader, row: int) -> memoryview:
+        start_s = time.perf_counter()
+        view = read(self, row)
+        if is_inside(self, folder):
+            sleep_until(start_s + len(view) / bytes_per_s)
+        return view
+
+    with _in_place(SampleReader, "read", slow):
+        yield
+
+
+@contextmanager
+def stalling_reads(folder: Path, every: int, seconds: float) -> Iterator[None]:
+    """Every so many samples, one of a folder takes that long, as when a connection is opened anew."""
+    read = SampleReader.read
+    counts: WeakKeyDictionary[SampleReader, int] = WeakKeyDictionary()
+
+    def slow(self: SampleReader, row: int) -> memoryview:
+        if is_inside(self, folder):
+            counts[self] = counts.get(self, 0) + 1
+            if counts[self] % every == 0:
+                sleep_until(time.perf_counter() + seconds)
+        return read(self, row)
+
+    with _in_place(SampleReader, "read", slow):
+        yield
+
+
+@contextmanager
+def blocking_transfer(bytes_per_s: float) -> Iterator[None]:
+    """Batches go to the device at that many bytes per second, and whoever sends them waits."""
+    to = TaskBatch.to
+
+    def slow(self: TaskBatch, device: torch.device | str) -> TaskBatch:
+        sleep_until(time.perf_counter() + num_bytes(self) / bytes_per_s)
+        return to(self, device)
+
+    with _in_place(TaskBatch, "to", slow):
+        yield
+
+
+def num_bytes(batch: TaskBatch) -> int:
+    return sum(tensor.nbytes for tensor in (batch.inputs, batch.weight, *batch.target.values()))
+
+
+def is_inside(reader: SampleReader, folder: Path) -> bool:
+    return any(path.is_relative_to(folder) for path in reader._paths[:1])
+
+
+@contextmanager
+def _in_place(owner: type, name: str, function: Callable[..., object]) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+PLANTS: tuple[Plant, ...] = (
+    Plant(name="nothing", stage="cores"),
+    Plant(name="throttled reads", stage="read", slow=partial(throttled_reads, bytes_per_s=20e6)),
+    Plant(name="oversized images", stage="decode", is_oversized=True),
+    Plant(
+        name="slow flow preset",
+        stage="motion_segmentation",
+        settings={
+            "pipeline.tasks.motion_segmentation.engine": "dis",
+            "pipeline.tasks.motion_segmentation.preset": "medium",
+        },
+        needs="clips",
+    ),
+    Plant(name="one thread", stage="threads", settings={"pipeline.num_threads": 1}, needs="decoding"),
+    Plant(name="slow step", stage="step", settings={"device_samples_per_s": 120.0}),
+    Plant(
+        name="small prefetch",
+        stage="prefetch",
+        settings={"pipeline.prefetch_batches": 1, "device_samples_per_s": 350.0},
+        slow=partial(stalling_reads, every=256, seconds=0.3),
+    ),
+    Plant(name="blocking transfer", stage="transfer", slow=lambda folder: blocking_transfer(200e6)),
+)

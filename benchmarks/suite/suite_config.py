@@ -1,0 +1,247 @@
+"""A suite: YAML that names task sets, baselines, depths, seeds and evaluations; every key is checked before a run."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from benchmarks.evaluations import EVALUATIONS
+from pipelines.base.config import Config, Location, apply_overrides, read_yaml, validate
+from pipelines.base.errors import UsageError
+from pipelines.tasks import PRETEXT_TASKS, TASKS
+from training.config import PretrainConfig
+
+__all__ = ["Suite", "SuiteConfig", "TaskSet", "find_suite", "load_suite"]
+
+Baseline = Literal["random_init", "supervised", "pixel_floor"]
+SHORT_NAMES = {
+    "relative_position": "RP",
+    "colorization": "Col",
+    "exemplar": "Ex",
+    "motion_segmentation": "MS",
+}
+SUITE_OWNED = {
+    ("pipeline", "images"): "images",
+    ("pipeline", "clips"): "clips",
+    ("pipeline", "split"): "train_split",
+    ("trunk", "depth"): "depths",
+    ("seed",): "seeds",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSet:
+    """The tasks one trunk is pretrained on; none for random initialisation."""
+
+    name: str
+    tasks: tuple[str, ...]
+    role: Literal["single", "combined", "baseline"]
+
+
+class SuiteConfig(Config):
+    """What a suite file may say. Relative paths are relative to the current directory."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """Heads the report."""
+    images: Path | None = None
+    """Folder of image shards: image tasks, and every evaluation."""
+    clips: Path | None = None
+    """Folder of clip shards: motion segmentation."""
+    train_split: str = "train"
+    """Split for pretraining, and for fitting probes."""
+    test_split: str = "val"
+    """Split that probes are scored on. Nothing else reads it."""
+    task_sets: list[tuple[str, ...]] = Field(default_factory=list)
+    """Each a task name, a list of names, or `all`. Every set costs one pretraining per depth and seed."""
+    baselines: list[Baseline] = Field(default_factory=list)
+    """`random_init` is almost free; `supervised` costs what a task set costs; `pixel_floor` needs no trunk."""
+    depths: list[int] = Field(min_length=1)
+    """Trunk depths; multiplies the cost."""
+    seeds: list[int] = Field(min_length=1)
+    """Multiplies the cost. One seed gives no interval, two a very wide one; three or more are worth their time."""
+    pretrain: dict[str, Any] = Field(default_factory=dict)
+    """A pretraining config without what the suite sets; `pipeline.tasks` holds options of tasks by name."""
+    evaluations: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options by evaluation name; `{}` for the defaults."""
+
+    @field_validator("task_sets", mode="before")
+    @classmethod
+    def _spell_out(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return [_task_names(one) for one in value]
+
+    @field_validator("task_sets", "baselines", "depths", "seeds")
+    @classmethod
+    def _no_doubles(cls, value: list[Any]) -> list[Any]:
+        if doubles := {str(one) for one in value if value.count(one) > 1}:
+            raise ValueError(f"{', '.join(sorted(doubles))} given twice; name each once")
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _not_negative(cls, value: list[int]) -> list[int]:
+        if min(value) < 0:
+            raise ValueError("need integers of at least 0")
+        return value
+
+    @model_validator(mode="after")
+    def _has_work(self) -> "SuiteConfig":
+        if not self.task_sets and not self.baselines:
+            raise ValueError("no task_sets and no baselines: name at least one, for example task_sets: [all]")
+        if self.images is None and (self.evaluations or "pixel_floor" in self.baselines):
+            raise ValueError(
+                "evaluations and pixel_floor read labelled images: give images: FOLDER or --set images=FOLDER"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """A checked suite. `overrides` are kept for the reproduction command of the report."""
+
+    config: SuiteConfig
+    source: str
+    overrides: tuple[str, ...]
+    task_sets: tuple[TaskSet, ...]
+    evaluations: Mapping[str, Config]
+    lines: Mapping[Location, int]
+
+    def pretrain_config(self, task_set: TaskSet, depth: int, seed: int) -> PretrainConfig:
+        """The full pretraining config of one cell. Raises UsageError naming the line of the suite."""
+        value = deepcopy(self.config.pretrain)
+        pipeline, trunk = value.setdefault("pipeline", {}), value.setdefault("trunk", {})
+        options = pipeline.get("tasks") or {}
+        pipeline["tasks"] = {name: options.get(name) or {} for name in task_set.tasks}
+        sources = {TASKS[name].source for name in task_set.tasks}
+        pipeline["images"] = str(self.config.images) if "image" in sources and self.config.images else None
+        pipeline["clips"] = str(self.config.clips) if "clip" in sources and self.config.clips else None
+        pipeline["split"] = self.config.train_split
+        trunk["depth"], value["seed"] = depth, seed
+        return validate(PretrainConfig, value, source=self.source, lines=_below(self.lines, "pretrain"))
+
+
+def find_suite(name: str | Path) -> Path:
+    """A path as given, or the packaged suite of that name. Raises UsageError naming the packaged ones."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    root = Path(__file__).resolve().parents[1]
+    folders = [root / "recipes" / "suites", root.parent / "yaml" / "suites"]
+    packaged = {file.stem: file for folder in reversed(folders) for file in sorted(folder.glob("*.yaml"))}
+    if str(name) in packaged:
+        return packaged[str(name)]
+    raise UsageError(f"{name}: no such suite. Give a YAML file, or one of: {', '.join(sorted(packaged)) or 'none'}.")
+
+
+def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
+    """Read a suite and check every key of it, and of every cell's pretraining. Raises UsageError."""
+    path = find_suite(path)
+    value, lines = read_yaml(path)
+    config = validate(SuiteConfig, apply_overrides(value, overrides), source=str(path), lines=lines)
+    suite = Suite(
+        config=config,
+        source=str(path),
+        overrides=tuple(overrides),
+        task_sets=tuple(_task_sets(config)),
+        evaluations=_evaluations(config, str(path), lines),
+        lines=lines,
+    )
+    _check_pretrain(suite)
+    return suite
+
+
+def _task_names(given: Any) -> Any:
+    """`all`, a name or a list of names -> names in registry order. Raises ValueError (shown with file and line)."""
+    if given == "all":
+        return tuple(PRETEXT_TASKS)
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list | tuple) or not names:
+        return given
+    for name in names:
+        if name not in PRETEXT_TASKS:
+            raise ValueError(
+                f"unknown task {name!r}.{_nearest(name, PRETEXT_TASKS)} Allowed: all, {', '.join(PRETEXT_TASKS)}"
+            )
+    return tuple(name for name in PRETEXT_TASKS if name in names)
+
+
+def _task_sets(config: SuiteConfig) -> list[TaskSet]:
+    """Baselines first: they are cheap or the measure of the rest."""
+    sets = []
+    if "random_init" in config.baselines:
+        sets.append(TaskSet(name="random init", tasks=(), role="baseline"))
+    if "supervised" in config.baselines:
+        sets.append(TaskSet(name="supervised", tasks=("supervised",), role="baseline"))
+    for tasks in config.task_sets:
+        sets.append(TaskSet(name=_set_name(tasks), tasks=tasks, role="single" if len(tasks) == 1 else "combined"))
+    return sets
+
+
+def _set_name(tasks: tuple[str, ...]) -> str:
+    if len(tasks) == len(PRETEXT_TASKS):
+        return "all four" if len(tasks) == 4 else "all tasks"
+    if len(tasks) == 1:
+        return tasks[0].replace("_", " ")
+    return " + ".join(SHORT_NAMES.get(task, task) for task in tasks)
+
+
+def _evaluations(config: SuiteConfig, source: str, lines: Mapping[Location, int]) -> dict[str, Config]:
+    given = dict(config.evaluations)
+    if "pixel_floor" in config.baselines:
+        given.setdefault("pixel_floor", {})
+    elif "pixel_floor" in given:
+        raise UsageError(
+            f"{source}: evaluations.pixel_floor has options but is no baseline; add pixel_floor to baselines."
+        )
+    checked = {}
+    for name, options in given.items():
+        if name not in EVALUATIONS:
+            where = f"{source}:{lines.get(('evaluations', name), 1)}"
+            raise UsageError(
+                f"{where}: unknown evaluation {name}.{_nearest(name, EVALUATIONS)} Allowed: {', '.join(EVALUATIONS)}."
+            )
+        below = _below(_below(lines, "evaluations"), name)
+        # A probe at another size than the pretraining's would measure the change of size.
+        canvas_px = (config.pretrain.get("pipeline") or {}).get("canvas_px")
+        if canvas_px is not None and "canvas_px" in EVALUATIONS[name].config_class.model_fields:
+            options = {"canvas_px": canvas_px} | options
+        checked[name] = validate(EVALUATIONS[name].config_class, options, source=source, lines=below)
+    return checked
+
+
+def _check_pretrain(suite: Suite) -> None:
+    for location, owner in SUITE_OWNED.items():
+        value: Any = suite.config.pretrain
+        for part in location:
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            name = ".".join(("pretrain", *location))
+            raise UsageError(f"{suite.source}: {name} = {value!r}; the suite sets it: use {owner} at the top level.")
+    pipeline = suite.config.pretrain.get("pipeline") or {}
+    for name in pipeline.get("tasks") or {}:
+        if name not in TASKS:
+            where = f"{suite.source}:{suite.lines.get(('pretrain', 'pipeline', 'tasks', name), 1)}"
+            raise UsageError(f"{where}: unknown task {name}.{_nearest(name, TASKS)} Allowed: {', '.join(TASKS)}.")
+    for task_set in suite.task_sets:
+        if "clip" in {TASKS[name].source for name in task_set.tasks} and suite.config.clips is None:
+            raise UsageError(
+                f"{suite.source}: {task_set.name} needs clips, none given; "
+                "set clips: FOLDER or leave that task set out."
+            )
+        for depth in suite.config.depths:
+            suite.pretrain_config(task_set, depth, suite.config.seeds[0])
+
+
+def _below(lines: Mapping[Location, int], key: str) -> dict[Location, int]:
+    """The line map of the mapping under `key`."""
+    return {location[1:]: line for location, line in lines.items() if location[:1] == (key,) and len(location) > 1}
+
+
+def _nearest(name: Any, allowed: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(str(name), list(allowed), n=1)
+    return f" Did you mean {close[0]}?" if close else ""

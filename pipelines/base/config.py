@@ -1,0 +1,135 @@
+"""Configuration: the base class of every user-facing config, and YAML in with errors that name file, line and key.
+
+A config class stands beside the code it configures; YAML states only what differs from its defaults.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines.base.errors import UsageError
+
+__all__ = ["Config", "apply_overrides", "load_config", "read_yaml", "validate"]
+
+
+class Config(BaseModel):
+    """Base of all configs: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+Location = tuple[str | int, ...]
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
+    """A YAML mapping and the line (from 1) of every key in it. Raises UsageError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot read it ({reason}). Give the path of a YAML file.") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: holds {type(value).__name__}; need a mapping of keys to values.")
+    lines: dict[Location, int] = {}
+    _collect_lines(node, (), lines)
+    return value, lines
+
+
+def _collect_lines(node: Any, location: Location, lines: dict[Location, int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*location, key.value)
+            lines[inner] = key.start_mark.line + 1
+            _collect_lines(value, inner, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            inner = (*location, index)
+            lines[inner] = value.start_mark.line + 1
+            _collect_lines(value, inner, lines)
+
+
+def apply_overrides(value: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`["trunk.depth=34"]` applied to a nested mapping; the right side is read as YAML. Raises UsageError."""
+    result: dict[str, Any] = _copy(value)
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set {override}: need NAME=VALUE, for example --set trunk.depth=34.")
+        target = result
+        *parents, last = name.split(".")
+        for parent in parents:
+            inner = target.get(parent)
+            if inner is None:
+                inner = target[parent] = {}
+            if not isinstance(inner, dict):
+                raise UsageError(f"--set {override}: {parent} holds {inner!r}, not a mapping; set {parent} itself.")
+            target = inner
+        try:
+            target[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {override}: {text} is not valid YAML; put text in quotes.") from error
+    return result
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
+
+
+def load_config(model: type[ConfigT], path: Path, overrides: Sequence[str] = ()) -> ConfigT:
+    """Read, override and check a YAML file. Raises UsageError naming file, line, key and the nearest legal key."""
+    value, lines = read_yaml(path)
+    return validate(model, apply_overrides(value, overrides), source=str(path), lines=lines)
+
+
+def validate(
+    model: type[ConfigT],
+    value: Mapping[str, Any],
+    *,
+    source: str,
+    lines: Mapping[Location, int] | None = None,
+) -> ConfigT:
+    """Check a mapping against a config class. Raises UsageError with one line per problem."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems = [_explain(model, dict(item), source, lines or {}) for item in error.errors()]
+        raise UsageError("\n".join(problems)) from error
+
+
+def _explain(model: type[BaseModel], item: dict[str, Any], source: str, lines: Mapping[Location, int]) -> str:
+    location: Location = tuple(item["loc"])
+    line = next((lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), None)
+    where = f"{source}:{line}" if line else source
+    name = ".".join(str(part) for part in location) or "(whole file)"
+    if item["type"] == "extra_forbidden":
+        legal = _legal_keys(model, location[:-1])
+        nearest = difflib.get_close_matches(str(location[-1]), legal, n=1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        return f"{where}: unknown key {name}.{hint} Allowed here: {', '.join(sorted(legal))}."
+    given = item.get("input")
+    shown = "" if item["type"] == "missing" else f" = {given!r}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{where}: {name}{shown}: {message}."
+
+
+def _legal_keys(model: type[BaseModel], location: Location) -> list[str]:
+    current: Any = model
+    for part in location:
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return list(getattr(current, "model_fields", {}))

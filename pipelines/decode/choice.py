@@ -1,0 +1,58 @@
+"""Choose a backend by what the machine has, and start it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pipelines.base.errors import UsageError
+from pipelines.base.workers import Workers
+from pipelines.decode.base import Backend, BackendName
+
+__all__ = ["BackendChoice", "choose_backend", "open_backend"]
+
+CPU_ADVANTAGE = "makes images faster than DALI, and clips at least twice as fast"
+"""Measured on two busy cores, medians of 7 turns: 500 x 375 JPEG to a 256 canvas 1.1 to 1.7 times as fast, clips of 10
+frames of 240 x 320 in VP9 2.2 to 2.9 times, in MJPEG 2 to 4 times."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendChoice:
+    """`reason`: why this one, for `fourfold doctor` and the logs."""
+
+    name: Literal["opencv", "dali"]
+    reason: str
+
+
+def choose_backend(name: BackendName, device: torch.device) -> BackendChoice:
+    """Settle `auto`: DALI on a GPU where it is installed, OpenCV elsewhere.
+
+    Decided by what the machine has, not by a trial: pixels of the two differ by some levels, and a choice that hangs on
+    a stopwatch would make batches differ from run to run. `python -m benchmarks.studies.gpu.gpu_check` times both and
+    says whether the rule holds on a machine. Raises UsageError if DALI is asked for and missing.
+    """
+    from pipelines.decode.dali import require_dali
+
+    if name == "opencv":
+        return BackendChoice(name="opencv", reason="asked for")
+    if name == "dali":
+        require_dali()
+        return BackendChoice(name="dali", reason="asked for")
+    if device.type != "cuda":
+        return BackendChoice(name="opencv", reason=f"device is {device.type}, where OpenCV {CPU_ADVANTAGE}")
+    try:
+        require_dali()
+    except UsageError as error:
+        return BackendChoice(name="opencv", reason=str(error))
+    return BackendChoice(name="dali", reason="device is cuda and DALI is installed")
+
+
+def open_backend(choice: BackendChoice, *, device: torch.device, workers: Workers) -> Backend:
+    """Start the chosen backend. OpenCV's works on the threads of `workers`, DALI's on as many of its own."""
+    if choice.name == "dali":
+        from pipelines.decode.dali import DaliBackend
+
+        return DaliBackend(device=device, num_threads=workers.num_threads)
+    from pipelines.decode.opencv import OpenCVBackend
+
+    return OpenCVBackend(workers=workers, pin_memory=device.type == "cuda")

@@ -1,0 +1,339 @@
+"""The NVIDIA DALI backend: one graph per kind of sample, run on the CPU or the GPU. The only file that imports DALI.
+
+Bytes and geometry, chosen outside, enter through `external_source`; pixels leave through DLPack without a copy.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipelines.base.errors import UsageError
+from pipelines.decode.base import Decoded, fill_failed
+from pipelines.decode.clip_planes import NUM_COLORS, chosen_frames, planes_of_chosen
+from pipelines.decode.header_check import check_header
+from pipelines.decode.jpeg_frames import jpeg_frames
+
+__all__ = ["DaliBackend", "canvas_graph", "clip_graph", "jpeg_graph", "require_dali"]
+
+GraphDevice = Literal["cpu", "gpu"]
+Encoded = Sequence[npt.NDArray[np.uint8]]
+Numbers = Mapping[str, npt.NDArray[np.int32]]
+"""What is fed beside the bytes, by name; every array has leading axis B."""
+
+
+def require_dali() -> ModuleType:
+    """The `nvidia.dali` package. Raises UsageError naming the extra if it is missing or cannot be loaded."""
+    try:
+        import nvidia.dali
+        import nvidia.dali.fn
+        import nvidia.dali.types
+    except (ImportError, OSError) as error:
+        raise UsageError(
+            f"backend dali: NVIDIA DALI cannot be loaded ({error}). "
+            "Install it: pip install 'fourfold[cuda13]' (or [cuda12]), or choose backend: opencv."
+        ) from error
+    return nvidia.dali
+
+
+def canvas_graph(device: GraphDevice, canvas_px: int) -> Any:
+    """Encoded image, corner and extent of its box (x, y order) and flip -> uint8 RGB (canvas_px, canvas_px, 3)."""
+    dali = require_dali()
+    fn, types = dali.fn, dali.types
+    images = fn.decoders.image_slice(
+        fn.external_source(name="encoded", ndim=1, dtype=types.UINT8, no_copy=True),
+        start=fn.external_source(name="corner", ndim=1, dtype=types.INT32),
+        shape=fn.external_source(name="extent", ndim=1, dtype=types.INT32),
+        axes=[1, 0],
+        device="mixed" if device == "gpu" else "cpu",
+        output_type=types.RGB,
+        # The GPU's own way to enlarge chroma repeats it; this one is that of libjpeg-turbo, which OpenCV uses.
+        jpeg_fancy_upsampling=True,
+        **_all_by_hardware(device),
+    )
+    return _resized(dali, images, canvas_px, canvas_px)
+
+
+def clip_graph(device: GraphDevice, frames: Sequence[int], height_px: int, width_px: int) -> Any:
+    """Encoded clip and flip -> uint8 RGB (len(frames), height_px, width_px, 3), of the frames of these indices."""
+    dali = require_dali()
+    fn, types = dali.fn, dali.types
+    clips = fn.decoders.video(
+        fn.external_source(name="encoded", ndim=1, dtype=types.UINT8, no_copy=True),
+        frames=list(frames),
+        pad_mode="none",
+        device="mixed" if device == "gpu" else "cpu",
+    )
+    return _resized(dali, clips, height_px, width_px)
+
+
+def jpeg_graph(device: GraphDevice, height_px: int, width_px: int) -> Any:
+    """Encoded JPEG and flip -> uint8 RGB (height_px, width_px, 3)."""
+    dali = require_dali()
+    fn, types = dali.fn, dali.types
+    frames = fn.decoders.image(
+        fn.external_source(name="encoded", ndim=1, dtype=types.UINT8, no_copy=True),
+        device="mixed" if device == "gpu" else "cpu",
+        output_type=types.RGB,
+        jpeg_fancy_upsampling=True,
+        **_all_by_hardware(device),
+    )
+    return _resized(dali, frames, height_px, width_px)
+
+
+def _all_by_hardware(device: GraphDevice) -> dict[str, float]:
+    """By itself DALI gives a tenth of each batch to another decoder, whose pixels differ by up to 3 levels. Then what
+    an image looks like depends on its place in the batch."""
+    return {"hw_decoder_load": 1.0} if device == "gpu" else {}
+
+
+def _resized(dali: ModuleType, pixels: Any, height_px: int, width_px: int) -> Any:
+    """Linear, antialiased when shrinking, as the opencv backend does; then maybe mirrored."""
+    fn, types = dali.fn, dali.types
+    flip = fn.external_source(name="flip", ndim=0, dtype=types.INT32)
+    small = fn.resize(pixels, size=[height_px, width_px], antialias=True, interp_type=types.INTERP_LINEAR)
+    return fn.flip(small, horizontal=flip)
+
+
+class DaliBackend:
+    """Builds a graph when a size is first asked for, and keeps it.
+
+    One undecodable sample fails DALI's whole batch. So headers are checked first, and a batch that fails all the
+    same is run again sample by sample: a bad sample costs one slow batch, not the run.
+    """
+
+    name = "dali"
+
+    def __init__(self, *, device: torch.device, num_threads: int) -> None:
+        require_dali()
+        is_gpu = device.type == "cuda"
+        self._device = torch.device("cuda", device.index or 0) if is_gpu else torch.device("cpu")
+        self._graph_device: GraphDevice = "gpu" if is_gpu else "cpu"
+        self._num_threads = num_threads
+        self._runners: dict[tuple[object, ...], _Runner] = {}
+
+    def canvases(
+        self,
+        encoded: Sequence[memoryview],
+        boxes_B4: npt.NDArray[np.int32],
+        flips_B: npt.NDArray[np.bool_],
+        canvas_px: int,
+    ) -> Decoded:
+        corners, ends = boxes_B4[:, :2], boxes_B4[:, 2:]
+        numbers = {"corner": corners, "extent": ends - corners, "flip": flips_B.astype(np.int32)}
+        shape = (canvas_px, canvas_px, 3)
+        runner = self._runner(("canvas", *shape), shape, lambda: canvas_graph(self._graph_device, canvas_px))
+        return _decode(runner, encoded, numbers, _unfit(encoded, ends))
+
+    def clips(
+        self,
+        encoded: Sequence[memoryview],
+        flips_B: npt.NDArray[np.bool_],
+        num_frames: int,
+        height_px: int,
+        width_px: int,
+    ) -> Decoded:
+        return self._frames(encoded, flips_B, tuple(range(num_frames)), (height_px, width_px))
+
+    def clip_planes(
+        self,
+        encoded: Sequence[memoryview],
+        flips_B: npt.NDArray[np.bool_],
+        num_frames: int,
+        height_px: int,
+        width_px: int,
+        first_only_B: npt.NDArray[np.bool_] | None = None,
+    ) -> Decoded:
+        size, frames = (height_px, width_px), chosen_frames(num_frames)
+        if first_only_B is None or not first_only_B.any():
+            decoded = self._frames(encoded, flips_B, frames, size)
+            return Decoded(pixels=planes_of_chosen(decoded.pixels), failures=decoded.failures)
+        parts = []
+        for rows, wanted in ((np.flatnonzero(first_only_B), (0,)), (np.flatnonzero(~first_only_B), frames)):
+            if len(rows):
+                part = self._frames([encoded[row] for row in rows.tolist()], flips_B[rows], wanted, size)
+                planes = Decoded(pixels=planes_of_chosen(part.pixels), failures=part.failures)
+                parts.append((rows.tolist(), planes))
+        return self._merged((len(encoded), NUM_COLORS + len(frames), *size), parts)
+
+    def _frames(
+        self,
+        encoded: Sequence[memoryview],
+        flips_B: npt.NDArray[np.bool_],
+        frames: tuple[int, ...],
+        size: tuple[int, int],
+    ) -> Decoded:
+        """MJPEG's frames, each a JPEG, go to the decoder of images: the GPU's for video does not know them."""
+        jpegs = {row: found for row, clip in enumerate(encoded) if (found := jpeg_frames(clip, frames)) is not None}
+        others = [row for row in range(len(encoded)) if row not in jpegs]
+        parts = []
+        if jpegs:
+            rows = list(jpegs)
+            parts.append((rows, self._jpegs(list(jpegs.values()), flips_B[rows], frames, size)))
+        if others or not parts:
+            parts.append((others, self._video([encoded[row] for row in others], flips_B[others], frames, size)))
+        return parts[0][1] if len(parts) == 1 else self._merged((len(encoded), len(frames), *size, 3), parts)
+
+    def _jpegs(
+        self,
+        clips: Sequence[Sequence[memoryview]],
+        flips_B: npt.NDArray[np.bool_],
+        frames: tuple[int, ...],
+        size: tuple[int, int],
+    ) -> Decoded:
+        """A clip fails with its first bad frame; of one that has too few, none is decoded."""
+        num_frames = len(frames)
+        short = {row: len(clip) for row, clip in enumerate(clips) if len(clip) < num_frames}
+        encoded = [
+            frame
+            for row, clip in enumerate(clips)
+            for frame in (clip if row not in short else [memoryview(b"")] * num_frames)
+        ]
+        failures = {
+            row * num_frames + index: f"gives {found} of its frames {', '.join(map(str, frames))}"
+            for row, found in short.items()
+            for index in range(num_frames)
+        }
+        shape = (*size, 3)
+        runner = self._runner(("jpeg", *shape), shape, lambda: jpeg_graph(self._graph_device, *size))
+        flips = np.repeat(flips_B, num_frames).astype(np.int32)
+        decoded = _decode(runner, encoded, {"flip": flips}, list(failures.items()))
+        reasons: dict[int, str] = {}
+        for index, reason in decoded.failures:
+            reasons.setdefault(index // num_frames, reason)
+        pixels = decoded.pixels.view(-1, num_frames, *shape)
+        if reasons:
+            fill_failed(pixels, list(reasons))
+        return Decoded(pixels=pixels, failures=list(reasons.items()))
+
+    def _video(
+        self,
+        encoded: Sequence[memoryview],
+        flips_B: npt.NDArray[np.bool_],
+        frames: tuple[int, ...],
+        size: tuple[int, int],
+    ) -> Decoded:
+        shape = (len(frames), *size, 3)
+        runner = self._runner(("video", *shape, *frames), shape, lambda: clip_graph(self._graph_device, frames, *size))
+        return _decode(runner, encoded, {"flip": flips_B.astype(np.int32)}, [])
+
+    def _merged(self, shape: tuple[int, ...], parts: Sequence[tuple[Sequence[int], Decoded]]) -> Decoded:
+        """One batch of parts that were decoded apart; a part may have fewer planes than the whole."""
+        pixels = torch.empty(shape, dtype=torch.uint8, device=self._device)
+        failures: list[tuple[int, str]] = []
+        for rows, part in parts:
+            pixels[torch.tensor(rows, device=pixels.device), : part.pixels.shape[1]] = part.pixels
+            failures += [(rows[index], reason) for index, reason in part.failures]
+        failures.sort()
+        fill_failed(pixels, [index for index, _ in failures])
+        return Decoded(pixels=pixels, failures=failures)
+
+    def close(self) -> None:
+        self._runners.clear()
+
+    def _runner(self, address: tuple[object, ...], shape: tuple[int, ...], graph: Callable[[], Any]) -> "_Runner":
+        if address not in self._runners:
+            self._runners[address] = _Runner(graph, shape, self._device, self._num_threads)
+        return self._runners[address]
+
+
+class _Runner:
+    """One graph, built for the largest batch seen so far."""
+
+    def __init__(
+        self, graph: Callable[[], Any], shape: tuple[int, ...], device: torch.device, num_threads: int
+    ) -> None:
+        self.shape, self.device = shape, device
+        self._graph, self._num_threads = graph, num_threads
+        self._pipeline: Any = None
+        self._max_batch_size = 0
+        self._held: object = None
+
+    def run(self, encoded: Encoded, numbers: Numbers) -> torch.Tensor:
+        """Pixels with leading axis B. Raises RuntimeError if DALI cannot decode one of the samples."""
+        if self._pipeline is None or len(encoded) > self._max_batch_size:
+            self._build(len(encoded))
+        self._pipeline.feed_input("encoded", list(encoded))
+        for name, value in numbers.items():
+            self._pipeline.feed_input(name, np.ascontiguousarray(value, np.int32))
+        # DALI was promised the bytes without a copy, so they must outlive a run that may still be on the GPU.
+        self._held = encoded
+        try:
+            (output,) = self._pipeline.run()
+        except RuntimeError:
+            self._pipeline = None  # DALI declares a pipeline that has failed unusable
+            raise
+        odd = next((shape for shape in output.shape() if tuple(shape) != self.shape), None)
+        if odd is not None:  # a clip with too few frames comes out shorter, without an error
+            raise RuntimeError(f"gives {tuple(odd)}, need {self.shape}")
+        return torch.utils.dlpack.from_dlpack(output.as_tensor())
+
+    def _build(self, batch_size: int) -> None:
+        self._max_batch_size = max(batch_size, self._max_batch_size)
+        self._pipeline = require_dali().Pipeline(
+            batch_size=self._max_batch_size,
+            num_threads=self._num_threads,
+            device_id=self.device.index if self.device.type == "cuda" else None,
+            prefetch_queue_depth=1,
+            exec_dynamic=True,
+        )
+        with self._pipeline:
+            self._pipeline.set_outputs(self._graph())
+        self._pipeline.build()
+
+
+def _unfit(encoded: Sequence[memoryview], ends_B2: npt.NDArray[np.int32]) -> list[tuple[int, str]]:
+    failures = []
+    for index, (image, (x1, y1)) in enumerate(zip(encoded, ends_B2.tolist(), strict=True)):
+        try:
+            check_header(image, x1, y1)
+        except ValueError as error:
+            failures.append((index, str(error)))
+    return failures
+
+
+def _decode(
+    runner: _Runner, encoded: Sequence[memoryview], numbers: Numbers, failures: list[tuple[int, str]]
+) -> Decoded:
+    arrays, failed = [np.frombuffer(one, np.uint8) for one in encoded], dict(failures)
+    good = [index for index in range(len(arrays)) if index not in failed]
+    try:
+        pixels = _run(runner, arrays, numbers, good)
+    except RuntimeError:
+        pixels, reasons = _run_singly(runner, arrays, numbers, good)
+        failed |= reasons
+        good = [index for index in good if index not in reasons]
+    if failed:
+        whole = pixels.new_empty((len(arrays), *runner.shape))
+        whole[good] = pixels
+        fill_failed(whole, list(failed))
+        pixels = whole
+    return Decoded(pixels=pixels, failures=sorted(failed.items()))
+
+
+def _run(runner: _Runner, arrays: Encoded, numbers: Numbers, indices: list[int]) -> torch.Tensor:
+    if not indices:
+        return torch.empty((0, *runner.shape), dtype=torch.uint8, device=runner.device)
+    chosen = {name: value[indices] for name, value in numbers.items()}
+    return runner.run([arrays[index] for index in indices], chosen)
+
+
+def _run_singly(
+    runner: _Runner, arrays: Encoded, numbers: Numbers, indices: list[int]
+) -> tuple[torch.Tensor, dict[int, str]]:
+    rows, reasons = [_run(runner, arrays, numbers, [])], {}
+    for index in indices:
+        try:
+            rows.append(_run(runner, arrays, numbers, [index]))
+        except RuntimeError as error:
+            reasons[index] = _reason(error)
+    return torch.cat(rows), reasons
+
+
+def _reason(error: RuntimeError) -> str:
+    """DALI wraps its cause in a traceback of the graph; the cause follows "encountered:"."""
+    cause = str(error).partition("encountered:")[2] or str(error)
+    return " ".join(cause.replace("Current pipeline object is no longer valid.", "").split())[:200]

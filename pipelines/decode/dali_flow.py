@@ -1,0 +1,78 @@
+"""Optical flow by the GPU's own flow unit, through DALI: clips on a device in, flow on that device out, no way round.
+
+Letters: B clips, T frames, H W frame size, h w = H / grid_px, W / grid_px rounded up. Flow is x then y, in pixels.
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+
+from pipelines.decode.dali import require_dali
+
+__all__ = ["GridPx", "HardwareFlow", "dense_flow", "flow_graph"]
+
+GridPx = Literal[1, 2, 4]
+
+
+class HardwareFlow:
+    """Dense flow of whole clips on an NVIDIA GPU from Turing on.
+
+    `grid_px`: side of the square of pixels that gets one vector; 1 and 2 need Ampere or newer. Smaller keeps smaller
+    objects and costs more. Serves one thread at a time.
+    """
+
+    def __init__(self, *, device: torch.device, grid_px: GridPx = 4) -> None:
+        """Raises UsageError without DALI."""
+        require_dali()
+        self._device, self._grid_px = device, grid_px
+        self._pipelines: dict[int, Any] = {}
+
+    def clip_flow(self, clips_BTHWC: torch.Tensor) -> torch.Tensor:
+        """float32 (B, T-1, H, W, 2) of uint8 RGB (B, T, H, W, 3): entry t moves a pixel of frame t to frame t+1."""
+        height, width = clips_BTHWC.shape[2:4]
+        # The unit tells where a pixel of the later frame was in the earlier one (DALI's own tests warp the second
+        # frame); fed backwards in time, where it goes.
+        backwards = clips_BTHWC.flip(1)
+        pipeline = self._pipeline(len(backwards))
+        pipeline.feed_input("clips", list(backwards.unbind(0)))
+        (output,) = pipeline.run()
+        grid_BThw2 = torch.utils.dlpack.from_dlpack(output.as_tensor()).flip(1)
+        return dense_flow(grid_BThw2, self._grid_px, height, width)
+
+    def _pipeline(self, batch_size: int) -> Any:
+        if batch_size not in self._pipelines:
+            # One thread: nothing is decoded here.
+            pipeline = require_dali().Pipeline(
+                batch_size=batch_size,
+                num_threads=1,
+                device_id=self._device.index or 0,
+                prefetch_queue_depth=1,
+                exec_dynamic=True,
+            )
+            with pipeline:
+                pipeline.set_outputs(flow_graph(self._grid_px))
+            pipeline.build()
+            self._pipelines[batch_size] = pipeline
+        return self._pipelines[batch_size]
+
+
+def flow_graph(grid_px: GridPx) -> Any:
+    """Clips on the GPU, uint8 RGB (T, H, W, 3) -> float32 (T-1, h, w, 2): from frame t+1 back to t, in pixels."""
+    dali = require_dali()
+    fn, types = dali.fn, dali.types
+    clips = fn.external_source(name="clips", ndim=4, dtype=types.UINT8, layout="FHWC", device="gpu")
+    return fn.optical_flow(clips, image_type=types.RGB, output_grid=grid_px, preset=0.0)
+
+
+def dense_flow(grid_BThw2: torch.Tensor, grid_px: int, height_px: int, width_px: int) -> torch.Tensor:
+    """A vector for every pixel, float32 (B, T, H, W, 2), between the middles of the grid's squares.
+
+    Vectors are in pixels of the frame whatever the grid, so they are not scaled. Squares cut by the frame's right or
+    lower border have their middle where whole ones would have it.
+    """
+    num_clips, num_pairs, rows, columns, _ = grid_BThw2.shape
+    planes = grid_BThw2.reshape(-1, rows, columns, 2).permute(0, 3, 1, 2)
+    size = (rows * grid_px, columns * grid_px)
+    dense = F.interpolate(planes, size=size, mode="bilinear", align_corners=False)[..., :height_px, :width_px]
+    return dense.permute(0, 2, 3, 1).reshape(num_clips, num_pairs, height_px, width_px, 2)

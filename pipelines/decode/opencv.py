@@ -1,0 +1,278 @@
+"""The CPU backend: threads around OpenCV (images) and PyAV (clips), writing straight into one uint8 RGB batch.
+
+Both libraries release the GIL while they decode, so threads scale without copies between processes. Images are shrunk
+by torch: its antialiased resize of bytes takes a third of the time of OpenCV's mean of areas, and is Pillow's.
+"""
+
+import io
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from av.video.reformatter import VideoReformatter
+
+from pipelines.base.buffer_pool import BufferPool
+from pipelines.base.workers import Workers
+from pipelines.decode.base import Decoded, fill_failed
+from pipelines.decode.clip_planes import NUM_COLORS, chosen_frames
+from pipelines.decode.header_check import check_header
+from pipelines.decode.jpeg_frames import jpeg_frames
+from pipelines.decode.reduction import reduction
+
+__all__ = ["OpenCVBackend"]
+
+Pixels = npt.NDArray[np.uint8]
+Frame = memoryview | av.VideoFrame
+"""A JPEG, decoded when looked at; or, of other codecs, what FFmpeg has decoded."""
+
+READ_FLAGS = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
+}
+"""Of the reduced flags there is none for RGB; the one called gray holds the size alone."""
+
+
+_antialiased = torch.ops.aten._upsample_bilinear2d_aa.out
+
+
+class OpenCVBackend:
+    """Decode (large JPEGs at reduced size), crop, resize (linear, antialiased when shrinking), mirror.
+
+    Creating one sets OpenCV's own threads to 1 for the whole process: the workers already use every core, and a
+    parallel resize inside each of them would only make them wait for each other.
+    """
+
+    name = "opencv"
+
+    def __init__(self, *, num_threads: int = 1, workers: Workers | None = None, pin_memory: bool = False) -> None:
+        """`workers`: used instead of `num_threads` threads of its own; they may do other work, too, and outlive it.
+        `pin_memory`: batches in page-locked memory, from which they go to a GPU without another copy."""
+        cv2.setNumThreads(1)
+        self._pin_memory = pin_memory
+        self._memory = BufferPool()
+        self._owns_workers = workers is None
+        self._workers = workers or Workers(num_threads, thread_name_prefix="fourfold-decode")
+
+    def canvases(
+        self,
+        encoded: Sequence[memoryview],
+        boxes_B4: npt.NDArray[np.int32],
+        flips_B: npt.NDArray[np.bool_],
+        canvas_px: int,
+    ) -> Decoded:
+        pixels = self._empty(len(encoded), canvas_px, canvas_px, 3)
+        rows: Pixels = pixels.numpy()
+        boxes, flips = boxes_B4.tolist(), flips_B.tolist()
+
+        def decode(index: int) -> None:
+            _decode_canvas(encoded[index], boxes[index], flips[index], rows[index])
+
+        return self._decode_all(decode, pixels, rows)
+
+    def clips(
+        self,
+        encoded: Sequence[memoryview],
+        flips_B: npt.NDArray[np.bool_],
+        num_frames: int,
+        height_px: int,
+        width_px: int,
+    ) -> Decoded:
+        pixels = self._empty(len(encoded), num_frames, height_px, width_px, 3)
+        rows: Pixels = pixels.numpy()
+
+        def decode(index: int) -> None:
+            _decode_clip(encoded[index], bool(flips_B[index]), rows[index])
+
+        return self._decode_all(decode, pixels, rows)
+
+    def clip_planes(
+        self,
+        encoded: Sequence[memoryview],
+        flips_B: npt.NDArray[np.bool_],
+        num_frames: int,
+        height_px: int,
+        width_px: int,
+        first_only_B: npt.NDArray[np.bool_] | None = None,
+    ) -> Decoded:
+        chosen = chosen_frames(num_frames)
+        pixels = self._empty(len(encoded), NUM_COLORS + len(chosen), height_px, width_px)
+        rows: Pixels = pixels.numpy()
+
+        def decode(index: int) -> None:
+            flip, colors = bool(flips_B[index]), rows[index, :NUM_COLORS]
+            if first_only_B is not None and first_only_B[index]:
+                _write_colors(_rgb(next(_frames(encoded[index], (0,)))), flip, colors)
+            else:
+                _decode_planes(encoded[index], flip, num_frames, chosen, rows[index])
+
+        return self._decode_all(decode, pixels, rows)
+
+    def close(self) -> None:
+        if self._owns_workers:
+            self._workers.shutdown(wait=True, cancel_futures=True)
+
+    def _empty(self, *shape: int) -> torch.Tensor:
+        if self._pin_memory:
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return torch.from_numpy(self._memory.empty(shape, np.uint8))
+
+    def _decode_all(self, decode: Callable[[int], None], pixels: torch.Tensor, rows: Pixels) -> Decoded:
+        """Each thread takes the next free index until none is left: no task object per image, no idle tail."""
+        failures: list[tuple[int, str]] = []
+        indices = iter(range(len(rows)))
+        asked_s = time.perf_counter()
+
+        def work() -> float:
+            start_s = time.perf_counter()
+            for index in indices:
+                try:
+                    decode(index)
+                except (ValueError, cv2.error, av.error.FFmpegError) as error:
+                    failures.append((index, _one_line(error)))
+            return start_s
+
+        num_parts = max(min(self._workers.num_threads, len(rows)), 1)
+        first, *others = [self._workers.submit(work) for _ in range(num_parts)]
+        waited_s = self._workers.result_of(first) - asked_s
+        for part in others:
+            # One that has not begun, because its thread is at other work, has nothing left to do.
+            if not part.cancel():
+                self._workers.result_of(part)
+        failures.sort()
+        fill_failed(rows, [index for index, _ in failures])
+        return Decoded(pixels=pixels, failures=failures, waited_s=waited_s)
+
+
+def _decode_canvas(encoded: memoryview, box: list[int], flip: bool, out: Pixels) -> None:
+    """Raises ValueError with the reason if the bytes are not an image that holds the box."""
+    header = check_header(encoded, box[2], box[3])
+    reduced_by = _reduction(box, len(out)) if header.extension == "jpg" and header.orientation == 1 else 1
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), READ_FLAGS[reduced_by])
+    if image is None:
+        raise ValueError("OpenCV cannot decode it")
+    x0, y0, x1, y1 = (edge // reduced_by for edge in box)
+    height, width = image.shape[:2]
+    if x1 > width or y1 > height:
+        raise ValueError(f"decoded as {width} x {height}; the manifest promises at least {x1} x {y1}")
+    _resize(image[y0:y1, x0:x1], flip, out)
+
+
+def _reduction(box: list[int], canvas_px: int) -> int:
+    """1 where the box would not lie on whole pixels of the reduced image: half a pixel off would be another crop."""
+    reduced_by = reduction(min(box[2] - box[0], box[3] - box[1]), canvas_px)
+    return reduced_by if all(edge % reduced_by == 0 for edge in box) else 1
+
+
+def _decode_clip(encoded: memoryview, flip: bool, out: Pixels) -> None:
+    """Raises ValueError or FFmpegError if the bytes do not hold enough frames."""
+    for frame, row in zip(_frames(encoded, range(len(out))), out, strict=True):
+        _resize(_rgb(frame), flip, row)
+
+
+def _decode_planes(encoded: memoryview, flip: bool, num_frames: int, chosen: Sequence[int], out: Pixels) -> None:
+    """Raises ValueError or FFmpegError if the bytes do not hold `num_frames` frames."""
+    colors, lumas = out[:NUM_COLORS], out[NUM_COLORS:]
+    for index, (frame, luma) in enumerate(zip(_frames(encoded, chosen, num_frames), lumas, strict=True)):
+        if index == 0:
+            rgb = _rgb(frame)
+            _write_colors(rgb, flip, colors)
+            _resize_luma(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8), flip, luma)
+        else:
+            _resize_luma(_luma(frame), flip, luma)
+
+
+def _write_colors(rgb: Pixels, flip: bool, out_3HW: Pixels) -> None:
+    resized = np.empty((*out_3HW.shape[1:], NUM_COLORS), np.uint8)
+    _resize(rgb, flip, resized)
+    cv2.split(resized, list(out_3HW))
+
+
+def _frames(encoded: memoryview, chosen: Sequence[int], num_frames: int = 0) -> Iterator[Frame]:
+    """The chosen frames, ascending. Raises ValueError if one is missing or there are fewer than `num_frames`."""
+    needed = max(num_frames, chosen[-1] + 1)
+    jpegs = jpeg_frames(encoded, range(needed))
+    frames: Iterator[Frame] = _video_frames(encoded) if jpegs is None else iter(jpegs)
+    num_found = 0
+    for num_found, frame in enumerate(itertools.islice(frames, needed), start=1):
+        if num_found - 1 in chosen:
+            yield frame
+    if num_found < needed:
+        raise ValueError(f"holds {num_found} frames, need {needed}")
+
+
+def _video_frames(encoded: memoryview) -> Iterator[av.VideoFrame]:
+    with av.open(io.BytesIO(encoded), mode="r") as container:
+        if not container.streams.video:
+            raise ValueError("holds no video")
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        yield from container.decode(stream)
+
+
+def _rgb(frame: Frame) -> Pixels:
+    """uint8 (H, W, 3). FFmpeg converts on one thread: by itself it starts as many as there are cores, a frame."""
+    if isinstance(frame, memoryview):
+        return _picture(frame, cv2.IMREAD_COLOR_RGB)
+    return np.asarray(VideoReformatter().reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8)
+
+
+def _luma(frame: Frame) -> Pixels:
+    """uint8 (H, W), black 0 and white 255: of a JPEG the plane it holds, whose colors are then not even decoded."""
+    if isinstance(frame, memoryview):
+        return _picture(frame, cv2.IMREAD_GRAYSCALE)
+    return np.asarray(frame.to_ndarray(format="gray"), np.uint8)
+
+
+def _picture(jpeg: memoryview, flags: int) -> Pixels:
+    check_header(jpeg, 1, 1)
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ValueError("OpenCV cannot decode one of its frames")
+    return np.asarray(image, np.uint8)
+
+
+def _resize_luma(luma: Pixels, flip: bool, out: Pixels) -> None:
+    """Tracks do not mind the aliasing of shrinking by less than 2, and averaging areas takes 10 times as long."""
+    is_halved = luma.shape[0] >= 2 * out.shape[0] and luma.shape[1] >= 2 * out.shape[1]
+    cv2.resize(luma, out.shape[::-1], dst=out, interpolation=cv2.INTER_AREA if is_halved else cv2.INTER_LINEAR)
+    if flip:
+        cv2.flip(out, 1, dst=out)
+
+
+def _resize(image: npt.NDArray[Any], flip: bool, out: Pixels) -> None:
+    height, width = out.shape[:2]
+    if image.shape[:2] == (height, width):
+        out[:] = image[:, ::-1] if flip else image
+        return
+    if image.shape[0] < height and image.shape[1] < width:
+        cv2.resize(image, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+    else:
+        _shrink(image, out)
+    if flip:
+        cv2.flip(out, 1, dst=out)
+
+
+def _shrink(image: npt.NDArray[Any], out: Pixels) -> None:
+    """As `interpolate(..., mode="bilinear", antialias=True)`, straight into `out`, which that has no argument for."""
+    _antialiased(_channels_last(np.ascontiguousarray(image)), out.shape[:2], False, None, None, out=_channels_last(out))
+
+
+def _channels_last(image_HWC: npt.NDArray[Any]) -> torch.Tensor:
+    """(1, C, H, W) of an image without gaps. With such strides for the first axis, too: else torch misses that these
+    are channels-last bytes and takes its slow path."""
+    height, width, channels = image_HWC.shape
+    shape, stride = (1, channels, height, width), (image_HWC.size, 1, width * channels, channels)
+    return torch.from_numpy(image_HWC).as_strided(shape, stride)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

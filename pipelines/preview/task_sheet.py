@@ -1,0 +1,274 @@
+"""A contact sheet of what each task sees and must answer, for readers who never read the paper: shards -> one PNG.
+
+The sections are made by the real tasks from real geometry; a section stands only where there are samples of its kind.
+Letters: B samples, S canvas side, P patch side, h w the map at stride 8, K neighbours of a soft target.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from pipelines.base.batch_rng import BatchRng
+from pipelines.base.errors import DataError, UsageError
+from pipelines.base.rng import rng_for
+from pipelines.decode.opencv import OpenCVBackend
+from pipelines.preview.contact_sheet import Example, Panel, Section, draw_sheet, fit_height
+from pipelines.preview.target_pictures import (
+    BLUE,
+    DARK,
+    ORANGE,
+    PINK,
+    ab_picture,
+    ab_plane,
+    compass,
+    flow_picture,
+    outlined,
+    overlaid,
+    picture_of,
+    tagged,
+)
+from pipelines.read.reader import SampleReader
+from pipelines.shards.format.manifest import Kind, Manifest, SampleTable, load_manifest
+from pipelines.targets.color.color_prior import load_prior
+from pipelines.targets.color.lab import ab_bins
+from pipelines.targets.motion.flow import DisFlow
+from pipelines.tasks import PRETEXT_TASKS, CanvasSpec, Task, TaskBatch
+
+__all__ = ["write_sheet"]
+
+PLACES = ("top left", "top", "top right", "left", "right", "bottom left", "bottom", "bottom right")
+COLOR_TEXT = {
+    "drop": "Of each patch one color channel is kept and the others are noise, so that the color fringes of a lens "
+    "cannot give its place away.",
+    "project": "The green-magenta part of the color is removed, so that the color fringes of a lens cannot give a "
+    "patch's place away.",
+    "gray": "Patches are gray, so that the color fringes of a lens cannot give their place away.",
+    "keep": "Colors are kept.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Samples:
+    """Decoded samples of one kind: pixels uint8 (B, S, S, 3) or (B, T, H, W, 3)."""
+
+    folder: Path
+    keys: tuple[str, ...]
+    pixels: torch.Tensor
+    canvas: CanvasSpec
+
+
+def write_sheet(
+    folder: Path,
+    out: Path,
+    *,
+    clips: Path | None = None,
+    num_samples: int = 4,
+    seed: int = 0,
+    canvas_px: int = 256,
+) -> Path:
+    """Draw the sheet into `out` (PNG) and return it.
+
+    `clips`: folder of clip shards where `folder` has none. Raises UsageError (nothing to show) or DataError.
+    """
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: need a name that ends in .png.")
+    images_first = [load_manifest(one) for one in dict.fromkeys([folder, clips or folder])]
+    found = {
+        "image": _load(images_first, "image", num_samples, seed, canvas_px),
+        "clip": _load(images_first[::-1], "clip", num_samples, seed, canvas_px),
+    }
+    sections = []
+    for task_class in PRETEXT_TASKS.values():
+        samples, draw = found[task_class.source], DRAWERS.get(task_class.name)
+        if samples is not None and draw is not None:
+            sections.append(draw(_build(task_class, samples), samples, seed))
+    if not sections:
+        raise UsageError(f"{folder}: holds no samples, so there is nothing to show. Build shards of images or videos.")
+    picture = draw_sheet("What each task sees, and what it must answer", _subtitle(found, seed), sections)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.tmp")
+    Image.fromarray(picture).save(temporary, format="PNG")
+    return temporary.replace(out)
+
+
+def _subtitle(found: dict[str, "_Samples | None"], seed: int) -> str:
+    folders = dict.fromkeys(str(samples.folder) for samples in found.values() if samples is not None)
+    return f"Random samples of {' and '.join(folders)}, seed {seed}. No human label is used anywhere on this page."
+
+
+def _load(manifests: list[Manifest], kind: Kind, num_samples: int, seed: int, canvas_px: int) -> _Samples | None:
+    """Random samples of the first folder that has the kind, of its train split if it has one; None if none has."""
+    for manifest in manifests:
+        splits = sorted({shard.split for shard in manifest.shards if shard.kind == kind}, key=lambda s: s != "train")
+        if splits:
+            table = manifest.select(kind, splits[0])
+            rows = rng_for(seed, 0, "samples", "preview").permutation(len(table))[:num_samples]
+            return _decode(table, rows, canvas_px)
+    return None
+
+
+def _decode(table: SampleTable, rows: npt.NDArray[np.int64], canvas_px: int) -> _Samples:
+    reader, keys = SampleReader(table), tuple(table.keys[row] for row in rows)
+    encoded = [reader.read(int(row)) for row in rows]
+    canvas = CanvasSpec(canvas_px=canvas_px, num_frames=int(table.num_frames[rows].min()))
+    no_flips = np.zeros(len(rows), dtype=np.bool_)
+    backend = OpenCVBackend(num_threads=1)
+    try:
+        if table.kind == "image":
+            boxes = np.array([_middle_square(int(table.width[row]), int(table.height[row])) for row in rows], np.int32)
+            decoded = backend.canvases(encoded, boxes, no_flips, canvas_px)
+        else:
+            height, width = canvas.clip_height_px, canvas.clip_width_px
+            decoded = backend.clips(encoded, no_flips, canvas.num_frames, height, width)
+    finally:
+        backend.close()
+    if decoded.failures:
+        row, reason = decoded.failures[0]
+        raise DataError(f"{table.folder}: sample {keys[row]}: {reason}. Look for more: fourfold shards verify.")
+    return _Samples(folder=table.folder, keys=keys, pixels=decoded.pixels, canvas=canvas)
+
+
+def _middle_square(width: int, height: int) -> tuple[int, int, int, int]:
+    side = min(width, height)
+    x0, y0 = (width - side) // 2, (height - side) // 2
+    return x0, y0, x0 + side, y0 + side
+
+
+def _build(task_class: type[Task], samples: _Samples) -> Task:
+    options: dict[str, Any] = {}
+    if task_class.name == "colorization" and load_prior(samples.folder) is not None:
+        options["prior"] = samples.folder
+    return task_class(task_class.config_class(**options), samples.canvas)
+
+
+def _make(task: Task, samples: _Samples, seed: int) -> TaskBatch:
+    geometry = task.draw(BatchRng(seed, [0] * len(samples.keys), samples.keys, task.name))
+    return task.make(samples.pixels, geometry, samples.keys)
+
+
+def _relative_position(task: Any, samples: _Samples, seed: int) -> Section:
+    batch = _make(task, samples, seed)
+    examples = []
+    for index, key in enumerate(samples.keys):
+        row = index * task.examples_per_sample
+        corners = batch.geometry["corner_xy"][index, 0]
+        boxes = [(x, y, x + task.patch_px, y + task.patch_px) for x, y in corners.tolist()]
+        place = int(batch.target["position"][row])
+        drawn = outlined(picture_of(samples.pixels[index]), list(zip(boxes, "AB", (BLUE, ORANGE), strict=True)))
+        panels = (
+            Panel(picture=drawn, caption="an image, two patches of it"),
+            Panel(picture=tagged(picture_of(batch.inputs[row, 0]), "A", BLUE), caption="sees: patch A"),
+            Panel(picture=tagged(picture_of(batch.inputs[row, 1]), "B", ORANGE), caption="sees: patch B"),
+            Panel(picture=compass(place), caption=f"must answer: {PLACES[place]} (class {place})"),
+        )
+        examples.append(Example(title=key, panels=panels))
+    return Section(
+        title="Relative position",
+        question="Two patches of one image: where does B lie, seen from A? Eight answers.",
+        text=f"To tell, one must know what things look like and how their parts are arranged. {COLOR_TEXT[task.color]} "
+        "A gap and a random shift between the patches keep lines from running on across the border.",
+        examples=tuple(examples),
+    )
+
+
+def _colorization(task: Any, samples: _Samples, seed: int) -> Section:
+    batch = _make(task, samples, seed)
+    examples = []
+    for index, key in enumerate(samples.keys):
+        bins_Khw, weights_Khw = batch.target["bins"][index].numpy(), batch.target["bin_weights"][index].numpy()
+        ab_hw2 = ab_bins()[bins_Khw[0]]
+        row, column = np.unravel_index(int(np.square(ab_hw2).sum(-1).argmax()), ab_hw2.shape[:2])
+        answer = fit_height(ab_picture(ab_hw2))
+        cell = answer.shape[0] / ab_hw2.shape[0]
+        marked = outlined(answer, [((column * cell, row * cell, (column + 1) * cell, (row + 1) * cell), "", DARK)])
+        shares = weights_Khw[:, row, column]
+        panels = (
+            Panel(picture=picture_of(samples.pixels[index]), caption="an image"),
+            Panel(picture=picture_of(batch.inputs[index]), caption="sees: its lightness"),
+            Panel(picture=marked, caption=f"must answer: the color of each block{_note(batch.weight[index])}"),
+            Panel(
+                picture=ab_plane(bins_Khw[:, row, column], shares), caption="marked block: shares of the nearest colors"
+            ),
+        )
+        examples.append(Example(title=key, panels=panels))
+    return Section(
+        title="Colorization",
+        question="A gray image: which color has each block of 8 x 8 pixels? 313 answers per block.",
+        text="To tell, one must recognise what is there: grass, sky, skin. Answers are drawn at one lightness. The "
+        f"last picture has all 313 colors, and how one block is shared among its {task.num_neighbors} nearest.",
+        examples=tuple(examples),
+    )
+
+
+def _note(weight_hw: torch.Tensor) -> str:
+    if not bool(weight_hw.any()):
+        return " (an image without color: left out of the loss)"
+    low, high = float(weight_hw.min()), float(weight_hw.max())
+    return f"; rare colors count up to {high / low:.0f} times as much" if high > 1.05 * low > 0 else ""
+
+
+def _exemplar(task: Any, samples: _Samples, seed: int) -> Section:
+    batch = _make(task, samples, seed)
+    examples = []
+    for index, key in enumerate(samples.keys):
+        negative = int(batch.target["negative"][index])
+        anchor, positive = picture_of(batch.inputs[index, 0]), picture_of(batch.inputs[index, 1])
+        other = tagged(picture_of(batch.inputs[negative, 0]), "C", PINK)
+        panels = (
+            Panel(picture=picture_of(samples.pixels[index]), caption="an image"),
+            Panel(picture=tagged(anchor, "A", BLUE), caption="sees: a patch of it (anchor)"),
+            Panel(picture=tagged(positive, "B", ORANGE), caption="sees: the same patch, changed (positive)"),
+            Panel(picture=other, caption="sees: a patch of another image (negative)"),
+        )
+        examples.append(Example(title=key, panels=panels))
+    return Section(
+        title="Exemplar",
+        question="Three patches: A must come out more like B than like C.",
+        text="A and B are the same patch, each moved, turned, scaled and recolored at random; C is from another image. "
+        "To tell, one must see past these changes to what is shown.",
+        examples=tuple(examples),
+    )
+
+
+def _motion_segmentation(task: Any, samples: _Samples, seed: int) -> Section:
+    batch = _make(task, samples, seed)
+    engine = DisFlow("medium")
+    examples = []
+    for index, key in enumerate(samples.keys):
+        frames = samples.pixels[index].numpy()
+        gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+        flow_HW2 = np.median(engine.clip_flow(gray), axis=0)
+        moving_hw, weight_hw = batch.target["moving"][index].numpy(), batch.weight[index].numpy()
+        share = float((moving_hw * (weight_hw > 0)).sum() / max((weight_hw > 0).sum(), 1))
+        is_used = bool((weight_hw > 0).any())
+        answer = f"must answer: what moves ({share:.0%})" if is_used else "left out: no clear camera motion"
+        speed = f"{np.percentile(np.linalg.norm(flow_HW2, axis=-1), 98):.1f} px"
+        panels = (
+            Panel(picture=frames[0], caption="sees: this frame only"),
+            Panel(picture=flow_picture(flow_HW2), caption=f"motion in the clip, up to {speed} a frame"),
+            Panel(picture=overlaid(frames[0], moving_hw, weight_hw), caption=answer),
+        )
+        examples.append(Example(title=key, panels=panels))
+    return Section(
+        title="Motion segmentation",
+        question="One frame: which parts of it will move on their own, not just because the camera moves?",
+        text="The answer (orange) is computed from the clip, without a human: points are followed through it, the "
+        "camera's motion is subtracted, and what still moves is foreground. Hatched blocks are left out of the loss. "
+        "In the motion picture, color is direction (see the small wheel) and strength is speed.",
+        examples=tuple(examples),
+    )
+
+
+DRAWERS: dict[str, Callable[[Any, _Samples, int], Section]] = {
+    "relative_position": _relative_position,
+    "colorization": _colorization,
+    "exemplar": _exemplar,
+    "motion_segmentation": _motion_segmentation,
+}

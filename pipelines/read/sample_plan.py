@@ -1,0 +1,179 @@
+"""Which sample when, for which rank: pure integers, no files, no state.
+
+An epoch visits every sample of a source once: shards in a random order, cut into windows of consecutive shards,
+samples permuted inside each window. A source's order is its epochs end to end; the stream of a plan is one order, or a
+mix of several by weight, each with epochs of its own. Global batch g is positions [g * G, (g + 1) * G) of the stream.
+Nothing is lost, doubled or left over, and ranks only decide who takes which slice.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.base.errors import UsageError
+from pipelines.base.rng import rng_for
+from pipelines.read.mix import Mix
+
+__all__ = ["DEFAULT_WINDOW_SHARDS", "Order", "Picks", "SamplePlan"]
+
+Int64s = npt.NDArray[np.int64]
+DEFAULT_WINDOW_SHARDS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picks:
+    """The samples of one batch: `rows` of the sample table and the epoch each is taken in, both int64 (B,)."""
+
+    rows: Int64s
+    epochs: Int64s
+
+
+class Order:
+    """The endless order of one table's samples, addressed by how many came before.
+
+    Two windows are kept at a time, 8 bytes per sample in them: what a sample costs does not grow with the table.
+    """
+
+    def __init__(
+        self,
+        shard_sizes: Sequence[int],
+        *,
+        seed: int,
+        stream: str,
+        window_shards: int = DEFAULT_WINDOW_SHARDS,
+        is_shuffled: bool = True,
+    ) -> None:
+        """`shard_sizes`: samples per shard, in table order. `stream`: its name, so that orders under one seed differ.
+
+        `window_shards`: shards mixed with each other. `is_shuffled` False: always the table's order, and epoch 0.
+        """
+        self._sizes = np.asarray(shard_sizes, np.int64)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        self._seed, self._stream, self._window_shards, self._is_shuffled = seed, stream, window_shards, is_shuffled
+        self.num_samples, self.num_shards = int(self._sizes.sum()), len(self._sizes)
+        self._windows = lru_cache(maxsize=2)(self._draw_windows)
+        self._rows = lru_cache(maxsize=2)(self._draw_rows)
+
+    def locate(self, indices: Int64s) -> Picks:
+        """Rows and epochs of the samples before which `indices` (B,) others came."""
+        epochs, within = np.divmod(indices, self.num_samples)
+        if not self._is_shuffled:
+            return Picks(rows=within, epochs=np.zeros_like(epochs))
+        rows = np.empty_like(indices)
+        for epoch in np.unique(epochs).tolist():
+            in_epoch = np.flatnonzero(epochs == epoch)
+            ends = self._windows(epoch)[1]
+            windows = np.searchsorted(ends, within[in_epoch], side="right")
+            for window in np.unique(windows).tolist():
+                chosen = in_epoch[windows == window]
+                order = self._rows(epoch, window)
+                rows[chosen] = order[within[chosen] - (int(ends[window]) - len(order))]
+        return Picks(rows=rows, epochs=epochs)
+
+    def shards_from(self, index: int) -> Iterator[Int64s]:
+        """Shards, window by window and without end, from the window that holds the sample at `index`."""
+        epoch, within = divmod(index, self.num_samples)
+        while True:
+            shards, ends = self._windows(epoch)
+            window = int(np.searchsorted(ends, within, side="right"))
+            for first in range(window * self._window_shards, len(shards), self._window_shards):
+                yield shards[first : first + self._window_shards]
+            epoch, within = epoch + 1, 0
+
+    def _draw_windows(self, epoch: int) -> tuple[Int64s, Int64s]:
+        """The shards of an epoch in order, int64 (num_shards,), and the number of samples up to each window's end."""
+        shards = np.arange(self.num_shards)
+        if self._is_shuffled:
+            shards = rng_for(self._seed, epoch, "shards", self._stream).permutation(self.num_shards)
+        sizes = np.add.reduceat(self._sizes[shards], range(0, self.num_shards, self._window_shards))
+        return shards, np.cumsum(sizes)
+
+    def _draw_rows(self, epoch: int, window: int) -> Int64s:
+        """The rows of one window in the order they come, int64, read-only."""
+        first = window * self._window_shards
+        shards = self._windows(epoch)[0][first : first + self._window_shards]
+        rows = np.concatenate([np.arange(start, start + size) for start, size in self._spans(shards)])
+        order = rng_for(self._seed, epoch, f"window {window}", self._stream).permutation(rows)
+        order.setflags(write=False)
+        return order
+
+    def _spans(self, shards: Int64s) -> Iterator[tuple[int, int]]:
+        return zip(self._starts[shards].tolist(), self._sizes[shards].tolist(), strict=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplePlan:
+    """The endless stream of one kind of sample, cut into batches for the ranks.
+
+    orders: one per source; rows count through the sources' tables, one after the other. weights: their shares.
+    """
+
+    orders: tuple[Order, ...]
+    weights: tuple[float, ...] = (1.0,)
+    seed: int
+    stream: str
+    global_batch_size: int
+    """Samples per step over all ranks."""
+    rank: int = 0
+    world_size: int = 1
+    _mix: Mix | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        size, world = self.global_batch_size, self.world_size
+        if not all(order.num_samples for order in self.orders):
+            raise UsageError(f"No {self.stream} samples to read; build shards with at least one.")
+        if not 0 <= self.rank < world:
+            raise UsageError(f"rank {self.rank} of world_size {world}; need 0 <= rank < world_size.")
+        if size < 1 or size % world:
+            multiples = sorted({max(size // world, 1) * world, (size // world + 1) * world})
+            raise UsageError(
+                f"batch of {size} {self.stream} samples over {world} ranks; need a multiple of {world}, "
+                f"such as {' or '.join(map(str, multiples))}."
+            )
+        mix = Mix(self.weights, seed=self.seed, stream=self.stream) if len(self.orders) > 1 else None
+        object.__setattr__(self, "_mix", mix)
+
+    @property
+    def num_samples(self) -> int:
+        return sum(order.num_samples for order in self.orders)
+
+    @property
+    def local_batch_size(self) -> int:
+        return self.global_batch_size // self.world_size
+
+    def picks(self, batch_index: int) -> Picks:
+        """This rank's samples of global batch `batch_index` (from 0, without end)."""
+        start = self.first_position(batch_index)
+        return self._locate(np.arange(start, start + self.local_batch_size, dtype=np.int64))
+
+    def first_position(self, batch_index: int) -> int:
+        """Place in the stream of the first of this rank's samples of a batch."""
+        return batch_index * self.global_batch_size + self.rank * self.local_batch_size
+
+    def one_by_one(self) -> "SamplePlan":
+        """The same stream in batches of one: batch p is the sample at position p, on any rank."""
+        return replace(self, global_batch_size=1, rank=0, world_size=1)
+
+    def shards_ahead(self, batch_index: int) -> tuple[Int64s, Int64s]:
+        """Shards of the windows that a batch reads from, and of the windows after those, over all sources in order."""
+        position = batch_index * self.global_batch_size
+        before = [position] if self._mix is None else self._mix.given_before(position).tolist()
+        windows = [order.shards_from(index) for order, index in zip(self.orders, before, strict=True)]
+        offsets = np.cumsum([0] + [order.num_shards for order in self.orders[:-1]])
+        now, then = ([next(one) + first for one, first in zip(windows, offsets, strict=True)] for _ in range(2))
+        return np.concatenate(now), np.concatenate(then)
+
+    def _locate(self, positions: Int64s) -> Picks:
+        if self._mix is None:
+            return self.orders[0].locate(positions)
+        sources, indices = self._mix.split(positions)
+        rows, epochs, first_row = np.empty_like(positions), np.empty_like(positions), 0
+        for source, order in enumerate(self.orders):
+            chosen = sources == source
+            picks = order.locate(indices[chosen])
+            rows[chosen], epochs[chosen] = picks.rows + first_row, picks.epochs
+            first_row += order.num_samples
+        return Picks(rows=rows, epochs=epochs)

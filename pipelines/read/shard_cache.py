@@ -1,0 +1,187 @@
+"""Shards of remote folders, downloaded before the plan needs them and dropped when their share of the disk is full.
+
+The shards of the window being read come first, then those of the next, several at a time: an object store gives one
+connection a part of what a machine can take. A download that fails here is left to the reader, which tries again and
+reports it; so this can make a pipeline faster, never wrong, and never make it hang.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Condition, Thread
+
+from pipelines.base.errors import FourfoldError, UsageError
+from pipelines.read.sample_plan import SamplePlan
+from pipelines.shards.format.manifest import Kind, SampleTable, Shard
+from pipelines.shards.format.mirror import fetch, is_mirror
+
+__all__ = ["ShardCache", "open_shard_cache"]
+
+NUM_FETCHERS = 4
+STOP_S = 2.0
+"""A download cannot be interrupted; its thread is a daemon, and is left behind after this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    """A shard of a mirror: where its tar will lie, and the manifest's entry under its plain name."""
+
+    path: Path
+    shard: Shard
+
+
+def open_shard_cache(
+    tables: Mapping[Kind, SampleTable], plans: Mapping[Kind, SamplePlan], *, limit_bytes: int | None, window_shards: int
+) -> "ShardCache | None":
+    """The cache of the remote folders among the tables; None if all shards are on this machine.
+
+    Raises UsageError if the limit does not hold one window, which would be downloaded again and again.
+    """
+    remote = {kind: _remote_shards(table) for kind, table in tables.items()}
+    if not any(any(shards) for shards in remote.values()):
+        return None
+    if limit_bytes is not None:
+        sizes = [_largest_window_bytes(shards, plans[kind], window_shards) for kind, shards in remote.items()]
+        if sum(sizes) > limit_bytes:
+            raise UsageError(
+                f"cache_gib = {limit_bytes / 2**30:g}; the shards that are mixed with each other take up to "
+                f"{sum(sizes) / 2**30:.3g} GiB. Raise cache_gib, or lower window_shards ({window_shards})."
+            )
+    return ShardCache(remote, plans, limit_bytes)
+
+
+class ShardCache:
+    """`advance` with the plan; threads start at its first call. `stop` when done."""
+
+    def __init__(
+        self, remote: Mapping[Kind, Sequence[_Remote | None]], plans: Mapping[Kind, SamplePlan], limit_bytes: int | None
+    ) -> None:
+        self._remote, self._plans, self._limit_bytes = remote, plans, limit_bytes
+        self._folders = {one.path.parent for shards in remote.values() for one in shards if one}
+        self._changed = Condition()
+        self._waiting: deque[_Remote] = deque()
+        self._now: frozenset[Path] = frozenset()
+        self._then: frozenset[Path] = frozenset()
+        self._coming: dict[Path, int] = {}
+        self._is_stopped = False
+        self._threads: list[Thread] = []
+
+    def advance(self, batches: Mapping[Kind, int]) -> None:
+        """Say which batch of each kind is read next. Returns at once."""
+        now, then = self._ahead(batches)
+        paths = frozenset(one.path for one in now), frozenset(one.path for one in then)
+        if paths == (self._now, self._then) and self._threads:
+            return
+        with self._changed:
+            self._now, self._then = paths
+            self._waiting = deque(one for one in dict.fromkeys([*now, *then]) if one.path not in self._coming)
+            self._changed.notify_all()
+        if not self._threads:
+            for number in range(NUM_FETCHERS):
+                self._threads.append(Thread(target=self._run, name=f"fourfold-fetch-{number}", daemon=True))
+                self._threads[-1].start()
+
+    def stop(self) -> None:
+        """End the threads, but wait no longer than STOP_S for a download. Safe to call twice."""
+        with self._changed:
+            self._is_stopped = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(STOP_S)
+
+    def used_bytes(self) -> int:
+        """What the shards in the cache take on the disk."""
+        return sum(size for _, size, _ in self._stored())
+
+    def _ahead(self, batches: Mapping[Kind, int]) -> tuple[list[_Remote], list[_Remote]]:
+        now: list[_Remote] = []
+        then: list[_Remote] = []
+        for kind, batch_index in batches.items():
+            for shards, found in zip(self._plans[kind].shards_ahead(batch_index), (now, then), strict=True):
+                found += [one for one in (self._remote[kind][index] for index in shards.tolist()) if one]
+        return now, then
+
+    def _run(self) -> None:
+        while (one := self._next()) is not None:
+            try:
+                fetch(one.path.parent, one.shard)
+            except (FourfoldError, OSError):
+                pass  # the reader meets it again, and says so
+            finally:
+                self._arrived(one)
+
+    def _next(self) -> _Remote | None:
+        """The next shard to download, once there is room for it; None after `stop`."""
+        with self._changed:
+            while not self._is_stopped:
+                while self._waiting and self._waiting[0].path.exists():
+                    self._waiting.popleft()
+                if self._waiting and self._has_room(self._waiting[0]):
+                    one = self._waiting.popleft()
+                    self._coming[one.path] = one.shard.shard_bytes
+                    return one
+                self._changed.wait()
+            return None
+
+    def _arrived(self, one: _Remote) -> None:
+        with self._changed:
+            del self._coming[one.path]
+            # One that was on its way when the plan went on may have come on top of the next window.
+            self._trim(0, self._now)
+            self._changed.notify_all()
+
+    def _has_room(self, one: _Remote) -> bool:
+        """Make room for a shard. One that is needed now does not wait for it: the reader would fetch it anyway."""
+        is_needed_now = one.path in self._now
+        return (
+            self._trim(one.shard.shard_bytes, self._now if is_needed_now else self._now | self._then) or is_needed_now
+        )
+
+    def _trim(self, more_bytes: int, kept: frozenset[Path]) -> bool:
+        """Drop shards not in `kept`, those used longest ago first, until `more_bytes` fit. Whether they do."""
+        if self._limit_bytes is None:
+            return True
+        stored = sorted(one for one in self._stored() if one[2] not in self._coming)
+        used_bytes = sum(size for _, size, _ in stored) + sum(self._coming.values())
+        over_bytes = used_bytes + more_bytes - self._limit_bytes
+        for _, size, path in stored:
+            if over_bytes <= 0:
+                break
+            if path not in kept:
+                path.unlink(missing_ok=True)
+                over_bytes -= size
+        return over_bytes <= 0
+
+    def _stored(self) -> list[tuple[float, int, Path]]:
+        """Time of the last use, bytes and path of every shard in the cache."""
+        found = []
+        for path in (path for folder in self._folders for path in folder.glob("*.tar")):
+            try:
+                facts = path.stat()
+            except FileNotFoundError:
+                continue  # another process has dropped it
+            found.append((facts.st_mtime, facts.st_size, path))
+        return found
+
+
+def _remote_shards(table: SampleTable) -> list[_Remote | None]:
+    """For each shard of a table its place in a mirror; None for shards of this machine."""
+    paths = [table.folder / shard.name for shard in table.shards]
+    mirrors = {folder for folder in {path.parent for path in paths} if is_mirror(folder)}
+    return [
+        _Remote(path, replace(shard, name=path.name)) if path.parent in mirrors else None
+        for path, shard in zip(paths, table.shards, strict=True)
+    ]
+
+
+def _largest_window_bytes(shards: Sequence[_Remote | None], plan: SamplePlan, window_shards: int) -> int:
+    """Bytes of the largest shards that may be read at a time: one window of every source."""
+    total_bytes, first = 0, 0
+    for order in plan.orders:
+        part = shards[first : first + order.num_shards]
+        sizes = sorted((one.shard.shard_bytes for one in part if one), reverse=True)
+        total_bytes += sum(sizes[:window_shards])
+        first += order.num_shards
+    return total_bytes

@@ -1,0 +1,56 @@
+"""Several tables as one, for a mix: the rows of the first, then those of the second, and so on.
+
+The joined table's shards are named by their full paths, so that one reader serves all folders and a bad sample is
+reported with its folder. Classes are matched by name.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.shards.format.manifest import SAMPLE_SCHEMA, SampleFile, SampleTable
+
+__all__ = ["union_table"]
+
+
+def union_table(tables: Sequence[SampleTable]) -> SampleTable:
+    """One table of all rows, in order. labels: the classes of all, each once, in the order they are first met.
+
+    A single table is returned as it is. Tables are of one kind.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    labels = tuple(dict.fromkeys(label for table in tables for label in table.labels))
+    shards = [replace(shard, name=str(table.folder / shard.name)) for table in tables for shard in table.shards]
+    return SampleTable(
+        folder=Path(),
+        kind=tables[0].kind,
+        shards=tuple(shards),
+        labels=labels,
+        samples=_JoinedSamples(tables, labels),
+        batch_indices=range(len(shards)),
+    )
+
+
+class _JoinedSamples(SampleFile):
+    """Batches of several tables' sample files, numbered through, with labels that count in the joined classes."""
+
+    def __init__(self, tables: Sequence[SampleTable], labels: tuple[str, ...]) -> None:
+        self._tables, self._labels = tables, labels
+        self._places = [(table, index) for table in tables for index in table.batch_indices]
+
+    def __reduce__(self) -> tuple[type["_JoinedSamples"], tuple[Sequence[SampleTable], tuple[str, ...]]]:  # type: ignore[override]
+        return _JoinedSamples, (self._tables, self._labels)
+
+    def batch(self, index: int) -> pa.RecordBatch:
+        table, inner = self._places[index]
+        batch = table.samples.batch(inner)
+        if table.labels == self._labels:
+            return batch
+        # The last entry is for label -1, which stays: Python and NumPy count it from the end.
+        mapped = np.array([*map(self._labels.index, table.labels), -1], np.int32)[batch.column("label").to_numpy()]
+        columns = [pa.array(mapped) if name == "label" else batch.column(name) for name in SAMPLE_SCHEMA.names]
+        return pa.record_batch(columns, schema=SAMPLE_SCHEMA)

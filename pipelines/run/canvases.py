@@ -1,0 +1,83 @@
+"""Canvases for evaluation: every image of a table once, in table order, centre square, no augmentation.
+
+Short side resized to the canvas and the centre cut out, which equals cutting the centre square and resizing that.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipelines.base.errors import DataError, UsageError
+from pipelines.decode.base import thread_count
+from pipelines.decode.opencv import OpenCVBackend
+from pipelines.read.reader import SampleReader
+from pipelines.run.unaugmented import centre_boxes
+from pipelines.shards.format.manifest import SampleTable
+
+__all__ = ["EvaluationBatch", "evaluation_canvases"]
+
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationBatch:
+    """pixels: uint8 RGB (B, S, S, 3). labels: int64 (B,), -1 where there is none. keys: B names."""
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    keys: tuple[str, ...]
+
+
+def evaluation_canvases(
+    table: SampleTable, *, canvas_px: int, batch_size: int, num_threads: int = 0
+) -> Iterator[EvaluationBatch]:
+    """Batches in table order, the last one short, one decoded ahead. `num_threads` 0: all cores.
+
+    Raises UsageError (a table of clips, sizes below 1) or DataError naming a sample that cannot be decoded.
+    """
+    if table.kind != "image" or canvas_px < 1 or batch_size < 1:
+        raise UsageError(
+            f"evaluation canvases: {table.kind}s, canvas_px {canvas_px}, batch_size {batch_size}; "
+            "need images and sizes of at least 1."
+        )
+    return _batches(table, SampleReader(table), canvas_px, batch_size, thread_count(num_threads))
+
+
+def _batches(
+    table: SampleTable, reader: SampleReader, canvas_px: int, batch_size: int, num_threads: int
+) -> Iterator[EvaluationBatch]:
+    backend = OpenCVBackend(num_threads=num_threads)
+    starts = range(0, len(table), batch_size)
+
+    def make(start: int) -> EvaluationBatch:
+        return _batch(table, reader, backend, np.arange(start, min(start + batch_size, len(table))), canvas_px)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="fourfold-canvases") as ahead:
+        try:
+            pending = ahead.submit(make, starts[0])
+            for start in starts[1:]:
+                ready, pending = pending.result(), ahead.submit(make, start)
+                yield ready
+            yield pending.result()
+        finally:
+            ahead.shutdown(cancel_futures=True)
+            backend.close()
+
+
+def _batch(
+    table: SampleTable, reader: SampleReader, backend: OpenCVBackend, rows: Int64s, canvas_px: int
+) -> EvaluationBatch:
+    boxes = centre_boxes(table.width[rows], table.height[rows])
+    flips = np.zeros(len(rows), bool)
+    decoded = backend.canvases([reader.read(int(row)) for row in rows], boxes, flips, canvas_px)
+    if decoded.failures:
+        index, reason = decoded.failures[0]
+        row = int(rows[index])
+        shard = table.folder / table.shards[int(table.shard_index[row])].name
+        raise DataError(f"{shard}: sample {table.keys[row]}: {reason}. Build the shards again, or remove this image.")
+    labels = torch.from_numpy(table.label[rows].copy())
+    return EvaluationBatch(pixels=decoded.pixels, labels=labels, keys=tuple(table.keys[int(row)] for row in rows))

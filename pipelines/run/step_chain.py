@@ -1,0 +1,247 @@
+"""The parts of a pipeline, checked and put together: tables, tasks, plans, backend, sources.
+
+The first thing that cannot work (a folder, a split, a size, a backend) is a UsageError that says what to change. Used
+by the process that builds a pipeline and by each of its worker processes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from pipelines.base.errors import UsageError
+from pipelines.base.rng import rng_for
+from pipelines.base.workers import CallingThread, Workers
+from pipelines.decode.base import thread_count
+from pipelines.decode.choice import choose_backend, open_backend
+from pipelines.pipeline_config import PipelineConfig
+from pipelines.read.sample_plan import Order, SamplePlan
+from pipelines.read.shard_cache import ShardCache, open_shard_cache
+from pipelines.read.source_config import SourceConfig
+from pipelines.read.table_union import union_table
+from pipelines.run.memory_estimate import PipelineMemory, pipeline_memory
+from pipelines.run.replacement import ReplacingSource
+from pipelines.run.sample_source import SampleSource
+from pipelines.run.stage_stats import StageClock
+from pipelines.run.step_maker import StepMaker
+from pipelines.run.unaugmented import UnaugmentedSource
+from pipelines.shards.format.manifest import Kind, SampleTable, load_manifest
+from pipelines.targets.color.color_prior import PRIOR_NAME
+from pipelines.targets.color.harmonize import task_sees_lightness
+from pipelines.tasks import TASKS
+from pipelines.tasks.base import Task, TaskConfig
+from pipelines.tasks.colorization import ColorizationConfig
+
+__all__ = ["Recipe", "StepChain", "active_tasks", "build_step_maker", "chain_memory", "memory_of"]
+
+BYTES_PER_GIB = 2**30
+KINDS: tuple[Kind, ...] = ("image", "clip")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a `StepChain` is built from; it is pickled on its way to a worker process."""
+
+    config: PipelineConfig
+    seed: int
+    rank: int
+    world_size: int
+    augment: bool
+
+
+def active_tasks(config: PipelineConfig, seed: int, step: int) -> tuple[str, ...]:
+    """Names of the tasks that run at a step: each by its `task_weight`, drawn from (seed, step, task) alone."""
+    return tuple(
+        name
+        for name, task in config.tasks.items()
+        if task.task_weight >= 1 or rng_for(seed, step, "schedule", name).random() < task.task_weight
+    )
+
+
+def build_step_maker(recipe: Recipe) -> StepMaker:
+    """For a worker process: it has its share of the threads, and leaves it to its parent to fetch remote shards."""
+    config = recipe.config
+    num_threads = max(thread_count(config.num_threads) // max(config.num_workers, 1), 1)
+    workers = Workers(num_threads) if num_threads > 1 else CallingThread()
+    maker = StepChain(recipe, torch.device("cpu")).step_maker(None, workers)
+    for task in maker.tasks.values():
+        task.num_threads = num_threads
+    return maker
+
+
+class StepChain:
+    """All parts of a pipeline but those that run. Raises as `build_pipeline` does."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        config, seed = recipe.config, recipe.seed
+        if seed < 0:
+            raise UsageError(f"seed {seed}; need an integer of at least 0.")
+        if device.type == "cuda":
+            # With its first call torch loads its solvers, and fails if two threads do so at once.
+            torch.linalg.eigh(torch.eye(3, device=device))
+        self.recipe, self.device = recipe, device
+        kinds = _kinds(config)
+        parts = {kind: _tables(config, kind) for kind in kinds}
+        self.tables = {kind: union_table(parts[kind]) for kind in kinds}
+        self.tasks = _make_tasks(config, parts.get("image", ()))
+        self.backend_choice = choose_backend(config.backend, device)
+        orders = {kind: _orders(config, kind, parts[kind], seed, augment=recipe.augment) for kind in kinds}
+        place = seed, recipe.rank, recipe.world_size
+        self.plans = {kind: _plan(config, kind, orders[kind], self.tasks, place) for kind in kinds}
+
+    def shard_cache(self) -> ShardCache | None:
+        config = self.recipe.config
+        cache_bytes = None if config.cache_gib is None else int(config.cache_gib * BYTES_PER_GIB)
+        return open_shard_cache(self.tables, self.plans, limit_bytes=cache_bytes, window_shards=config.window_shards)
+
+    def step_maker(self, shard_cache: ShardCache | None, workers: Workers) -> StepMaker:
+        config, augment = self.recipe.config, self.recipe.augment
+        clocks = {name: StageClock(name) for name in ("read", "decode", *self.tasks)}
+        # The same threads decode and make the tasks: more at work than there are cores push each other's pixels out of
+        # the caches.
+        backend = open_backend(self.backend_choice, device=self.device, workers=workers)
+        open_source = partial(
+            SampleSource if augment else UnaugmentedSource,
+            backend=backend,
+            tasks=self.tasks,
+            canvas=config.canvas,
+            canvas_scale=config.canvas_scale,
+            flip_probability=config.flip_probability,
+            share_decode=config.share_decode,
+            device=self.device,
+            clocks=(clocks["read"], clocks["decode"]),
+        )
+        return StepMaker(
+            tasks=self.tasks,
+            sources={
+                kind: ReplacingSource(partial(open_source, self.tables[kind]), plan)
+                for kind, plan in self.plans.items()
+            },
+            schedule=partial(active_tasks, config, self.recipe.seed) if augment else lambda _: tuple(self.tasks),
+            backend=backend,
+            clocks=clocks,
+            shard_cache=shard_cache,
+            workers=workers,
+        )
+
+
+def memory_of(config: PipelineConfig, *, world_size: int = 1) -> PipelineMemory:
+    """What the batches of one rank will take, from the configuration alone. Raises UsageError if it cannot work."""
+    return chain_memory(config, _make_tasks(config, ()), world_size)
+
+
+def chain_memory(config: PipelineConfig, tasks: Mapping[str, Task], world_size: int) -> PipelineMemory:
+    return pipeline_memory(
+        tasks,
+        {kind: config.batch_size_of(kind) // world_size for kind in KINDS},
+        config.canvas,
+        share_decode=config.share_decode,
+        prefetch_batches=config.prefetch_batches,
+        num_makers=max(config.num_workers, 1),
+    )
+
+
+def _kinds(config: PipelineConfig) -> list[Kind]:
+    """The kinds of samples that the tasks need, images first. Raises UsageError if one is not given."""
+    if not config.tasks:
+        raise UsageError(
+            f"tasks: none given; allowed are {', '.join(TASKS)}. Add at least one, such as colorization: {{}}."
+        )
+    users = {kind: [name for name in config.tasks if TASKS[name].source == kind] for kind in KINDS}
+    for kind, names in users.items():
+        if names and not config.sources_of(kind):
+            raise UsageError(
+                f"{kind}s: not given, but tasks need {kind}s ({', '.join(names)}). Set {kind}s to a folder of shards."
+            )
+    return [kind for kind in KINDS if users[kind]]
+
+
+def _make_tasks(config: PipelineConfig, images: Sequence[SampleTable]) -> dict[str, Task]:
+    return {
+        name: TASKS[name](
+            _with_prior(task, images), config.canvas, lightness=task_sees_lightness(config.harmonize, name)
+        )
+        for name, task in config.tasks.items()
+    }
+
+
+def _with_prior(task: TaskConfig, images: Sequence[SampleTable]) -> TaskConfig:
+    """Colorization uses the colors counted in its own images, unless told otherwise; in a mix, those of the first
+    source that has some."""
+    if isinstance(task, ColorizationConfig) and task.prior is None:
+        counted = [table.folder for table in images if (table.folder / PRIOR_NAME).is_file()]
+        return task.model_copy(update={"prior": counted[0]}) if counted else task
+    return task
+
+
+def _tables(config: PipelineConfig, kind: Kind) -> list[SampleTable]:
+    sources = config.sources_of(kind)
+    names = [f"{kind}s"] if len(sources) == 1 else [f"{kind}s.{index}.path" for index in range(len(sources))]
+    return [_table(config, kind, source, name) for source, name in zip(sources, names, strict=True)]
+
+
+def _table(config: PipelineConfig, kind: Kind, source: SourceConfig, name: str) -> SampleTable:
+    try:
+        table = load_manifest(source.path).select(kind, config.split)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
+    if kind == "clip" and int(table.num_frames.min()) < config.num_frames:
+        raise UsageError(
+            f"num_frames = {config.num_frames}; the clips in {source.path} hold {int(table.num_frames.min())}. "
+            "Lower num_frames or build the shards with more."
+        )
+    return table
+
+
+def _orders(
+    config: PipelineConfig, kind: Kind, tables: Sequence[SampleTable], seed: int, *, augment: bool
+) -> tuple[Order, ...]:
+    """One order per source; without augmentation one for all."""
+    sizes = [tuple(shard.num_samples for shard in table.shards) for table in tables]
+    if not augment:
+        sizes = [sum(sizes, ())]
+    return tuple(
+        Order(
+            one,
+            seed=seed,
+            # The first source of a mix is read in the order that it has alone.
+            stream=kind if index == 0 else f"{kind} {index}",
+            window_shards=config.window_shards,
+            is_shuffled=augment,
+        )
+        for index, one in enumerate(sizes)
+    )
+
+
+def _plan(
+    config: PipelineConfig,
+    kind: Kind,
+    orders: tuple[Order, ...],
+    tasks: Mapping[str, Task],
+    place: tuple[int, int, int],
+) -> SamplePlan:
+    seed, rank, world_size = place
+    field = "batch_size" if kind == "image" else "clip_batch_size"
+    if config.batch_size_of(kind) % world_size:
+        raise UsageError(
+            f"{field} = {config.batch_size_of(kind)}: over {world_size} ranks; need a multiple of {world_size}."
+        )
+    plan = SamplePlan(
+        orders=orders,
+        weights=tuple(source.weight for source in config.sources_of(kind)),
+        seed=seed,
+        stream=kind,
+        global_batch_size=config.batch_size_of(kind),
+        rank=rank,
+        world_size=world_size,
+    )
+    for name, task in tasks.items():
+        available = min(plan.local_batch_size, plan.num_samples)
+        if task.source == kind and available < task.min_batch_size:
+            raise UsageError(
+                f"tasks.{name}: needs at least {task.min_batch_size} different {kind}s per rank and step, gets "
+                f"{available} (batch of {plan.global_batch_size} over {world_size} ranks, {plan.num_samples} {kind}s "
+                f"in all). Raise {field}."
+            )
+    return plan

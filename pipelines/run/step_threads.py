@@ -1,0 +1,53 @@
+"""Steps made ahead by threads of this process: one begins them, a pool decodes and makes the tasks' batches."""
+
+import time
+from collections.abc import Generator, Mapping
+
+from pipelines.run.prefetch import Prefetcher
+from pipelines.run.stage_stats import Listener, StageStats
+from pipelines.run.step_maker import BegunStep, MadeStep, StepMaker
+
+__all__ = ["StepThreads"]
+
+
+class StepThreads:
+    """A bounded queue of begun steps stands before the consumer."""
+
+    def __init__(self, maker: StepMaker, depth: int) -> None:
+        """`depth`: steps held ready, besides the one in the making."""
+        self.maker = maker
+        self._depth = depth
+        self._prefetcher: Prefetcher[BegunStep] | None = None
+
+    def start(self, position: Mapping[str, int]) -> None:
+        self._prefetcher = Prefetcher(self._begin_all(dict(position)), self._depth, "fourfold-pipeline")
+
+    def get(self) -> MadeStep:
+        assert self._prefetcher is not None
+        return self.maker.finish(self._prefetcher.get())
+
+    def stop(self) -> None:
+        if self._prefetcher is not None:
+            self._prefetcher.stop()
+            self._prefetcher = None
+
+    def stats(self) -> tuple[StageStats, ...]:
+        return self.maker.stats()
+
+    def observe(self, listener: Listener | None) -> None:
+        self.maker.observe(listener)
+
+    def close(self) -> None:
+        self.stop()
+        self.maker.close()
+
+    def _begin_all(self, position: dict[str, int]) -> Generator[BegunStep, None, None]:
+        room_wait_s = 0.0
+        self.maker.start()
+        while True:
+            begun = self.maker.begin(position, room_wait_s)
+            position = begun.after
+            start_s = time.perf_counter()
+            yield begun
+            room_wait_s = time.perf_counter() - start_s
+            self.maker.count_room_wait(room_wait_s)

@@ -1,0 +1,219 @@
+"""A worker process: makes the steps that it is asked for, in memory shared with the one who asks.
+
+`serve` is started by step_worker_pool.py with its end of a pair of sockets. First comes a `Recipe`, then one `Request`
+after the other. It answers each with the blocks of memory that are new and then a `Reply`, and ends when the other end
+is closed, whatever closed it. What comes and goes is pickled: both ends are this program's, and nobody else has them.
+"""
+
+import os
+import pickle
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
+from typing import NoReturn
+
+import torch
+
+from pipelines.base.errors import FourfoldError, UsageError
+from pipelines.run.shared_memory import Packed, SharedMemory
+from pipelines.run.stage_stats import StageStats
+from pipelines.run.step_chain import Recipe, build_step_maker
+from pipelines.run.step_maker import MadeStep, StepMaker
+from pipelines.tasks import TASKS
+from pipelines.tasks.base import Geometry, TaskBatch
+
+__all__ = ["Block", "Forget", "PackedBatch", "Reply", "Request", "serve"]
+
+Span = tuple[str, float, float, str]
+"""What a listener is told: stage, begin and end in seconds of `time.perf_counter`, thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Make the step at a place. round: one more after every `stop` of who asks, by which late replies are known.
+    released: blocks that are free again."""
+
+    round: int
+    position: Mapping[str, int]
+    is_observed: bool
+    released: tuple[int, ...]
+
+
+class Forget:
+    """Of what was asked for, make nothing that is not begun."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Comes before the reply that first uses it, with a file descriptor behind it."""
+
+    number: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedBatch:
+    """A task's batch, its tensors as their places: "inputs", "weight", and targets by name."""
+
+    task: str
+    keys: tuple[str, ...]
+    geometry: Geometry
+    tensors: dict[str, Packed]
+    target: dict[str, Packed]
+
+    @property
+    def all_tensors(self) -> tuple[Packed, ...]:
+        return (*self.tensors.values(), *self.target.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A step, without its tensors, or what prevented it; and what the stages have done since the process started."""
+
+    round: int
+    index: int
+    made: MadeStep | None
+    batches: Mapping[str, PackedBatch]
+    error: Exception | None
+    stats: tuple[StageStats, ...]
+    spans: tuple[Span, ...]
+
+
+def serve(descriptor: int) -> None:
+    """The life of a worker."""
+    with suppress(EOFError, ConnectionError):  # when nobody asks any more
+        _answer_all(Connection(descriptor))
+    sys.stderr.flush()
+    os._exit(0)  # libraries take a second to tidy up what is gone anyway
+
+
+def _answer_all(connection: Connection) -> NoReturn:
+    """Until the other end is closed, which raises EOFError or ConnectionError."""
+    torch.set_num_threads(1)
+    memory = SharedMemory()
+    try:
+        maker = _build(connection.recv_bytes())
+    except Exception as error:
+        _refuse_all(connection, _portable(error))
+    for task in maker.tasks.values():
+        task.memory = memory
+    try:
+        _Server(connection, maker, memory).run()
+    finally:
+        maker.close()
+
+
+def _build(pickled_recipe: bytes) -> StepMaker:
+    try:
+        recipe: Recipe = pickle.loads(pickled_recipe)
+    except (AttributeError, ImportError) as error:
+        raise UsageError(
+            f"num_workers: a worker process cannot load the configuration ({error}). Define its classes in a module "
+            "that can be imported, or use num_workers: 0."
+        ) from error
+    unknown = next((name for name in recipe.config.tasks if name not in TASKS), None)
+    if unknown is not None:
+        raise UsageError(
+            f"num_workers = {recipe.config.num_workers}: a worker process does not know task {unknown!r}; it knows "
+            f"{', '.join(TASKS)}. Register it in pipelines/tasks/__init__.py, or use num_workers: 0."
+        )
+    return build_step_maker(recipe)
+
+
+def _refuse_all(connection: Connection, error: Exception) -> NoReturn:
+    """Whatever is asked for, this is what prevents it."""
+    while True:
+        message: Request | Forget = connection.recv()
+        if isinstance(message, Request):
+            step = message.position["step"]
+            connection.send(
+                Reply(round=message.round, index=step, made=None, batches={}, error=error, stats=(), spans=())
+            )
+
+
+class _Server:
+    def __init__(self, connection: Connection, maker: StepMaker, memory: SharedMemory) -> None:
+        self._connection, self._maker, self._memory = connection, maker, memory
+        self._requests: deque[Request] = deque()
+        self._spans: list[Span] = []
+
+    def run(self) -> NoReturn:
+        self._maker.start()
+        while True:
+            start_s = time.perf_counter()
+            self._receive()
+            room_wait_s = time.perf_counter() - start_s
+            self._maker.count_room_wait(room_wait_s)
+            request = self._requests.popleft()
+            self._maker.observe(self._note if request.is_observed else None)
+            self._answer(self._reply(request, room_wait_s))
+
+    def _receive(self) -> None:
+        """All that was asked for by now, and at least one request."""
+        while not self._requests or self._connection.poll():
+            message: Request | Forget = self._connection.recv()
+            if isinstance(message, Forget):
+                self._requests.clear()
+            else:
+                self._memory.release(message.released)
+                self._requests.append(message)
+
+    def _reply(self, request: Request, room_wait_s: float) -> Reply:
+        made, batches, problem = None, {}, None
+        try:
+            made = self._maker.finish(self._maker.begin(request.position, room_wait_s))
+            batches = {name: self._packed(batch) for name, batch in made.step.batches.items()}
+            made = replace(made, step=replace(made.step, batches={}))
+        except Exception as error:
+            made, problem = None, _portable(error)
+        spans, self._spans = tuple(self._spans), []
+        return Reply(
+            round=request.round,
+            index=request.position["step"],
+            made=made,
+            batches=batches,
+            error=problem,
+            stats=self._maker.stats(),
+            spans=spans,
+        )
+
+    def _packed(self, batch: TaskBatch) -> PackedBatch:
+        own = {"inputs": batch.inputs, "weight": batch.weight}
+        packed = self._memory.pack(own | {f"target {name}": tensor for name, tensor in batch.target.items()})
+        return PackedBatch(
+            task=batch.task,
+            keys=batch.keys,
+            geometry=batch.geometry,
+            tensors={name: packed[name] for name in own},
+            target={name: packed[f"target {name}"] for name in batch.target},
+        )
+
+    def _answer(self, reply: Reply) -> None:
+        packed = [one for batch in reply.batches.values() for one in batch.all_tensors]
+        for number in sorted({one.block for one in packed if one.block >= 0}):
+            with self._memory.first_sent(number) as new:
+                if new is not None:
+                    descriptor, num_bytes = new
+                    self._connection.send(Block(number=number, num_bytes=num_bytes))
+                    send_handle(self._connection, descriptor, None)
+        self._connection.send(reply)
+
+    def _note(self, stage: str, start_s: float, end_s: float, thread: str) -> None:
+        self._spans.append((stage, start_s, end_s, thread))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error as it can be sent; where it came from is said of those that a user should not see."""
+    if not isinstance(error, FourfoldError):
+        error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return FourfoldError(f"A worker process failed: {type(error).__name__}: {error}")
+    return error

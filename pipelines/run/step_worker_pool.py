@@ -1,0 +1,222 @@
+"""Steps made ahead by worker processes, each a whole step at a time.
+
+Threads of one process take turns at Python's lock: two that make batches spend a quarter of their time on that, and
+sixteen get little further than eight. Processes do not. What they make comes back in shared memory, without a copy.
+
+Who makes a step is no matter of what is in it, so it goes to whoever has least to do.
+"""
+
+import atexit
+import os
+import pickle
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import recv_handle
+
+import torch
+
+from pipelines.base.errors import FourfoldError, UsageError
+from pipelines.base.fresh_process import end, ending, start
+from pipelines.run.shared_memory import Mapped
+from pipelines.run.stage_stats import Listener, StageStats, added_up
+from pipelines.run.step_chain import Recipe
+from pipelines.run.step_maker import MadeStep, StepMaker
+from pipelines.run.step_worker import Block, Forget, PackedBatch, Reply, Request, serve
+from pipelines.tasks.base import TaskBatch
+
+__all__ = ["StepWorkerPool"]
+
+END_S = 5.0
+"""Given to a process in the middle of a step to end by itself before it is made to."""
+
+
+class StepWorkerPool:
+    """`depth` steps held ready, one in the making in each process. Batches are moved to `device`."""
+
+    def __init__(self, recipe: Recipe, maker: StepMaker, *, depth: int, device: torch.device) -> None:
+        """`maker`: of the same steps; makes none here, but knows the order and fetches shards of remote folders."""
+        self._recipe, self._maker, self._device = recipe, maker, device
+        self._num_ahead = depth + recipe.config.num_workers
+        self._workers: list[_Worker] = []
+        self._round = 0
+        self._asked_for: dict[str, int] = {}
+        self._index = 0
+        self._replies: dict[int, MadeStep | Exception] = {}
+        self._listener: Listener | None = None
+        self._last_stats = maker.stats()
+        self._pid = os.getpid()
+
+    def start(self, position: Mapping[str, int]) -> None:
+        self._refuse_fork()
+        if not self._workers:
+            self._workers = [_Worker(self._recipe, number) for number in range(self._recipe.config.num_workers)]
+            atexit.register(self.close)
+        self._asked_for, self._index = dict(position), position["step"]
+        self._ask()
+
+    def get(self) -> MadeStep:
+        self._refuse_fork()
+        self._receive(timeout_s=0)
+        self._ask()
+        while self._index not in self._replies:
+            self._receive(timeout_s=None)
+        found = self._replies.pop(self._index)
+        if isinstance(found, Exception):
+            self._replies[self._index] = found  # again at every later call
+            raise found
+        self._index += 1
+        self._ask()
+        if self._device.type == "cpu":
+            return found
+        batches = {name: batch.to(self._device) for name, batch in found.step.batches.items()}
+        return replace(found, step=replace(found.step, batches=batches))
+
+    def stop(self) -> None:
+        if os.getpid() != self._pid:
+            return
+        self._round += 1
+        self._replies.clear()
+        for worker in self._workers:
+            worker.forget()
+
+    def stats(self) -> tuple[StageStats, ...]:
+        return added_up([worker.stats or self._last_stats for worker in self._workers] or [self._last_stats])
+
+    def observe(self, listener: Listener | None) -> None:
+        self._listener = listener
+
+    def close(self) -> None:
+        if os.getpid() != self._pid:
+            return  # they are another process's, which may still use them
+        self._last_stats = self.stats()
+        self.stop()
+        atexit.unregister(self.close)
+        for worker in self._workers:
+            worker.hang_up()
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+        self._maker.close()
+
+    def _refuse_fork(self) -> None:
+        if os.getpid() != self._pid:
+            raise FourfoldError(
+                "The worker processes of this pipeline belong to the process that this one was forked from. Build the "
+                "pipeline after the fork."
+            )
+
+    def _ask(self) -> None:
+        """For steps, until enough are on their way."""
+        while self._asked_for["step"] < self._index + self._num_ahead:
+            self._maker.fetch_ahead(self._asked_for)
+            worker = min(self._workers, key=lambda one: one.num_asked)
+            worker.ask(self._round, self._asked_for, is_observed=self._listener is not None)
+            self._asked_for = self._maker.after(self._asked_for)
+
+    def _receive(self, timeout_s: float | None) -> None:
+        """What has come; the first message is waited for."""
+        by_connection = {worker.connection: worker for worker in self._workers}
+        for connection in wait(list(by_connection), timeout_s):
+            assert isinstance(connection, Connection)
+            worker = by_connection[connection]
+            reply = worker.receive()
+            if reply is not None:
+                self._take(worker, reply)
+
+    def _take(self, worker: "_Worker", reply: Reply) -> None:
+        if self._listener is not None:
+            for stage, start_s, end_s, thread in reply.spans:
+                self._listener(stage, start_s, end_s, f"{worker.name} {thread}")
+        # Of an earlier round, too: what nobody holds is free again.
+        batches = {name: worker.unpacked(packed) for name, packed in reply.batches.items()}
+        if reply.round != self._round:
+            return
+        worker.num_asked -= 1
+        if reply.made is None:
+            self._replies[reply.index] = reply.error or FourfoldError("a worker process sent nothing")
+        else:
+            self._replies[reply.index] = replace(reply.made, step=replace(reply.made.step, batches=batches))
+
+
+class _Worker:
+    """One process, as seen from here."""
+
+    def __init__(self, recipe: Recipe, number: int) -> None:
+        self.name = f"worker-{number}"
+        self.num_asked = 0
+        self.stats: tuple[StageStats, ...] = ()
+        self._memory = Mapped()
+        pickled_recipe = _pickled(recipe)
+        self.connection, theirs = Pipe()
+        self._process = start(serve, theirs, stdin=subprocess.DEVNULL)
+        self._send(pickled_recipe)
+
+    def ask(self, number: int, position: Mapping[str, int], *, is_observed: bool) -> None:
+        """Raises FourfoldError if the process has died."""
+        released = self._memory.released()
+        request = Request(round=number, position=dict(position), is_observed=is_observed, released=released)
+        self._send(pickle.dumps(request))
+        self.num_asked += 1
+
+    def forget(self) -> None:
+        """What it was asked for. One that has died is noticed when it is asked for more."""
+        self.num_asked = 0
+        with suppress(FourfoldError):
+            self._send(pickle.dumps(Forget()))
+
+    def receive(self) -> Reply | None:
+        """The next message, if it is a reply. Raises FourfoldError if the process has died."""
+        try:
+            message = self.connection.recv()
+            if isinstance(message, Block):
+                self._memory.add(message.number, recv_handle(self.connection), message.num_bytes)
+                return None
+        except (EOFError, OSError) as error:
+            raise self._death() from error
+        assert isinstance(message, Reply)
+        self.stats = message.stats
+        return message
+
+    def unpacked(self, packed: PackedBatch) -> TaskBatch:
+        tensors = self._memory.unpack({**packed.tensors, **{f"target {k}": v for k, v in packed.target.items()}})
+        target = {name: tensors[f"target {name}"] for name in packed.target}
+        return TaskBatch(
+            task=packed.task,
+            inputs=tensors["inputs"],
+            target=target,
+            weight=tensors["weight"],
+            keys=packed.keys,
+            geometry=packed.geometry,
+        )
+
+    def hang_up(self) -> None:
+        """By which the process ends."""
+        self.connection.close()
+
+    def end(self) -> None:
+        end(self._process, END_S)
+
+    def _send(self, pickled: bytes) -> None:
+        try:
+            self.connection.send_bytes(pickled)
+        except OSError as error:
+            raise self._death() from error
+
+    def _death(self) -> FourfoldError:
+        remedy = "lower num_workers, batch_size or prefetch_batches"
+        how = ending(self._process, END_S, remedy=remedy)
+        return FourfoldError(f"Worker process {self._process.pid} {how} What it said is above. Start again.")
+
+
+def _pickled(recipe: Recipe) -> bytes:
+    try:
+        return pickle.dumps(recipe)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UsageError(
+            f"num_workers = {recipe.config.num_workers}: a worker process cannot be sent the configuration ({error}). "
+            "Define its classes in a module that can be imported, or use num_workers: 0."
+        ) from error

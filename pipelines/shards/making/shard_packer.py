@@ -1,0 +1,125 @@
+"""Rows in order in, the rows of one shard after another out.
+
+A shard ends with the sample that takes it to the most samples, or to the most bytes, that are allowed. Rows are
+those of `plan.py`: "sample_bytes" is what one sample of a row takes in the tar, "num_samples" how many it gives,
+"is_whole" (0 or 1) whether it must not be divided.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.shards.format.columns import number_column, numbers_of
+from pipelines.shards.making.row_sorter import joined_batches
+
+__all__ = ["ClipCutter", "ImageCutter", "Limits", "shard_ends", "with_column"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a shard is full."""
+
+    max_samples: int
+    max_bytes: int
+
+
+def shard_ends(sample_bytes: npt.NDArray[np.int64], limits: Limits) -> list[int]:
+    """For each shard that can be filled, the row after its last; rows after that do not fill another."""
+    total = np.cumsum(sample_bytes)
+    ends: list[int] = []
+    start = before = 0
+    while True:
+        by_bytes = int(np.searchsorted(total, before + limits.max_bytes)) + 1
+        end = min(start + limits.max_samples, by_bytes)
+        if end > len(total):
+            return ends
+        ends.append(end)
+        start, before = end, int(total[end - 1])
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageCutter:
+    """One sample a row."""
+
+    limits: Limits
+    _rest: list[pa.RecordBatch] = field(default_factory=list)
+
+    def cut(self, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """The shards that are full with these rows; what is left waits for more."""
+        rows = joined_batches([*self._rest, rows])
+        start = 0
+        for end in shard_ends(numbers_of(rows.column("sample_bytes")), self.limits):
+            yield rows.slice(start, end - start)
+            start = end
+        self._rest = [rows.slice(start)] if start < rows.num_rows else []
+
+    def rest(self) -> list[pa.RecordBatch]:
+        """The last shard, which is not full, if there are rows for one."""
+        return self._rest
+
+
+@dataclass(slots=True, kw_only=True)
+class ClipCutter:
+    """A row is a video: it goes on in the next shard where one is full, each row then having its range of time."""
+
+    limits: Limits
+    clip_s: float
+    stride_s: float
+    _pieces: list[pa.RecordBatch] = field(default_factory=list)
+    _num_samples: int = 0
+    _num_bytes: int = 0
+
+    def cut(self, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """The shards that are full with these rows; what is left waits for more."""
+        ranges: list[tuple[int, int, int]] = []
+        columns = (rows.column(name).to_pylist() for name in ("num_samples", "sample_bytes", "is_whole"))
+        for row, (num_clips, clip_bytes, is_whole) in enumerate(zip(*columns, strict=True)):
+            first = 0
+            while first < num_clips:
+                end = num_clips if is_whole else min(num_clips, first + self._room(clip_bytes))
+                ranges.append((row, first, end))
+                self._num_samples += end - first
+                self._num_bytes += (end - first) * clip_bytes
+                first = end
+                if self._is_full():
+                    self._keep(rows, ranges)
+                    ranges = []
+                    yield from self.rest()
+        self._keep(rows, ranges)
+
+    def rest(self) -> list[pa.RecordBatch]:
+        """The shard begun, if there is one; the next begins empty."""
+        pieces, self._pieces, self._num_samples, self._num_bytes = self._pieces, [], 0, 0
+        return [joined_batches(pieces)] if pieces else []
+
+    def _is_full(self) -> bool:
+        return self._num_samples >= self.limits.max_samples or self._num_bytes >= self.limits.max_bytes
+
+    def _room(self, clip_bytes: int) -> int:
+        by_bytes = -((self._num_bytes - self.limits.max_bytes) // max(clip_bytes, 1))
+        return min(self.limits.max_samples - self._num_samples, by_bytes)
+
+    def _keep(self, rows: pa.RecordBatch, ranges: list[tuple[int, int, int]]) -> None:
+        if not ranges:
+            return
+        indices, firsts, ends = zip(*ranges, strict=True)
+        num_clips = numbers_of(rows.column("num_samples")).tolist()
+        # A video's last range goes on to its end, wherever that is: its duration was only estimated.
+        ends_s = [
+            -1.0 if end == num_clips[row] else (end - 1) * self.stride_s + self.clip_s
+            for row, end in zip(indices, ends, strict=True)
+        ]
+        pieces = rows.take(number_column(indices, pa.int64()))
+        pieces = with_column(pieces, "start_s", [first * self.stride_s for first in firsts])
+        pieces = with_column(pieces, "end_s", ends_s)
+        self._pieces.append(with_column(pieces, "num_samples", np.subtract(ends, firsts)))
+
+
+def with_column(rows: pa.RecordBatch, name: str, numbers: npt.ArrayLike) -> pa.RecordBatch:
+    """The rows with other numbers in one column."""
+    at = rows.schema.get_field_index(name)
+    kind = rows.schema.field(at)
+    return rows.set_column(at, kind, number_column(np.asarray(numbers), kind.type))

@@ -1,0 +1,333 @@
+"""One video file in: what its header says, or its frames from a given time on, each with its time in seconds.
+
+Times count from the first frame. Reading from the middle seeks to a keyframe and gives exactly the frames, with the
+same times, that decoding from the start gives; where a format cannot promise that, it decodes from the start.
+
+A file is a local path or a seekable binary file object. FFmpeg may open nothing else than that file, and only the
+formats below: a playlist under a video's name would make it open others.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain, islice, pairwise
+from statistics import median
+from typing import BinaryIO, Final, NamedTuple, TypeAlias
+
+import av
+import av.error
+
+from pipelines.shards.sources.items import UnusableError
+
+__all__ = [
+    "MAX_FRAME_PIXELS",
+    "MAX_VIDEO_S",
+    "MIN_SIDE_PX",
+    "OpenVideo",
+    "TimedFrame",
+    "VideoInfo",
+    "frames_from",
+    "open_video",
+    "probe_video",
+    "rotation_of",
+]
+
+Packet: TypeAlias = "av.Packet[av.VideoStream]"
+
+FORMATS: Final = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,m4v,mxf,nut,dv,ivf,rm,gif,"
+    "apng,yuv4mpegpipe,wtv,obu,av1,vc1,gxf,roq,swf,mjpeg"
+)
+# These store each frame's time, or its number, beside an index. The rest guess times while reading from the start.
+INDEXED_FORMATS: Final = frozenset({"mov", "matroska", "avi"})
+MAX_FRAME_PIXELS: Final = 8192 * 4608
+MIN_SIDE_PX: Final = 16
+MAX_ASPECT: Final = 16
+MAX_VIDEO_S: Final = 100 * 3600.0
+# A header that promises more seconds for its bytes than a still picture would take is damaged.
+MIN_BYTES_PER_S: Final = 50
+SEEK_MARGINS_S: Final = (0.0, 2.0, 10.0)
+# What a header may say beyond the last frame: it counts the sound's end, or rounds.
+EARLY_END_S: Final = 1.0
+EARLY_END_RATIO: Final = 0.02
+GOP_PACKETS: Final = 600
+# FFmpeg's AVFieldOrder; the values above PROGRESSIVE are kinds of interlacing.
+FIELD_ORDER_UNKNOWN: Final = 0
+PROGRESSIVE: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """What a header says; None: it does not, or it was not measured. Width and height in pixels before rotation."""
+
+    duration_s: float | None
+    width: int
+    height: int
+    codec: str
+    fps: float | None
+    is_interlaced: bool | None
+    is_seekable: bool
+    """False: every read decodes from the start, so that dividing the video into ranges costs more than it gives."""
+    rotation_deg: int | None = None
+    """Clockwise turn that makes the frames upright."""
+    is_variable_rate: bool | None = None
+    gop_frames: int | None = None
+    """Mean distance of keyframes in the first packets; with a single one there, the number of packets looked at."""
+
+
+class TimedFrame(NamedTuple):
+    """A decoded frame and its time in s from the video's first frame."""
+
+    time_s: float
+    frame: av.VideoFrame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenVideo:
+    """A file opened for decoding, its size checked."""
+
+    container: av.container.InputContainer
+    stream: av.VideoStream
+    max_pixels: int
+
+    @property
+    def fps(self) -> float | None:
+        """Mean frames per second by the header; None where it says nothing possible."""
+        fps = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        return fps if 0 < fps <= 1000 else None
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether a read from the middle can seek and still give the frames and times of a read from the start."""
+        return self.format_name in INDEXED_FORMATS and not self.is_untimed
+
+    @property
+    def is_untimed(self) -> bool:
+        """AVI stores frame numbers in decoding order: with B-frames they are not the order of showing."""
+        context = self.stream.codec_context
+        return self.format_name == "avi" and (bool(context.has_b_frames) or context.name in ("h264", "hevc"))
+
+    @property
+    def format_name(self) -> str:
+        """FFmpeg's first name of the container: mov, matroska, avi, ..."""
+        return self.container.format.name.split(",")[0]
+
+
+@contextmanager
+def open_video(
+    file: str | BinaryIO, *, num_threads: int = 1, max_pixels: int = MAX_FRAME_PIXELS
+) -> Iterator[OpenVideo]:
+    """The first video stream of a file, ready to decode. Raises UnusableError, also for errors while it is open."""
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    # With the prefix, a name such as "http:x.mp4" is a file and nothing else.
+    source = f"file:{file}" if isinstance(file, str) else file
+    with _as_unusable():
+        if not isinstance(file, str):
+            file.seek(0)
+        with av.open(source, "r", metadata_errors="replace", options=options) as container:
+            stream = _video_stream(container)
+            context = stream.codec_context
+            check_size(context.width, context.height, max_pixels)
+            stream.thread_type = "AUTO" if num_threads > 1 else "NONE"
+            # The header's size is checked above; a stream can also change its size on the way.
+            context.thread_count, context.options = num_threads, {"max_pixels": str(max_pixels)}
+            yield OpenVideo(container=container, stream=stream, max_pixels=max_pixels)
+
+
+@contextmanager
+def _as_unusable() -> Iterator[None]:
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnusableError(f"cannot decode it ({reason})") from error
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise UnusableError("no decoder for its video stream")
+            return stream
+    raise UnusableError("no video stream in it")
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_FRAME_PIXELS) -> None:
+    """Raises UnusableError if frames of so many pixels are too large to decode or too small or narrow to learn from."""
+    size = f"{width} x {height} px"
+    if width * height > max_pixels:
+        raise UnusableError(f"{size} is more than max_pixels = {max_pixels}")
+    if min(width, height) < MIN_SIDE_PX:
+        raise UnusableError(f"{size}; each side must be at least {MIN_SIDE_PX} px")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise UnusableError(f"{size}; the long side may be at most {MAX_ASPECT} times the short one")
+
+
+def probe_video(file: str | BinaryIO, measure_gop: bool = False, *, max_pixels: int = MAX_FRAME_PIXELS) -> VideoInfo:
+    """The header, in some ms. With `measure_gop` also the times of the first packets, and the first frame decoded.
+
+    Raises UnusableError if the file cannot be opened as a video, or its size is out of bounds.
+    """
+    with open_video(file, max_pixels=max_pixels) as video:
+        context = video.stream.codec_context
+        info = VideoInfo(
+            duration_s=_duration_s(video),
+            width=context.width,
+            height=context.height,
+            codec=context.codec.name,
+            fps=video.fps,
+            is_interlaced=None if context.field_order == FIELD_ORDER_UNKNOWN else context.field_order > PROGRESSIVE,
+            is_seekable=video.is_seekable,
+        )
+        if not measure_gop:
+            return info
+        packets = [packet for packet in islice(video.container.demux(video.stream), GOP_PACKETS) if packet.size]
+        gop_frames, is_variable_rate = _gop_frames(packets), _is_variable_rate(packets)
+    with open_video(file, max_pixels=max_pixels) as video:
+        first = next(_decoded(video)).frame
+        return replace(
+            info,
+            is_interlaced=first.interlaced_frame,
+            rotation_deg=rotation_of(first),
+            is_variable_rate=is_variable_rate,
+            gop_frames=gop_frames,
+        )
+
+
+def rotation_of(frame: av.VideoFrame) -> int:
+    """Clockwise quarter turns, in degrees, that make a frame upright: 0, 90, 180 or 270."""
+    return -round(frame.rotation / 90) % 4 * 90
+
+
+def _duration_s(video: OpenVideo) -> float | None:
+    stream, container = video.stream, video.container
+    if stream.duration and stream.time_base:
+        duration_s = float(stream.duration * stream.time_base)
+    else:
+        duration_s = (container.duration or 0) / av.time_base
+    is_possible = 0 < duration_s <= MAX_VIDEO_S and container.size >= duration_s * MIN_BYTES_PER_S
+    return duration_s if is_possible else None
+
+
+def _gop_frames(packets: Sequence[Packet]) -> int | None:
+    keyframes = [index for index, packet in enumerate(packets) if packet.is_keyframe]
+    if len(keyframes) < 2:
+        return len(packets) or None
+    return round((keyframes[-1] - keyframes[0]) / (len(keyframes) - 1))
+
+
+def _is_variable_rate(packets: Sequence[Packet]) -> bool | None:
+    """Whether frames of the first packets last unequally, by more than a container's rounding to whole ms."""
+    times_s = sorted(float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None)
+    # The end of the window is left out: frames shown earlier may be in packets that were not read.
+    lasts_s = [after - before for before, after in pairwise(times_s[: max(3, len(times_s) - 16)])]
+    if len(lasts_s) < 2:
+        return None
+    return max(lasts_s) - min(lasts_s) > max(0.0025, 0.1 * median(lasts_s))
+
+
+@contextmanager
+def frames_from(
+    file: str | BinaryIO, from_s: float, *, num_threads: int = 1, max_pixels: int = MAX_FRAME_PIXELS
+) -> Iterator[tuple[OpenVideo, Iterator[TimedFrame]]]:
+    """The opened video and its frames from the one that is shown at `from_s` on, times strictly rising.
+
+    The frames are those of decoding from the start. Iterating raises UnusableError where the stream breaks, ends
+    before its header says, or its times leave all bounds; the frames before that come first.
+    """
+    with open_video(file, num_threads=num_threads, max_pixels=max_pixels) as video:
+        frames = _sought(video, from_s) if from_s > 0 and video.is_seekable else None
+        if frames is not None:
+            yield video, _from(frames, from_s)
+            return
+    with open_video(file, num_threads=num_threads, max_pixels=max_pixels) as video:
+        yield video, _from(_decoded(video), from_s)
+
+
+def _from(frames: Iterator[TimedFrame], from_s: float) -> Iterator[TimedFrame]:
+    held: TimedFrame | None = None
+    for timed in frames:
+        if timed.time_s > from_s:
+            yield from chain([held] if held is not None else [], [timed], frames)
+            return
+        held = timed
+    if held is not None:
+        yield held
+
+
+def _sought(video: OpenVideo, from_s: float) -> Iterator[TimedFrame] | None:
+    """Frames from a keyframe at or before `from_s` on; None if none is found by seeking."""
+    first = next(iter(_shown(video, video.container.demux(video.stream))), None)
+    if first is None or first.time is None:
+        return None
+    for margin_s in SEEK_MARGINS_S:
+        packets = _packets_from(video, first.time + max(0.0, from_s - margin_s))
+        keyframe = next((packet for packet in packets if packet.is_keyframe), None)
+        if keyframe is None or keyframe.pts is None or keyframe.time_base is None:
+            continue
+        key_s = float(keyframe.pts * keyframe.time_base)
+        if key_s - first.time <= from_s:
+            shown = _shown(video, chain([keyframe], packets), from_pts=keyframe.pts)
+            frames = _timed(video, shown, origin_s=first.time)
+            start = next(frames, None)
+            if start is not None and start.time_s <= from_s:
+                return chain([start], frames)
+    return None
+
+
+def _packets_from(video: OpenVideo, time_s: float) -> Iterator[Packet]:
+    assert video.stream.time_base is not None
+    try:
+        video.container.seek(int(time_s / video.stream.time_base), stream=video.stream)
+    except av.error.FFmpegError:
+        return iter(())
+    return video.container.demux(video.stream)
+
+
+def _decoded(video: OpenVideo) -> Iterator[TimedFrame]:
+    frames = _timed(video, _shown(video, video.container.demux(video.stream)))
+    first = next(frames, None)
+    if first is None:
+        raise UnusableError("no frame in its video stream")
+    return chain([first], frames)
+
+
+def _shown(video: OpenVideo, packets: Iterable[Packet], from_pts: int | None = None) -> Iterator[av.VideoFrame]:
+    """Decoded frames that are whole and not before `from_pts`: after a seek, those may lack what they refer to."""
+    with _as_unusable():
+        for packet in packets:
+            for frame in video.stream.decode(packet):
+                is_early = from_pts is not None and (frame.pts is None or frame.pts < from_pts)
+                if not (frame.is_corrupt or is_early):
+                    yield frame
+
+
+def _timed(video: OpenVideo, frames: Iterable[av.VideoFrame], origin_s: float | None = None) -> Iterator[TimedFrame]:
+    """Frames with strictly rising times; a missing or falling timestamp becomes "one period later"."""
+    period_s = 1 / (video.fps or 25)
+    last_s: float | None = None
+    for index, frame in enumerate(frames):
+        check_size(frame.width, frame.height, video.max_pixels)
+        time_s = index * period_s if video.is_untimed else frame.time
+        if last_s is not None and (time_s is None or time_s <= last_s):
+            time_s = last_s + period_s
+        last_s = time_s or 0.0
+        origin_s = last_s if origin_s is None else origin_s
+        if last_s - origin_s > MAX_VIDEO_S:
+            raise UnusableError(f"a frame at {last_s - origin_s:.3g} s; at most {MAX_VIDEO_S:g} s are read")
+        yield TimedFrame(last_s - origin_s, frame)
+    if last_s is not None and origin_s is not None:
+        _check_end(video, last_s - origin_s)
+
+
+def _check_end(video: OpenVideo, last_s: float) -> None:
+    """FFmpeg ends silently where an MP4 was cut off, but its header says how long the stream was.
+
+    Those of other formats do not: AVI's is corrected, Matroska's is that of the longest stream.
+    """
+    stream = video.stream
+    if not (stream.duration and stream.time_base and video.format_name == "mov"):
+        return
+    duration_s = float(stream.duration * stream.time_base)
+    if last_s + EARLY_END_S + EARLY_END_RATIO * duration_s < duration_s:
+        raise UnusableError(f"its frames end at {last_s:.3g} s of {duration_s:.3g} s: cut off or damaged")

@@ -1,0 +1,182 @@
+"""Datasets that Hugging Face `datasets` saved on disk (save_to_disk) to source items, one per row.
+
+The first column of type Image (or else Video) is packed as it is stored, never decoded here; a ClassLabel column
+gives the label by its name. Each split of a DatasetDict stays a split. An item's location is "FOLDER#COLUMN".
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelines.base.errors import DataError, UsageError
+from pipelines.shards.format.table import Kind
+from pipelines.shards.sources.items import (
+    Found,
+    Reject,
+    SourceItem,
+    UnusableError,
+    kind_of,
+    local_item,
+    printable,
+    safe_key,
+)
+from pipelines.shards.sources.lists import ListColumns, label_text, split_name
+
+__all__ = ["Rows", "dataset_items", "is_dataset", "open_rows"]
+
+BATCH_ROWS = 10_000
+KINDS: dict[str, Kind] = {"Image": "image", "Video": "clip"}
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target")
+
+
+class _Source(NamedTuple):
+    """One saved dataset. `name`: shown to people; `split`: None where the folder says nothing of it."""
+
+    folder: Path
+    name: str
+    split: str | None
+    column: str
+    kind: Kind
+    modified_ns: int
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether save_to_disk wrote this folder."""
+    return (folder / "dataset_dict.json").is_file() or all(
+        (folder / name).is_file() for name in ("state.json", "dataset_info.json")
+    )
+
+
+def dataset_items(folder: Path, columns: ListColumns, *, with_labels: bool) -> Iterator[Found]:
+    """Items of all rows, split by split. Raises UsageError (no image column) or DataError (damaged)."""
+    folder = folder.absolute()
+    for path, split in _splits(folder):
+        dataset = _load(path)
+        column = _media_column(dataset, columns.path, path)
+        name = printable(folder.name if split is None else f"{folder.name}/{split}")
+        source = _Source(
+            folder=path,
+            name=name,
+            split=split_name(split),
+            column=column,
+            kind=KINDS[_type_name(dataset, column)],
+            modified_ns=(path / "state.json").stat().st_mtime_ns,
+        )
+        yield from _rows(dataset, source, columns, with_labels=with_labels)
+
+
+def _splits(folder: Path) -> list[tuple[Path, str | None]]:
+    try:
+        splits = json.loads((folder / "dataset_dict.json").read_bytes())["splits"]
+        return [(folder / name, name) for name in splits]
+    except FileNotFoundError:
+        return [(folder, None)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: damaged dataset_dict.json ({error}). Save the dataset again.") from error
+
+
+def _load(folder: Path) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise UsageError(f"{folder}: reading it needs Hugging Face datasets: pip install 'fourfold[hf]'") from error
+    try:
+        return datasets.load_from_disk(str(folder)).with_format("arrow")
+    except Exception as error:  # it lets through whatever JSON, Arrow or the disk raise
+        raise DataError(f"{folder}: cannot load this dataset ({error}). Save it again with save_to_disk.") from error
+
+
+def _type_name(dataset: Any, column: str) -> str:
+    return type(dataset.features[column]).__name__
+
+
+def _media_column(dataset: Any, asked: str | None, folder: Path) -> str:
+    """The column of images, or else of videos; `asked` counts only where a dataset has such a column."""
+    of_type = {kind: [name for name in dataset.features if _type_name(dataset, name) == kind] for kind in KINDS}
+    usable = of_type["Image"] + of_type["Video"]
+    if not usable:
+        have = ", ".join(f"{name} ({_type_name(dataset, name)})" for name in dataset.features)
+        raise UsageError(f"{folder}: no column of type Image or Video; it has {have}. Cast one, and save it again.")
+    return str(asked) if asked in usable else str(usable[0])
+
+
+def _rows(dataset: Any, source: _Source, columns: ListColumns, *, with_labels: bool) -> Iterator[Found]:
+    features = dataset.features
+    label = next((name for name in (columns.label, *LABEL_COLUMNS) if name in features), None) if with_labels else None
+    names = {"label": label, "split": columns.split, "key": columns.key}
+    chosen = {role: name for role, name in names.items() if name in features}
+    class_names = getattr(features[label], "names", None) if label else None
+    wanted = dataset.select_columns(list({source.column, *chosen.values()}))
+    for start in range(0, len(wanted), BATCH_ROWS):
+        table = wanted[start : start + BATCH_ROWS]
+        facts = {role: table.column(name).to_pylist() for role, name in chosen.items()}
+        for index, (size, path) in enumerate(_stored(table.column(source.column))):
+            row = {role: values[index] for role, values in facts.items()}
+            try:
+                yield _item(source, start + index, size, path, row, class_names)
+            except ValueError as error:
+                name = f"{source.name}/{start + index:08d}"
+                yield Reject(key=safe_key(name), source=name, reason=str(error))
+
+
+def _stored(column: Any) -> Iterator[tuple[int | None, str | None]]:
+    """Per row, the length of the stored bytes (None: not stored) and the path beside them; no bytes are read."""
+    import pyarrow.compute as pc
+
+    sizes = pc.binary_length(pc.struct_field(column, "bytes")).to_pylist()
+    return zip(sizes, pc.struct_field(column, "path").to_pylist(), strict=True)
+
+
+def _item(
+    source: _Source, row: int, size: int | None, path: str | None, facts: Mapping[str, Any], names: list[str] | None
+) -> SourceItem | Reject:
+    label = facts.get("label")
+    if names is not None:
+        label = names[label] if label is not None and label >= 0 else None
+    name = f"{source.name}/{row:08d}"
+    key = safe_key(f"{printable(str(facts['key']))}." if facts.get("key") not in (None, "") else name)
+    if size is None:
+        item = _outside(source, path, name)
+    else:
+        location = f"{source.folder}#{source.column}"
+        item = SourceItem(location, "dataset", row, size, source.modified_ns, name, key, source.kind)
+    if isinstance(item, Reject):
+        return item
+    return item._replace(key=key, label=label_text(label), split=split_name(facts.get("split")) or source.split)
+
+
+def _outside(source: _Source, path: str | None, name: str) -> SourceItem | Reject:
+    """A row that only names a file of this machine."""
+    if not path:
+        raise ValueError("no image in this row")
+    try:
+        facts = Path(path).stat()
+    except OSError:
+        facts = None
+    return local_item(str(Path(path).absolute()), name, kind_of(path) or source.kind, facts)
+
+
+class Rows:
+    """Stored bytes of one column's rows."""
+
+    def __init__(self, dataset: Any, column: str) -> None:
+        self._rows = dataset.select_columns([column])
+
+    def read(self, row: int) -> bytes:
+        """Raises UnusableError if the dataset is no longer the one that was listed."""
+        if row >= len(self._rows):
+            raise UnusableError(f"the dataset has only {len(self._rows)} rows now")
+        content = self._rows[row].column(0)[0].as_py()["bytes"]
+        if not isinstance(content, bytes):
+            raise UnusableError("the row holds no bytes now")
+        return content
+
+
+def open_rows(location: str) -> Rows:
+    """The rows at "FOLDER#COLUMN". Raises OSError if the dataset cannot be loaded any more."""
+    folder, _, column = location.rpartition("#")
+    try:
+        return Rows(_load(Path(folder)), column)
+    except DataError as error:
+        raise OSError(str(error)) from error

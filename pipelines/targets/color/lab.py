@@ -1,0 +1,273 @@
+"""RGB <-> Lab (sRGB, D65), and the 313 ab bins of colorization. After Zhang et al. 2016.
+
+Pixels are uint8 RGB, channels last: (..., 3). Lab has L in [0, 100], a and b in about [-108, 98].
+Letters: B samples, S canvas side, h w the ab map at stride 8, K neighbours, Q = 313 bins.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipelines.base.buffer_pool import BufferPool
+from pipelines.kernels.compiled import compiled
+from pipelines.kernels.powers import power
+
+__all__ = [
+    "NUM_BINS",
+    "ab_at_stride",
+    "ab_bins",
+    "decode_ab",
+    "decode_bins",
+    "has_color",
+    "lab_to_rgb",
+    "lightness",
+    "rgb_to_lab",
+]
+
+Float32s = npt.NDArray[np.float32]
+Uint8s = npt.NDArray[np.uint8]
+Uint16s = npt.NDArray[np.uint16]
+
+NUM_BINS = 313
+BIN_AB = 10
+EXTRA_BINS = ((40, 90), (100, -90), (100, -10), (100, 0))
+"""In the published list though no corner of a cell that an 8-bit sRGB color touches. Without them every later
+class index would be off by up to four."""
+
+RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+WHITE_D65 = (0.95047, 1.0, 1.08883)
+DARK = 0.008856
+AB_STEPS_PER_UNIT = 64
+GRAY_AB = 5.0
+COLORS_AT_ONCE = 1024
+MAX_STRIDE = 256
+"""So many levels add up to less than 65,536."""
+
+
+def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
+    """Lab of sRGB in [0, 1], floating (..., 3) to the same shape and dtype."""
+    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).pow(2.4), rgb / 12.92)
+    return _linear_to_lab(linear)
+
+
+def _linear_to_lab(linear: torch.Tensor) -> torch.Tensor:
+    r, g, b = linear.unbind(-1)
+    # Not a matrix product: a GPU may round its factors to TF32, and gray would get a tint.
+    x, y, z = (
+        _compressed((row[0] * r + row[1] * g + row[2] * b) / white)
+        for row, white in zip(RGB_TO_XYZ, WHITE_D65, strict=True)
+    )
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-1)
+
+
+def _compressed(light: torch.Tensor) -> torch.Tensor:
+    """The cube root of Lab, with its straight piece for dark colors."""
+    return torch.where(light > DARK, light.clamp_min(DARK).pow(1 / 3), 7.787 * light + 16 / 116)
+
+
+def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
+    """sRGB in [0, 1] of Lab, floating (..., 3); colors outside sRGB are clipped."""
+    lightness, a, b = lab.unbind(-1)
+    y = (lightness + 16) / 116
+    f = torch.stack([y + a / 500, y, y - b / 200], dim=-1).clamp_min(0)
+    xyz = torch.where(f > 0.2068966, f.pow(3), (f - 16 / 116) / 7.787) * f.new_tensor(WHITE_D65)
+    inverse = torch.linalg.inv(torch.tensor(RGB_TO_XYZ, dtype=torch.float64))
+    linear = (xyz @ inverse.T.to(xyz)).clamp(0, 1)
+    return torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(1e-9).pow(1 / 2.4) - 0.055, 12.92 * linear)
+
+
+def lightness(pixels: torch.Tensor, memory: BufferPool | None = None) -> torch.Tensor:
+    """L / 100 in [0, 1], float32 (...), of uint8 RGB (..., 3), on the pixels' device; on a CPU in memory of `memory`.
+
+    The two paths agree within 3e-4: on a CPU light is summed in 16 bits, so that every step is a table.
+    """
+    return _lightness_cpu(pixels, memory or BufferPool()) if pixels.device.type == "cpu" else _lightness_torch(pixels)
+
+
+def _lightness_cpu(pixels: torch.Tensor, memory: BufferPool) -> torch.Tensor:
+    out = memory.empty(tuple(pixels.shape[:-1]), np.float32)
+    _write_lightness(_colors(pixels), *_light_tables(), out.reshape(-1))
+    return torch.from_numpy(out)
+
+
+def _colors(pixels: torch.Tensor) -> Uint8s:
+    """uint8 (N, 3)."""
+    return pixels.reshape(-1, 3).contiguous().numpy()
+
+
+@compiled
+def _write_lightness(
+    colors_N3: Uint8s,
+    light_of_red: Uint16s,
+    light_of_green: Uint16s,
+    light_of_blue: Uint16s,
+    table: Float32s,
+    out: Float32s,
+) -> None:
+    for index in range(len(out)):
+        red, green, blue = colors_N3[index, 0], colors_N3[index, 1], colors_N3[index, 2]
+        out[index] = table[
+            np.uint32(light_of_red[red]) + np.uint32(light_of_green[green]) + np.uint32(light_of_blue[blue])
+        ]
+
+
+@lru_cache(maxsize=1)
+def _light_tables() -> tuple[Uint16s, Uint16s, Uint16s, Float32s]:
+    """What each level of red, green and blue adds to Y, with white at 65535, uint16 (256,); and L / 100 of Y, float32
+    (65536,)."""
+    linear = _linear_table(torch.device("cpu")).double()
+    lights = torch.outer(torch.tensor(RGB_TO_XYZ[1], dtype=torch.float64), linear * 65535).round()
+    red, green, blue = lights.numpy().astype(np.uint16)
+    y = torch.arange(65536, dtype=torch.float64) / 65535
+    return red, green, blue, (1.16 * _compressed(y) - 0.16).clamp(0, 1).float().numpy()
+
+
+def _lightness_torch(pixels: torch.Tensor) -> torch.Tensor:
+    weights = torch.tensor(RGB_TO_XYZ[1])
+    # A table per channel turns powers of 3 S² numbers into powers of S².
+    tables = (_linear_table(torch.device("cpu"))[:, None] * weights).to(pixels.device)
+    red, green, blue = (tables[pixels[..., channel].int(), channel] for channel in range(3))
+    y = red + green + blue
+    return (1.16 * _compressed(y) - 0.16).clamp_(0, 1)
+
+
+@lru_cache(maxsize=8)
+def _linear_table(device: torch.device) -> torch.Tensor:
+    """Linear light of the 256 levels of sRGB, float32 (256,)."""
+    level = torch.arange(256, dtype=torch.float64) / 255
+    linear = torch.where(level > 0.04045, ((level + 0.055) / 1.055).pow(2.4), level / 12.92)
+    return linear.float().to(device)
+
+
+def ab_at_stride(pixels: torch.Tensor, stride: int = 8) -> torch.Tensor:
+    """Color of each stride x stride block: float32 (B, h, w, 2) of uint8 (B, S, S, 3); S a multiple of `stride`,
+    which is at most 256.
+
+    RGB is averaged and rounded to 8 bits first, so Lab is computed for 1/64 of the pixels. The paths for a CPU and a
+    GPU may differ by one step of 1/64. Raises ValueError.
+    """
+    _check_stride(pixels, stride)
+    if pixels.device.type == "cpu":
+        return _in_steps(_ab_cpu(_blocks_cpu(pixels, stride)))
+    return _in_steps(_linear_to_lab(_linear_table(pixels.device)[_blocks_torch(pixels, stride).int()])[..., 1:])
+
+
+def _check_stride(pixels: torch.Tensor, stride: int) -> None:
+    if not 1 <= stride <= MAX_STRIDE:
+        raise ValueError(f"stride {stride}; need 1 to {MAX_STRIDE}")
+    if pixels.shape[1] % stride or pixels.shape[2] % stride:
+        raise ValueError(f"pixels of {tuple(pixels.shape[1:3])}; need height and width in multiples of {stride}")
+
+
+def _in_steps(ab: torch.Tensor) -> torch.Tensor:
+    # The matrix leaves gray up to 0.005 off (0, 0), where four bins are equally near and noise would choose;
+    # steps of 1/64 make it exact, on every device.
+    return ab.mul_(AB_STEPS_PER_UNIT).round_().div_(AB_STEPS_PER_UNIT)
+
+
+def has_color(ab: torch.Tensor) -> torch.Tensor:
+    """bool (B,): images whose ab map (B, h, w, 2) has some |a| or |b| above 5; the 2016 code calls the others gray."""
+    return (ab.abs() > GRAY_AB).flatten(1).any(1)
+
+
+def _ab_cpu(blocks: torch.Tensor) -> torch.Tensor:
+    """float32 (B, h, w, 2) of uint8 (B, h, w, 3)."""
+    ab = np.empty((*blocks.shape[:3], 2), np.float32)
+    light_of_rgb = np.array(RGB_TO_XYZ, np.float32) / np.array(WHITE_D65, np.float32)[:, None]
+    _write_ab(_colors(blocks), _linear_table(blocks.device).numpy(), light_of_rgb, ab.reshape(-1, 2))
+    return torch.from_numpy(ab)
+
+
+@compiled
+def _write_ab(colors_N3: Uint8s, linear: Float32s, light_of_rgb_33: Float32s, out_N2: Float32s) -> None:
+    planes = np.empty((3, COLORS_AT_ONCE), np.float32)
+    for start in range(0, len(colors_N3), COLORS_AT_ONCE):
+        colors, out = colors_N3[start : start + COLORS_AT_ONCE], out_N2[start : start + COLORS_AT_ONCE]
+        for axis in range(3):
+            red, green, blue = light_of_rgb_33[axis]
+            light = planes[axis]
+            for n in range(len(colors)):
+                light[n] = red * linear[colors[n, 0]] + green * linear[colors[n, 1]] + blue * linear[colors[n, 2]]
+            for n in range(len(colors)):
+                root = power(light[n], np.float32(1 / 3), np.float32(0))
+                # A step of Newton's to all that a float holds: 500 times an error, a bin may hang on it.
+                root += (light[n] - root * root * root) / (np.float32(3) * root * root)
+                dark = np.float32(7.787) * light[n] + np.float32(16 / 116)
+                light[n] = root if light[n] > np.float32(DARK) else dark
+        for n in range(len(colors)):
+            out[n, 0] = np.float32(500) * (planes[0, n] - planes[1, n])
+            out[n, 1] = np.float32(200) * (planes[1, n] - planes[2, n])
+
+
+def _blocks_cpu(pixels: torch.Tensor, stride: int) -> torch.Tensor:
+    """uint8 (B, h, w, 3)."""
+    num_samples, height, width, _ = pixels.shape
+    levels = np.empty((num_samples, height // stride, width // stride, 3), np.uint8)
+    _write_mean_levels(_colors(pixels).reshape(-1, stride, width * 3), levels.reshape(-1, width // stride, 3))
+    return torch.from_numpy(levels)
+
+
+@compiled
+def _write_mean_levels(lines_RSW: Uint8s, out_Rw3: Uint8s) -> None:
+    """Mean colors of blocks, to the nearest level, halves to the even one: R rows of blocks of S lines of pixels."""
+    num_rows, stride, width = lines_RSW.shape
+    column_sums = np.empty(width, np.uint16)
+    for row in range(num_rows):
+        column_sums[:] = 0
+        for line in range(stride):
+            for column in range(width):
+                column_sums[column] += np.uint32(lines_RSW[row, line, column])
+        for block in range(out_Rw3.shape[1]):
+            for channel in range(3):
+                total = np.uint32(0)
+                for place in range(stride):
+                    total += column_sums[(block * stride + place) * 3 + channel]
+                out_Rw3[row, block, channel] = np.rint(total / stride**2)
+
+
+def _blocks_torch(pixels: torch.Tensor, stride: int) -> torch.Tensor:
+    num_samples, height, width, _ = pixels.shape
+    blocks = pixels.view(num_samples, height // stride, stride, width // stride, stride, 3)
+    return blocks.float().mean((2, 4)).round_().to(torch.uint8)
+
+
+@lru_cache(maxsize=1)
+def ab_bins() -> Float32s:
+    """The centres of the 313 in-gamut bins, (313, 2) a and b, in the published order (a ascending, then b).
+
+    Corners of all cells of 10 x 10 that some 8-bit sRGB color falls into, and EXTRA_BINS.
+    """
+    ab = rgb_to_lab(_bright_colors().double() / 255)[:, 1:]
+    cells = np.unique(np.floor(ab.numpy() / BIN_AB).astype(int), axis=0)
+    corners = (cells[:, None] + np.array([(0, 0), (0, 1), (1, 0), (1, 1)])).reshape(-1, 2) * BIN_AB
+    bins = np.unique(np.concatenate([corners, EXTRA_BINS]), axis=0).astype(np.float32)
+    bins.flags.writeable = False
+    return bins
+
+
+def _bright_colors() -> torch.Tensor:
+    """uint8 (196608, 3): the three faces of the RGB cube with one channel at 255.
+
+    They touch every cell that the 16.7 million colors touch (a slow test counts them all).
+    """
+    level = torch.arange(256, dtype=torch.uint8)
+    pairs = torch.cartesian_prod(level, level)
+    full = torch.full((len(pairs),), 255, dtype=torch.uint8)
+    one, two = pairs.unbind(1)
+    return torch.cat([torch.stack(face, 1) for face in ((full, one, two), (one, full, two), (one, two, full))])
+
+
+def decode_bins(bins: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Color of a soft encoding: float32 (..., 2) of bins and weights (..., K)."""
+    return (torch.tensor(ab_bins(), device=bins.device)[bins] * weights[..., None]).sum(-2)
+
+
+def decode_ab(probabilities: torch.Tensor, temperature: float = 0.38) -> torch.Tensor:
+    """Annealed mean: float32 (..., 2) of probabilities (..., 313).
+
+    Temperature 1 is the mean color (dull), towards 0 the likeliest bin (patchy); the paper's 0.38 is between.
+    """
+    annealed = torch.softmax(probabilities.clamp_min(1e-12).log() / temperature, dim=-1)
+    return annealed @ torch.tensor(ab_bins(), device=probabilities.device).to(annealed)

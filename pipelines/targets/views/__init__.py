@@ -1,0 +1,1 @@
+"""Patches and views: a canvas and drawn geometry come in; warped, recolored, guarded patches go out."""

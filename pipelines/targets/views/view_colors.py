@@ -1,0 +1,217 @@
+"""Colors of exemplar's views: contrast along a patch's own principal components, then saturation, value and hue.
+
+After Dosovitskiy et al. 2014. One way in compiled loops, for a CPU; one with torch, for all views at once on a device.
+
+Letters: N views, P patch side, Q pixels of a patch or some of them.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipelines.base.batch_rng import Geometry
+from pipelines.base.buffer_pool import BufferPool
+from pipelines.kernels.compiled import compiled
+from pipelines.kernels.pixel_words import Words, level
+from pipelines.kernels.powers import power
+
+__all__ = [
+    "component_affine",
+    "component_affine_cpu",
+    "jitter_hsv_torch",
+    "recolored_cpu",
+    "scale_components",
+]
+
+FULL_SHIFT_CHROMA = 1 / 255
+TINY = 1e-12
+PRODUCTS = np.array([[3, 4, 5], [4, 6, 7], [5, 7, 8]])
+"""Where the products of two channels stand among nine sums."""
+PIXELS_AT_ONCE = 1024
+Float32s = npt.NDArray[np.float32]
+Float64s = npt.NDArray[np.float64]
+
+
+def scale_components(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
+    """float32 (N, P, P, 3) in [0, 1]: colors' distance from their mean scaled along the patch's own components.
+
+    factor (N, 3): for the components from the smallest variance to the largest.
+    """
+    affine = component_affine(patches, factor)
+    colors = patches.flatten(1, 2).float()
+    return torch.baddbmm(affine[:, None, :, 3], colors, affine[..., :3].mT).clamp_(0, 1).view(patches.shape)
+
+
+def component_affine(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
+    """float32 (N, 3, 4): `scale_components` as a matrix on levels of 0 to 255 and 1.
+
+    Mean and components are those of every second pixel of every second row: of thousands of pixels, a quarter will do.
+    """
+    colors = patches[:, ::2, ::2].permute(0, 3, 1, 2).flatten(2).float()
+    mean = colors.mean(2, keepdim=True)
+    colors -= mean
+    _, components = torch.linalg.eigh(colors @ colors.mT)
+    matrix = components * torch.from_numpy(factor).to(components).unsqueeze(1) @ components.mT
+    return torch.cat([matrix, mean - matrix @ mean], 2).div_(255)
+
+
+def component_affine_cpu(pixels_NPP: Words, factor: Float64s) -> Float32s:
+    """The same of pixels that are numbers."""
+    chosen_NPP = pixels_NPP[:, ::2, ::2]
+    num_px, sums_N9 = chosen_NPP.shape[1] * chosen_NPP.shape[2], _sums(chosen_NPP)
+    mean, products = sums_N9[:, :3, None] / num_px, sums_N9[:, PRODUCTS]
+    _, components = np.linalg.eigh(products - num_px * mean * mean.swapaxes(1, 2))
+    matrix = components * factor[:, None] @ components.swapaxes(1, 2)
+    return (np.concatenate([matrix, mean - matrix @ mean], axis=2) / 255).astype(np.float32)
+
+
+@compiled
+def _sums(pixels_NPP: Words) -> npt.NDArray[np.int64]:
+    """(N, 9): of red, green and blue, and of their products rr, rg, rb, gg, gb, bb."""
+    sums_N9 = np.zeros((len(pixels_NPP), 9), np.int64)
+    for n in range(len(pixels_NPP)):
+        for row in pixels_NPP[n]:
+            reds = greens = blues = rr = rg = rb = gg = gb = bb = np.int64(0)
+            for pixel in row:
+                red, green, blue = level(pixel, 0), level(pixel, 1), level(pixel, 2)
+                reds, greens, blues = reds + red, greens + green, blues + blue
+                rr, rg, rb = rr + red * red, rg + red * green, rb + red * blue
+                gg, gb, bb = gg + green * green, gb + green * blue, bb + blue * blue
+            for place, total in enumerate((reds, greens, blues, rr, rg, rb, gg, gb, bb)):
+                sums_N9[n, place] += total
+    return sums_N9
+
+
+def recolored_cpu(pixels_NPP: Words, views: Geometry, memory: BufferPool) -> Float32s:
+    """float32 RGB (N, P, P, 3) in [0, 1]: components scaled, then as `jitter_hsv_torch`."""
+    num_views, num_px = len(pixels_NPP), pixels_NPP.shape[1] * pixels_NPP.shape[2]
+    affine_N34 = component_affine_cpu(pixels_NPP, views["pca_factor"])
+    columns = [views["power"], np.log2(views["factor"]), views["shift"], 6 * views["hue_shift"][:, None]]
+    jitter_N7 = np.concatenate(columns, axis=1).astype(np.float32)
+    out: Float32s = memory.empty((*pixels_NPP.shape, 3), np.float32)
+    _write_recolored(pixels_NPP.reshape(num_views, num_px), affine_N34, jitter_N7, out.reshape(num_views, num_px, 3))
+    return out
+
+
+@compiled
+def _write_recolored(pixels_NQ: Words, affine_N34: Float32s, jitter_N7: Float32s, out_NQ3: Float32s) -> None:
+    """`jitter_N7`: two powers, two logarithms of factors and two shifts, saturation's first; and sixths of a turn.
+
+    Some pixels at a time, so that they stay in the cache, in loops that take each step for many of them at once: a
+    single loop of all steps takes ten times as long.
+    """
+    planes = np.empty((4, PIXELS_AT_ONCE), np.float32)
+    for n in range(len(pixels_NQ)):
+        for start in range(0, pixels_NQ.shape[1], PIXELS_AT_ONCE):
+            end = start + PIXELS_AT_ONCE
+            pixels_Q, out_Q3 = pixels_NQ[n, start:end], out_NQ3[n, start:end]
+            num_px = len(pixels_Q)
+            # Red, green and blue; then hue, saturation and value, and how colored; then red, green, value, and blue.
+            a, b, c, d = planes[0, :num_px], planes[1, :num_px], planes[2, :num_px], planes[3, :num_px]
+            _write_scaled(pixels_Q, affine_N34[n], a, b, c)
+            _to_hsv(a, b, c, d)
+            _jitter(a, b, c, d, jitter_N7[n])
+            _to_rgb(a, b, c, d)
+            for q in range(num_px):
+                out_Q3[q, 0], out_Q3[q, 1], out_Q3[q, 2] = a[q], b[q], d[q]
+
+
+@compiled
+def _write_scaled(pixels_Q: Words, affine_34: Float32s, red_Q: Float32s, green_Q: Float32s, blue_Q: Float32s) -> None:
+    (rr, rg, rb, r), (gr, gg, gb, g), (br, bg, bb, b) = affine_34
+    for q in range(len(pixels_Q)):
+        pixel = pixels_Q[q]
+        red, green, blue = np.float32(level(pixel, 0)), np.float32(level(pixel, 1)), np.float32(level(pixel, 2))
+        red_Q[q] = _cut(rr * red + rg * green + rb * blue + r)
+        green_Q[q] = _cut(gr * red + gg * green + gb * blue + g)
+        blue_Q[q] = _cut(br * red + bg * green + bb * blue + b)
+
+
+@compiled
+def _cut(number: np.float32) -> np.float32:
+    """To [0, 1]."""
+    number = number if number > np.float32(0) else np.float32(0)
+    return number if number < np.float32(1) else np.float32(1)
+
+
+@compiled
+def _to_hsv(red_Q: Float32s, green_Q: Float32s, blue_Q: Float32s, colored_Q: Float32s) -> None:
+    """In place: to sixths of a turn of the hue, saturation and value; and how far a color is from gray, 1 from one
+    level on."""
+    for q in range(len(red_Q)):
+        red, green, blue = red_Q[q], green_Q[q], blue_Q[q]
+        value, least = max(red, green, blue), min(red, green, blue)
+        chroma = value - least
+        per_chroma = np.float32(1) / max(chroma, np.float32(TINY))
+        hue = (red - green) * per_chroma + np.float32(4)
+        hue = (blue - red) * per_chroma + np.float32(2) if value == green else hue
+        red_Q[q] = (green - blue) * per_chroma if value == red else hue
+        green_Q[q] = chroma / max(value, np.float32(TINY))
+        blue_Q[q] = value
+        colored_Q[q] = min(chroma * np.float32(1 / FULL_SHIFT_CHROMA), np.float32(1))
+
+
+@compiled
+def _jitter(
+    hue_Q: Float32s, saturation_Q: Float32s, value_Q: Float32s, colored_Q: Float32s, jitter_7: Float32s
+) -> None:
+    for q in range(len(value_Q)):
+        hue_Q[q] += jitter_7[6]
+        value_Q[q] = _cut(power(value_Q[q], jitter_7[1], jitter_7[3]) + jitter_7[5])
+    # The hue of a gray pixel is rounding noise; saturation added to it would show as colored grain.
+    for q in range(len(saturation_Q)):
+        changed = _cut(power(saturation_Q[q], jitter_7[0], jitter_7[2]) + jitter_7[4])
+        saturation_Q[q] = changed * colored_Q[q]
+
+
+@compiled
+def _to_rgb(hue_Q: Float32s, saturation_Q: Float32s, value_Q: Float32s, blue_Q: Float32s) -> None:
+    """In place: red where the hue was, green where the saturation was."""
+    for q in range(len(hue_Q)):
+        hue, value = hue_Q[q], value_Q[q]
+        chroma = value * saturation_Q[q]
+        hue_Q[q] = value - chroma * _missing(hue + np.float32(5))
+        saturation_Q[q] = value - chroma * _missing(hue + np.float32(3))
+        blue_Q[q] = value - chroma * _missing(hue + np.float32(1))
+
+
+@compiled
+def _missing(sixths: np.float32) -> np.float32:
+    """Of the chroma, in a channel whose hue begins so many sixths of a turn before."""
+    sixths -= np.float32(6) * np.floor(sixths * np.float32(1 / 6))
+    return _cut(min(sixths, np.float32(4) - sixths))
+
+
+def jitter_hsv_torch(rgb: torch.Tensor, views: Geometry) -> torch.Tensor:
+    """float32 (N, 3, P, P) of float32 (N, P, P, 3) in [0, 1]: power, factor and shift of saturation and
+    value, turn of the hue."""
+    colors = rgb.flatten(1, 2)
+    value, brightest = colors.max(-1)
+    chroma = value - colors.amin(-1)
+    r, g, b = colors.unbind(-1)
+    safe = chroma.clamp_min(1e-12)
+    sixths = torch.stack([(g - b) / safe, (b - r) / safe + 2, (r - g) / safe + 4], -1)
+    hue = sixths.gather(-1, brightest.unsqueeze(-1)).squeeze(-1) + _column(views["hue_shift"] * 6, value)
+    saturation, value = _jitter_saturation_value(chroma / value.clamp_min(1e-12), value, views)
+    planes = []
+    for offset in (5, 3, 1):
+        k = (hue + offset).remainder(6)
+        planes.append(value - value * saturation * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(planes, 1).clamp_(0, 1).view(len(rgb), 3, *rgb.shape[1:3])
+
+
+def _jitter_saturation_value(
+    saturation: torch.Tensor, value: torch.Tensor, views: Geometry
+) -> tuple[torch.Tensor, torch.Tensor]:
+    power, factor, shift = (views[name] for name in ("power", "factor", "shift"))
+    changed = []
+    for which, channel in enumerate((saturation, value)):
+        exponent, scale, offset = (_column(numbers[:, which], channel) for numbers in (power, factor, shift))
+        changed.append((channel.pow(exponent) * scale + offset).clamp_(0, 1))
+    # The hue of a gray pixel is rounding noise; saturation added to it would show as colored grain.
+    changed[0] *= (saturation * value / FULL_SHIFT_CHROMA).clamp_max(1)
+    return changed[0], changed[1]
+
+
+def _column(numbers: Float64s, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(numbers).to(like).unsqueeze(1)

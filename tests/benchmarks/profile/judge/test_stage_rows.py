@@ -1,0 +1,93 @@
+"""The table of stages, the decode limit and the cost of the mix, from made-up measurements."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from benchmarks.profile.judge.stage_rows import blocked_of, decode_limit, gains_without, stage_rows
+from benchmarks.profile.measure.ceilings import Ceilings
+from benchmarks.profile.measure.disk import DiskSpeed
+from benchmarks.profile.model.queueing import StageWork, Taking
+from tests.made.made_profiles import made_config, made_feed, made_measured, made_model, made_stats, made_window
+
+CEILINGS = Ceilings(
+    read=DiskSpeed(
+        sequential_warm_bytes_per_s=4e9,
+        sequential_cold_bytes_per_s=None,
+        random_warm_bytes_per_s=2e9,
+        random_cold_bytes_per_s=None,
+        random_cold_reads_per_s=None,
+        note="not measured cold",
+    ),
+    memory_copy_bytes_per_s=1e9,
+    decode_images_per_s_core=2000.0,
+    decode_images_per_s=4000.0,
+    decode_clips_per_s_core=None,
+    decode_clips_per_s=None,
+    flow_pairs_per_s={},
+    to_device_bytes_per_s=None,
+    to_device_pinned_bytes_per_s=None,
+    matrix_flop_per_s=1e11,
+    device="cpu",
+)
+
+
+def test_rows_are_in_the_order_of_a_samples_way_and_shares_sum_to_one() -> None:
+    measured = made_measured(made_model(feed=made_feed(read_s=1.6e-3, draw_s=0.8e-3)))
+    rows = stage_rows(measured, CEILINGS)
+    assert [row.stage for row in rows] == ["read image", "draw image", "decode image", "colorization"]
+    assert sum(row.cpu_ratio for row in rows) == pytest.approx(1)
+    assert [row.cpu_ms_per_sample for row in rows] == pytest.approx([0.1, 0.05, 1.0, 0.5])
+
+
+def test_achieved_over_ceiling() -> None:
+    rows = {row.stage: row for row in stage_rows(made_measured(made_model(feed=made_feed(read_s=1.6e-3))), CEILINGS)}
+    assert rows["read image"].achieved_per_s == pytest.approx(50_000 / 1e-4)
+    assert rows["read image"].ratio == pytest.approx(5e8 / 2e9)
+    assert rows["decode image"].ratio == pytest.approx(1000 / 2000)
+    assert rows["draw image"].ratio is None
+
+
+def test_a_ceiling_that_was_not_measured_is_none() -> None:
+    rows = stage_rows(made_measured(made_model()), replace(CEILINGS, read=None, decode_images_per_s_core=None))
+    assert [row.ratio for row in rows[:3]] == [None, None, None]
+
+
+def test_the_step_against_a_matrix_product() -> None:
+    measured = made_measured(made_model(taking=Taking(step_cpu_s=0.1, transfer_s=0.01)))
+    rows = stage_rows(replace(measured, flop_per_step=1e9), CEILINGS)
+    assert rows[-1].stage == "step"
+    assert rows[-1].ratio == pytest.approx(1e10 / 1e11)
+    on_gpu = replace(CEILINGS, to_device_bytes_per_s=5e9, to_device_pinned_bytes_per_s=2e10)
+    assert [row.stage for row in stage_rows(replace(measured, flop_per_step=1e9), on_gpu)][-2:] == ["transfer", "step"]
+
+
+@pytest.mark.parametrize(("num_decodes", "expected"), [(1, 4000.0), (3, 4000 / 3)])
+def test_decode_limit_counts_every_decode(num_decodes: int, expected: float) -> None:
+    measured = made_measured(made_model(feed=made_feed(num_decodes=num_decodes)))
+    assert decode_limit(measured, CEILINGS) == pytest.approx(expected)
+    assert decode_limit(measured, replace(CEILINGS, decode_images_per_s=None)) is None
+
+
+def test_cost_of_the_mix() -> None:
+    assert gains_without(made_measured(made_model())) == {}
+    jobs = StageWork(task="colorization", cpu_s=16e-3), StageWork(task="exemplar", cpu_s=1e-6)
+    config = made_config(tasks={"colorization": {}, "exemplar": {}})
+    model = made_model(*jobs, num_threads=4, prefetch_batches=16)
+    found = gains_without(made_measured(model, config=config))
+    # 16 ms of decoding and 16 ms of colorization: without the latter, half the work. Exemplar costs nothing.
+    assert found["colorization"] == pytest.approx(2.0, rel=0.05)
+    assert found["exemplar"] == pytest.approx(1.0, rel=0.02)
+    taken = replace(model, taking=Taking(step_wait_s=1.0))
+    assert gains_without(made_measured(taken, config=config)) == found
+
+
+def test_blocked_ratios_are_of_all_windows_and_sum_to_one() -> None:
+    def window(*parts: float) -> Any:
+        return made_window(stages=(made_stats("decode", *parts),))
+
+    (decode,) = blocked_of([window(1.0, 0.0, 0.0), window(1.0, 1.0, 5.0)])
+    assert (decode.busy_ratio, decode.blocked_on_input_ratio, decode.blocked_on_output_ratio) == (0.25, 0.125, 0.625)
+    (idle,) = blocked_of([window(0.0, 0.0, 0.0)])
+    assert idle.busy_ratio == 0

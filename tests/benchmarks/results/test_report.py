@@ -1,0 +1,214 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.results.report import write_report
+from benchmarks.results.report.collect import compare, floor_of, headline, metrics_of, values_of
+from benchmarks.results.report.paper import PAPER_ROWS
+from benchmarks.suite.graph import expand
+from benchmarks.suite.run_suite import SuiteStatus, run_suite
+from benchmarks.suite.suite_config import Suite
+from tests.made.made_suites import fake_runner, made_suite
+
+
+def run(suite: Suite, out: Path, fail: str = "nothing") -> SuiteStatus:
+    runner = fake_runner(out, fail=lambda stage: fail in f"{stage.kind} {stage.label}")
+    return run_suite(suite, out, runner=runner, say=lambda line: None)
+
+
+@pytest.fixture(autouse=True)
+def _quick_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_sheet(folder: Path, out: Path, **options: object) -> Path:
+        out.write_bytes(b"\x89PNG made up")
+        return out
+
+    monkeypatch.setattr("pipelines.preview.task_sheet.write_sheet", write_sheet)
+
+
+class Page(HTMLParser):
+    """Text outside scripts and styles, addresses it would load, and whether tags are balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value for name, value in attrs if name in ("src", "href") and value]
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(suite: Suite, out: Path) -> Page:
+    return Page(write_report(suite, out).read_text(encoding="utf-8"))
+
+
+def test_values_metrics_and_floor_are_those_of_the_records(tmp_path: Path) -> None:
+    status = run(made_suite(tmp_path), tmp_path / "out")
+    metrics = metrics_of(status)
+    assert [(one.evaluation, one.name) for one in metrics] == [
+        ("linear_probe", "top1_pct"),
+        ("linear_probe", "top1_2_labels_pct"),
+    ]
+    assert [one.title for one in metrics] == ["top-1, all labels", "top-1, 2 labels a class"]
+    assert values_of(status, metrics[0])["Col + Ex"] == {
+        (depth, seed): 70 + seed + depth / 10 for depth in (10, 18) for seed in (0, 1, 2)
+    }
+    assert (floor_of(status, metrics[0]), floor_of(status, metrics[1])) == (40.0, None)
+
+
+def test_comparisons_are_paired_and_name_the_best_single(tmp_path: Path) -> None:
+    status = run(made_suite(tmp_path), tmp_path / "out")
+    found = {(one.second, one.depth): one for one in compare(status, metrics_of(status)[0])}
+    assert found["colorization", None].role == "best single"
+    assert found["exemplar", 18].role == "single"
+    difference = found["colorization", 10].difference
+    assert difference is not None
+    # The made-up seeds move both alike, so paired differences have no spread at all.
+    assert (difference.mean, difference.num_seeds) == (10.0, 3)
+    assert difference.sd == pytest.approx(0, abs=1e-9)
+    assert found["random init", None].difference.num_seeds == 6  # type: ignore[union-attr]
+
+
+def test_headline_answers_the_question_first(tmp_path: Path) -> None:
+    status = run(made_suite(tmp_path), tmp_path / "out")
+    lines = headline(status, metrics_of(status)[0])
+    assert lines[0].startswith("Col + Ex beats colorization (the best single task) by 10.0 ± 0.0 points, n = 6")
+    assert lines[1].startswith("Col + Ex beats random init by 20.0")
+
+
+def test_single_tasks_alone_are_compared_with_baselines(tmp_path: Path) -> None:
+    status = run(made_suite(tmp_path, task_sets=["exemplar"]), tmp_path / "out")
+    assert {(one.first, one.second) for one in compare(status, metrics_of(status)[0])} == {("exemplar", "random init")}
+
+
+def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
+    suite = made_suite(tmp_path)
+    run(suite, tmp_path / "out")
+    page = page_of(suite, tmp_path / "out")
+    assert page.open == []
+    assert all(address.startswith("data:") for address in page.addresses)
+    headings = [
+        "Verdict", "Accuracy", "Compute", "What is not measured", "Environment and reproduction",
+    ]  # fmt: skip
+    assert [heading for heading in headings if heading not in page.text] == []
+
+
+def test_plotly_is_in_the_page_once(tmp_path: Path) -> None:
+    suite = made_suite(tmp_path)
+    run(suite, tmp_path / "out")
+    text = write_report(suite, tmp_path / "out").read_text(encoding="utf-8")
+    assert len(re.findall(r"plotly\.js v\d", text)) == 1
+    assert 4e6 < len(text) < 8e6
+
+
+def test_table_shows_mean_spread_and_the_papers_numbers_apart(tmp_path: Path) -> None:
+    suite = made_suite(tmp_path)
+    run(suite, tmp_path / "out")
+    page = page_of(suite, tmp_path / "out")
+    # Depth 10: 61, 62, 63; depth 18: 61.8, 62.8, 63.8; the paper's Table 1: 62.48 and 39.62.
+    assert "colorization 62.0 ± 1.0 (3) 62.8 ± 1.0 (3) 62.5 39.6" in page.text
+    assert "paper: ImageNet, ResNet-101, one run" in page.text
+    assert "another data set" in page.text
+
+
+def test_page_of_a_suite_that_has_not_started(tmp_path: Path) -> None:
+    suite = made_suite(tmp_path)
+    page = page_of(suite, tmp_path / "out")
+    assert "0 of 49 stages finished" in page.text
+    assert "No evaluation has finished yet" in page.text
+
+
+def test_failed_and_missing_cells_do_not_hide_the_rest(tmp_path: Path) -> None:
+    suite = made_suite(tmp_path)
+    run(suite, tmp_path / "out", fail="pretrain exemplar, depth 18")
+    page = page_of(suite, tmp_path / "out")
+    assert "6 failed" in page.text
+    assert "exemplar, depth 18, seed 0 RuntimeError: made to fail" in page.text
+    assert "exemplar 57.0 ± 1.0 (3) –" in page.text
+    assert "Col + Ex beats colorization" in page.text
+
+
+def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:
+    suite = made_suite(tmp_path, seeds=[0], depths=[10])
+    run(suite, tmp_path / "out")
+    page = page_of(suite, tmp_path / "out")
+    assert "in the only seed, n = 1: no interval, no verdict" in page.text
+    assert "61.0 (1)" in page.text
+
+
+def test_losses_and_lasso_weights_are_drawn_from_the_runs(tmp_path: Path) -> None:
+    suite, out = made_suite(tmp_path), tmp_path / "out"
+    run(suite, out)
+    stage = next(stage for stage in expand(suite).stages if stage.label.startswith("Col + Ex"))
+    lines: list[dict[str, Any]] = [
+        {"step": step, "losses": {"colorization": 5.0 / step}, "lasso": {"colorization": [0.6, -0.8]}}
+        for step in (1, 2)
+    ]
+    (stage.folder(out) / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = write_report(suite, out).read_text(encoding="utf-8")
+    page = Page(text)
+    assert "Training losses" in page.text
+    assert "Lasso weights" in page.text
+    assert '"y":[5.0,2.5]' in text
+    assert "[[0.6,0.8]]" in text
+
+
+def test_preview_is_made_and_embedded(tmp_path: Path) -> None:
+    suite, out = made_suite(tmp_path), tmp_path / "out"
+    assert "data:image/png;base64,iVBORyBtYWRlIHVw" in page_of(suite, out).addresses
+
+
+def test_preview_that_fails_costs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_sheet(folder: Path, out: Path, **options: object) -> Path:
+        raise ValueError("no pictures today")
+
+    monkeypatch.setattr("pipelines.preview.task_sheet.write_sheet", write_sheet)
+    assert "No preview: ValueError: no pictures today" in page_of(made_suite(tmp_path), tmp_path / "out").text
+
+
+def test_command_to_reproduce_is_quoted_for_the_shell(tmp_path: Path) -> None:
+    (tmp_path / "a folder").mkdir()
+    page = page_of(made_suite(tmp_path / "a folder"), tmp_path / "out")
+    assert f"fourfold bench run '{tmp_path}/a folder/made-up.yaml' --out {tmp_path}/out" in page.text
+
+
+def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
+    suite, out = made_suite(tmp_path), tmp_path / "out"
+    run(suite, out, fail="pretrain exemplar, depth 10, seed 0")
+    stage = next(stage for stage in expand(suite).stages if stage.label == "exemplar, depth 10, seed 0")
+    (stage.folder(out) / "error.json").write_text(json.dumps({"error": "<script>alert(1)</script>"}))
+    assert "<script>alert(1)" not in write_report(suite, out).read_text(encoding="utf-8")
+
+
+def test_numbers_are_also_left_as_json(tmp_path: Path) -> None:
+    suite = made_suite(tmp_path)
+    run(suite, tmp_path / "out")
+    write_report(suite, tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (content["num_finished"], len(content["cells"])) == (49, 25)
+    assert content["verdicts"]["linear_probe.top1_pct"][0].startswith("Col + Ex beats colorization")
+
+
+def test_paper_numbers_are_those_of_its_tables() -> None:
+    everything = {"relative_position", "colorization", "exemplar", "motion_segmentation"}
+    assert PAPER_ROWS[frozenset(everything)].top5_pct == 69.30
+    assert PAPER_ROWS[frozenset({"colorization"})].top1_pct == 39.62
+    assert PAPER_ROWS[frozenset({"supervised"})].top5_pct == 85.10

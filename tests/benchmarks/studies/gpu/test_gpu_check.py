@@ -1,0 +1,140 @@
+"""The script a GPU owner runs once: on a CPU it finds DALI and OpenCV equal, refuses without a GPU, and is complete."""
+
+import json
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.studies.gpu import gpu_check
+from benchmarks.studies.gpu.gpu_check import Timing, auto_is_right, compiled, time_together
+from benchmarks.studies.gpu.gpu_checks import (
+    Check,
+    Sizes,
+    check_clips,
+    check_images,
+    check_restarts,
+    check_tasks,
+)
+from pipelines.decode.choice import choose_backend
+from pipelines.tasks.base import CanvasSpec
+from tests.made.dali import needs_dali
+
+ROOT = Path(__file__).resolve().parents[4]
+CPU = torch.device("cpu")
+SMALL = Sizes(
+    batch_size=4,
+    clip_batch_size=2,
+    canvas=CanvasSpec(canvas_px=32, clip_height_px=48, clip_width_px=64, num_frames=6),
+)
+
+
+@needs_dali
+@pytest.mark.parametrize("check", [check_images, check_clips, check_tasks])
+def test_every_comparison_holds_on_a_cpu(check, small_shards):
+    found = list(check(small_shards(images=6, clips=3), CPU, SMALL))
+    assert found
+    assert [one for one in found if not one.is_ok] == []
+
+
+@needs_dali
+def test_restarts_are_exact_on_a_cpu(small_shards):
+    assert check_restarts(small_shards(images=6, clips=3), CPU, SMALL).found == 0
+
+
+def test_a_difference_beyond_what_is_allowed_is_none_to_pass():
+    assert Check(name="", unit="", found=1.0, allowed=1.0).is_ok
+    assert not Check(name="", unit="", found=1.1, allowed=1.0).is_ok
+
+
+def test_jobs_take_turns_and_the_first_round_does_not_count():
+    called = []
+    jobs = {name: ("items", 10, lambda name=name: (called.append(name), time.sleep(0.001))) for name in ("a", "b")}
+    first, second = time_together(jobs, CPU, num_repeats=3)
+    assert called == ["a", "b"] * 4
+    assert (first.name, second.name, len(first.seconds)) == ("a", "b", 3)
+    assert 0 < first.median_per_s < 10_000
+
+
+def test_a_timing_tells_every_repeat():
+    row = Timing(name="decode", unit="images", items=100, seconds=(1.0, 2.0, 0.5)).row()
+    assert row["unit"] == "images_per_s"
+    assert (row["median"], row["values"]) == (100, [100, 50, 200])
+    assert row["quartile_low"] < row["median"] < row["quartile_high"]
+
+
+def test_the_choice_of_auto_is_held_against_the_timings():
+    whats = ("decode images", "decode clips", "pipeline image tasks", "pipeline motion_segmentation")
+    seconds = {"dali": 2.0, "opencv": 1.0}
+    timings = {
+        f"{what}, {name}": Timing(name="", unit="images", items=10, seconds=(seconds[name],))
+        for what in whats
+        for name in seconds
+    }
+    verdict = auto_is_right(timings, CPU)
+    assert verdict["choice"] == choose_backend("auto", CPU).name == "opencv"
+    assert set(verdict["faster"].values()) == {"opencv"}
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu_check"])
+    with pytest.raises(SystemExit):
+        gpu_check.main()
+    assert "no GPU here; --device cpu" in capsys.readouterr().err
+
+
+def test_the_record_is_written_even_if_something_differs(monkeypatch, tmp_path):
+    out = tmp_path / "check.json"
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--device", "cpu", "--shards", str(tmp_path), "--out", str(out)])
+    differs = {"checks": [{"name": "crop", "is_ok": False}], "num_failed": 1}
+    monkeypatch.setattr(gpu_check, "run", lambda *_: differs)
+    with pytest.raises(SystemExit, match="1"):
+        gpu_check.main()
+    record = json.loads(out.read_text())
+    assert record["results"] == differs
+    assert {"date", "environment", "config", "seconds"} <= set(record)
+
+
+COMPILED_WHOLE = """
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from benchmarks.studies.gpu.gpu_checks import pixel_arithmetic
+from tests.benchmarks.studies.gpu.test_gpu_check import SMALL
+
+with FakeTensorMode(allow_non_fake_inputs=True):
+    for call in pixel_arithmetic(torch.device("cuda", 0), SMALL).values():
+        out = torch.compile(call, fullgraph=True, backend="aot_eager")()
+        print(out.device, *out.shape)
+"""
+
+
+def test_what_is_to_be_compiled_is_one_graph_each():
+    # As in test_device_paths.py, in a process of its own.
+    done = subprocess.run([sys.executable, "-c", COMPILED_WHOLE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["cuda:0 4 32 32", "cuda:0 8 3 12 12"]
+
+
+def test_the_trial_of_compiling_tells_how_fast_and_how_far_off(monkeypatch):
+    calls = {"a third of one": lambda: torch.ones(4) / 3}
+    monkeypatch.setattr(gpu_check, "pixel_arithmetic", lambda *_: calls)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    (row,) = compiled(CPU, SMALL, num_repeats=3)
+    assert (row["name"], row["largest_difference"]) == ("a third of one", 0)
+    plain, other = row["timings"]
+    assert row["times_as_fast"] == pytest.approx(other["median"] / plain["median"], rel=0.2)
+    assert len(plain["values"]) == len(other["values"]) == 3
+
+
+@pytest.mark.cuda
+def test_the_whole_check_on_a_gpu(small_shards, tmp_path):
+    results = gpu_check.run(small_shards(images=6, clips=3), torch.device("cuda", 0), SMALL, 2)
+    assert [check for check in results["checks"] if not check["is_ok"]] == []
+    assert {row["name"] for row in results["timings"]} >= {"decode images, dali", "copy to device, page-locked"}
+    assert len(results["compiled"]) == 2
+    assert all(row["largest_difference"] < 1e-4 for row in results["compiled"])

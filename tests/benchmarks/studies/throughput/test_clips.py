@@ -1,0 +1,65 @@
+"""The measuring script on a few small clips: what it calls quality, its splits, and that a whole record is written."""
+
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.studies.throughput import clips as script
+from benchmarks.studies.throughput.offline_motion import OfflineWay, cells_moving, residual_px
+from pipelines.targets.motion.flow import FarnebackFlow
+from tests.made.composites import MadeCameraPath, compose, cutout, photo
+
+
+def mask(*cells: tuple[int, int]) -> np.ndarray:
+    made = np.zeros((3, 4), bool)
+    for cell in cells:
+        made[cell] = True
+    return made
+
+
+def test_quality_of_known_masks():
+    found = script.quality_of([mask((0, 0), (0, 1)), mask()], [mask((0, 0)), mask()], [mask((0, 0)), ~mask()])
+    assert found["mean_iou"] == pytest.approx((1 / 2 + 1) / 2)
+    assert found["mean_iou_where_weight_is_1"] == 1.0
+    assert found["false_foreground_ratio"] == pytest.approx(1 / 24)
+    assert found["weight_ratio"] == pytest.approx((1 / 12 + 1) / 2)
+
+
+def test_the_usual_way_finds_a_square_before_a_static_camera():
+    made = compose(
+        photo(0),
+        cutout(1),
+        rng=np.random.default_rng(0),
+        camera=MadeCameraPath(),
+        object_height_px=80,
+        object_start_xy=(150, 120),
+        object_step_xy=(2.0, 0.0),
+    )
+    residual = residual_px(OfflineWay(engine=FarnebackFlow(), shrink=1), made.clip[:3])
+    assert residual.shape == (240, 320)
+    found = cells_moving(residual, 1.0)
+    assert np.count_nonzero(found & made.mask) / np.count_nonzero(found | made.mask) > 0.5
+
+
+def test_a_whole_record_is_written(tmp_path, monkeypatch):
+    for folder, picture in (("photos", photo), ("cutouts", cutout)):
+        (tmp_path / folder).mkdir()
+        for index in range(4):
+            image = picture(index)
+            code = cv2.COLOR_RGBA2BGRA if image.shape[-1] == 4 else cv2.COLOR_RGB2BGR
+            cv2.imwrite(str(tmp_path / folder / f"{index}.png"), cv2.cvtColor(image, code))
+    monkeypatch.setattr(script, "ENGINES", ("lucas_kanade",))
+    monkeypatch.setattr(script, "CAMERAS", ("all",))
+    places = [f"--{name}={tmp_path / name}" for name in ("photos", "cutouts")]
+    options = ["--clips=2", "--timed-clips=2", "--repeats=2", "--threads=1", f"--out={tmp_path / 'clips.json'}"]
+    monkeypatch.setattr(sys, "argv", ["clips", *places, *options])
+    script.main()
+    record = json.loads((tmp_path / "clips.json").read_text())
+    assert record["kind"] == "throughput_clips"
+    assert {row["way"] for row in record["results"]["quality"]} >= {"fourfold, lucas_kanade", *script.offline_ways()}
+    timed = record["results"]["timings, object, camera all"]
+    assert all(len(row["values"]) == 2 for row in timed)
+    assert "fourfold, lucas_kanade / decode only" in record["results"]["ratios, object, camera all"]

@@ -1,0 +1,189 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.results.record import RECORD_NAME, Record, read_record
+from benchmarks.suite.graph import Stage, expand
+from benchmarks.suite.run_suite import ERROR_NAME, SuiteStatus, duration, plan_suite, run_suite, suite_status
+from benchmarks.suite.suite_config import Suite
+from pipelines.base.errors import UsageError
+from tests.made.made_suites import fake_runner, made_suite, write_suite
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    return made_suite(tmp_path)
+
+
+def run(suite: Suite, out: Path, ran: list[Stage] | None = None, fail: str = "nothing") -> SuiteStatus:
+    runner = fake_runner(out, ran=ran, fail=lambda stage: fail in f"{stage.kind} {stage.label}")
+    return run_suite(suite, out, runner=runner, say=lambda line: None)
+
+
+def test_finished_suite_has_a_record_per_stage(suite: Suite, tmp_path: Path) -> None:
+    ran: list[Stage] = []
+    status = run(suite, tmp_path / "out", ran)
+    assert status.is_finished
+    assert [stage.key for stage in ran] == [stage.key for stage in expand(suite).stages]
+    assert all(read_record(stage.folder(tmp_path / "out"), stage.key) for stage in ran)
+
+
+def test_second_run_does_nothing(suite: Suite, tmp_path: Path) -> None:
+    run(suite, tmp_path / "out")
+    again: list[Stage] = []
+    assert run(suite, tmp_path / "out", again).is_finished
+    assert again == []
+
+
+def test_new_seed_runs_only_its_cells(tmp_path: Path) -> None:
+    run(made_suite(tmp_path, seeds=[0]), tmp_path / "out")
+    ran: list[Stage] = []
+    run(made_suite(tmp_path, seeds=[0, 1]), tmp_path / "out", ran)
+    assert ran
+    assert all("seed 1" in stage.label for stage in ran)
+
+
+def test_failure_is_recorded_named_and_tried_again(suite: Suite, tmp_path: Path) -> None:
+    out, label = tmp_path / "out", "exemplar, depth 10, seed 1"
+    status = run(suite, out, fail=f"pretrain {label}")
+    assert status.num_failed == 2  # the pretraining and the probe that needs it
+    assert status.num_finished == status.num_stages - 2
+    assert status.failures == {label: "RuntimeError: made to fail"}
+    failed = next(stage for stage in expand(suite).stages if f"{stage.kind} {stage.label}" == f"pretrain {label}")
+    assert "made to fail" in json.loads((failed.folder(out) / ERROR_NAME).read_text())["trace"]
+    again: list[Stage] = []
+    assert run(suite, out, again).is_finished
+    assert [stage.label for stage in again] == [label, label]
+    assert not (failed.folder(out) / ERROR_NAME).exists()
+
+
+def test_damaged_record_is_made_again(suite: Suite, tmp_path: Path) -> None:
+    run(suite, tmp_path / "out")
+    stage = expand(suite).stages[3]
+    (stage.folder(tmp_path / "out") / RECORD_NAME).write_text('{"key": "')
+    again: list[Stage] = []
+    run(suite, tmp_path / "out", again)
+    assert [one.key for one in again] == [stage.key]
+
+
+def test_interrupt_keeps_what_is_finished(suite: Suite, tmp_path: Path) -> None:
+    out, done = tmp_path / "out", fake_runner(tmp_path / "out")
+    calls: list[Stage] = []
+
+    def runner(stage: Stage) -> Record:
+        calls.append(stage)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return done(stage)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(suite, out, runner=runner, say=lambda line: None)
+    assert suite_status(suite, out).num_finished == 3
+    assert run(suite, out).is_finished
+
+
+def test_two_runs_do_not_share_a_folder(suite: Suite, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def runner(stage: Stage) -> Record:
+        with pytest.raises(UsageError, match="another run works there"):
+            run(suite, out)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(suite, out, runner=runner, say=lambda line: None)
+
+
+def test_plan_changes_nothing_and_estimates_from_finished_stages(suite: Suite, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = plan_suite(suite, out)
+    assert not out.exists()
+    assert (plan.num_finished, plan.left_s) == (0, None)
+    assert {cell.state for cell in plan.cells} == {"waiting"}
+    run(made_suite(tmp_path, seeds=[0]), out)
+    # Per further seed and depth: 4 pretrainings of 2 s and 4 probes of 1 s.
+    assert plan_suite(suite, out).left_s == 2 * 2 * (4 * 2.0 + 4 * 1.0)
+
+
+def test_time_left_is_unknown_until_each_kind_has_finished(suite: Suite, tmp_path: Path) -> None:
+    status = run(suite, tmp_path / "out", fail="linear_probe")
+    assert status.num_failed == 24
+    assert status.left_s is None
+
+
+def test_status_tells_waiting_started_failed_and_finished(suite: Suite, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(made_suite(tmp_path, seeds=[0]), out, fail="linear_probe exemplar, depth 10")
+    started = next(stage for stage in expand(suite).stages if stage.label == "exemplar, depth 10, seed 1")
+    started.folder(out).mkdir()
+    states = {cell.cell.label: cell.state for cell in suite_status(suite, out).cells}
+    assert states["pixel floor"] == "finished"
+    assert states["exemplar, depth 10, seed 0"] == "failed"
+    assert states["exemplar, depth 10, seed 1"] == "started"
+    assert states["exemplar, depth 10, seed 2"] == "waiting"
+
+
+def test_progress_lines_tell_number_result_and_time_left(suite: Suite, tmp_path: Path) -> None:
+    lines: list[str] = []
+    run_suite(suite, tmp_path / "out", runner=fake_runner(tmp_path / "out"), say=lines.append)
+    assert lines[0] == "made-up: 49 stages, 0 finished before"
+    assert lines[1] == "[1/49] pixel floor: pixel floor (time left not known yet)"
+    assert lines[2] == "[1/49] pixel floor: pixel floor: top1_pct 40.0 in 1 s"
+    assert "[49/49] linear probe: Col + Ex, depth 18, seed 2 (about 1 s left)" in lines
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_duration_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.slow
+def test_killed_suite_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    changes = {"task_sets": ["colorization"], "baselines": [], "depths": [10], "seeds": [0]}
+    pretrain = {
+        "trunk": {"width": 0.125},
+        "heads": {"preset": "small"},
+        "pipeline": {"canvas_px": 32, "batch_size": 4},
+        "budget": {"steps": 30},
+        "checkpoint": {"every_s": 0.1},
+        "precision": "fp32",
+    }
+    probe = {"linear_probe": {"labels_per_class": [], "augment": "none"}}
+    path = write_suite(tmp_path, **changes, pretrain=pretrain, evaluations=probe)
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.suite.run_suite import run_suite;"
+        "from benchmarks.suite.suite_config import load_suite;"
+        "run_suite(load_suite(Path(sys.argv[1])), Path(sys.argv[2]))"
+    )
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([sys.executable, "-c", code, str(path), str(tmp_path / out)], env=environment)
+
+    process = start("killed")
+    deadline_s = time.monotonic() + 100
+    while not list((tmp_path / "killed").glob("stages/pretrain-*/checkpoint.pt")) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert start("killed").wait(200) == 0
+    assert start("whole").wait(200) == 0
+    numbers = [
+        json.loads(file.read_text())["results"]
+        for out in ("killed", "whole")
+        for file in sorted((tmp_path / out).glob(f"stages/*/{RECORD_NAME}"))
+    ]
+    assert len(numbers) == 4
+    for killed, whole in zip(numbers[:2], numbers[2:], strict=True):
+        timeless = [name for name in whole if not name.endswith("_s") and name != "seconds"]
+        assert {name: killed[name] for name in timeless} == {name: whole[name] for name in timeless}

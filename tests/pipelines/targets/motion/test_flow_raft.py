@@ -1,0 +1,53 @@
+"""The network runs with random weights; that it is RAFT is torchvision's to test."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.base.errors import UsageError
+from pipelines.targets.motion.flow_raft import RaftFlow, _prepared, load_raft
+
+
+def gray(num_frames: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (num_frames, height, width), dtype=np.uint8)
+
+
+def test_flow_has_the_frames_size_whatever_it_is():
+    flow = RaftFlow("random", num_updates=1).clip_flow(gray(3, 50, 131))
+    assert flow.shape == (2, 50, 131, 2)
+    assert flow.dtype == np.float32
+    assert np.isfinite(flow).all()
+
+
+def test_frames_are_extended_and_scaled():
+    frames = gray(2, 130, 133)
+    prepared = _prepared(frames)
+    assert tuple(prepared.shape) == (2, 3, 136, 136)
+    np.testing.assert_allclose(prepared[0, 1, :130, :133], frames[0] / 127.5 - 1, atol=1e-6)
+    assert torch.equal(prepared[..., 132], prepared[..., 135])
+
+
+def test_random_weights_are_the_same_ones_and_leave_the_generator_alone():
+    before = torch.random.get_rng_state()
+    load_raft.cache_clear()
+    first = load_raft("random").feature_encoder.conv.weight.clone()
+    load_raft.cache_clear()
+    assert torch.equal(first, load_raft("random").feature_encoder.conv.weight)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_weights_from_a_file(tmp_path):
+    path = tmp_path / "raft.pth"
+    torch.save(load_raft("random").state_dict(), path)
+    loaded, expected = load_raft(str(path)).state_dict(), load_raft("random").state_dict()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+
+
+def test_weights_that_cannot_be_downloaded_are_a_clear_error(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    load_raft.cache_clear()
+    with pytest.raises(UsageError, match=r"raft_weights = default; cannot be had \(OSError: no network\).*https://"):
+        load_raft("default")

@@ -1,0 +1,264 @@
+"""A run from start to end, and every way it can stop and go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.base.config import load_config, validate
+from pipelines.base.errors import FourfoldError, UsageError
+from pipelines.base.progress import quiet_progress
+from tests.made.tiny_shards import coloured, write_shards
+from training.config import PretrainConfig
+from training.journal import read_log
+from training.loop import pretrain
+from training.losses import Loss
+from training.model import Model
+from training.session import Session
+from training.trunk import load_trunk
+
+NUM_STEPS = 6
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with quiet_progress():
+        yield
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    rng = np.random.default_rng(0)
+    samples = [(label, coloured(label, rng, 48)) for label in (0, 1, 2, 3) * 5]
+    return write_shards(tmp_path_factory.mktemp("shards"), {"train": samples})
+
+
+def config_of(shards: Path, **values) -> PretrainConfig:
+    tasks = values.pop("tasks", {"relative_position": {}, "colorization": {"task_weight": 0.5}, "exemplar": {}})
+    config = {
+        "pipeline": {"images": str(shards), "canvas_px": 64, "batch_size": 4, "num_threads": 1, "tasks": tasks},
+        "trunk": {"depth": 10, "width": 0.125},
+        "heads": {"preset": "small"},
+        "budget": {"steps": NUM_STEPS},
+        "checkpoint": {"every_steps": 2},
+        "log_every_steps": 1,
+        "cpu_threads": 1,
+    }
+    return validate(PretrainConfig, config | values, source="test")
+
+
+def weights_of(run: Path) -> torch.Tensor:
+    return torch.cat([value.double().flatten() for value in load_trunk(run).state_dict().values()])
+
+
+@pytest.fixture(scope="module")
+def unbroken(shards, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("unbroken")
+    with quiet_progress():
+        pretrain(config_of(shards), run, device="cpu")
+    return run
+
+
+def stop_at(step: int, monkeypatch, error: BaseException) -> None:
+    """Let the step after `step` fail before it learns anything."""
+    learn = Session.learn
+
+    def failing(self: Session, batches) -> None:
+        if self.step == step:
+            raise error
+        learn(self, batches)
+
+    monkeypatch.setattr(Session, "learn", failing)
+
+
+def test_a_run_leaves_its_files(unbroken) -> None:
+    names = {path.name for path in unbroken.iterdir()}
+    begun, made = {"config.yaml", "backend.json"}, {"trunk.pt", "summary.json"}
+    assert names == {*begun, "checkpoint.pt", "log.jsonl", "tensorboard", *made}
+    assert load_config(PretrainConfig, unbroken / "config.yaml").trunk.depth == 10
+
+
+def test_the_log_has_a_line_per_step_with_everything(unbroken) -> None:
+    lines = read_log(unbroken / "log.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, NUM_STEPS + 1))
+    keys = {"step", "losses", "metrics", "samples_per_s", "data_wait_ratio", "lr", "seconds", "compute_tflop", "lasso"}
+    assert set(lines[-1]) == keys
+    assert {"relative_position", "exemplar"} <= set(lines[0]["losses"])
+    compute = [line["compute_tflop"] for line in lines]
+    assert all(before < after for before, after in pairwise(compute))
+
+
+def test_the_summary_counts_samples_per_task(unbroken) -> None:
+    summary = json.loads((unbroken / "summary.json").read_text())
+    assert summary["num_steps"] == NUM_STEPS
+    assert summary["samples_seen"]["exemplar"] == 4 * NUM_STEPS
+    assert 0 < summary["samples_seen"]["colorization"] <= 4 * NUM_STEPS
+    assert summary["num_trunk_parameters"] == sum(p.numel() for p in load_trunk(unbroken).parameters())
+
+
+def test_the_trunk_has_learned(unbroken, shards, tmp_path) -> None:
+    pretrain(config_of(shards, tasks={}), tmp_path, device="cpu")
+    assert not torch.equal(weights_of(unbroken), weights_of(tmp_path))
+
+
+def test_the_same_config_gives_the_same_weights(unbroken, shards, tmp_path) -> None:
+    pretrain(config_of(shards), tmp_path, device="cpu")
+    assert torch.equal(weights_of(unbroken), weights_of(tmp_path))
+
+
+def test_a_finished_run_returns_at_once(unbroken, shards, monkeypatch) -> None:
+    monkeypatch.setattr("training.loop.build_pipeline", lambda *args, **options: pytest.fail("built a pipeline"))
+    assert pretrain(config_of(shards), unbroken, device="cpu").num_steps == NUM_STEPS
+
+
+def test_another_config_in_the_same_folder_is_refused(unbroken, shards) -> None:
+    with pytest.raises(UsageError, match="holds a run with other values of seed"):
+        pretrain(config_of(shards, seed=1), unbroken, device="cpu")
+
+
+def test_how_often_to_save_may_change(unbroken, shards) -> None:
+    pretrain(config_of(shards, checkpoint={"every_s": 5}, log_every_steps=7), unbroken, device="cpu")
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_run_that_broke_goes_on_as_if_it_had_not(unbroken, shards, tmp_path, monkeypatch, step) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(step, patch, RuntimeError("power cut"))
+        with pytest.raises(RuntimeError, match="power cut"):
+            pretrain(config_of(shards), tmp_path, device="cpu")
+    pretrain(config_of(shards), tmp_path, device="cpu")
+    assert torch.equal(weights_of(unbroken), weights_of(tmp_path))
+    lines, expected = (read_log(run / "log.jsonl") for run in (tmp_path, unbroken))
+    assert [line["step"] for line in lines] == list(range(1, NUM_STEPS + 1))
+    assert [line["losses"] for line in lines] == [line["losses"] for line in expected]
+
+
+@pytest.mark.parametrize("options", [{"lasso": {"penalty": 0.1}}, {"trunk": {"depth": 10, "norm": "per_task"}}])
+def test_lasso_and_statistics_per_task_survive_too(shards, tmp_path, monkeypatch, options) -> None:
+    options = {"optimizer": {"name": "adamw"}, "schedule": {"name": "cosine", "lr_warmup_steps": 2}, **options}
+    config = config_of(shards, **options)
+    pretrain(config, tmp_path / "unbroken", device="cpu")
+    with monkeypatch.context() as patch:
+        stop_at(3, patch, RuntimeError("power cut"))
+        with pytest.raises(RuntimeError, match="power cut"):
+            pretrain(config, tmp_path / "broken", device="cpu")
+    pretrain(config, tmp_path / "broken", device="cpu")
+    assert torch.equal(weights_of(tmp_path / "unbroken"), weights_of(tmp_path / "broken"))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipelines.base.config import load_config
+from training.config import PretrainConfig
+from training.loop import pretrain
+from training.session import Session
+learn = Session.learn
+def dying(self, step):
+    if self.step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    learn(self, step)
+Session.learn = dying
+run = Path(sys.argv[1])
+pretrain(load_config(PretrainConfig, run / "config.yaml"), run, device="cpu")
+"""
+
+
+def test_a_killed_run_goes_on_bit_for_bit(unbroken, shards, tmp_path) -> None:
+    (tmp_path / "config.yaml").write_text((unbroken / "config.yaml").read_text())
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[2], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "trunk.pt").exists()
+    pretrain(config_of(shards), tmp_path, device="cpu")
+    assert torch.equal(weights_of(unbroken), weights_of(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_leaves(unbroken, shards, tmp_path, monkeypatch, number) -> None:
+    config = config_of(shards, checkpoint={"every_s": 1e6})
+    learn = Session.learn
+
+    def signalled(self: Session, step) -> None:
+        learn(self, step)
+        if self.step == 3:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "learn", signalled)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config, tmp_path, device="cpu")
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert checkpoint["step"] == 3
+    pretrain(config, tmp_path, device="cpu")
+    assert torch.equal(weights_of(unbroken), weights_of(tmp_path))
+
+
+def test_a_run_killed_before_its_summary_only_needs_that(unbroken, shards, tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("training.loop.save_trunk", lambda *args: (_ for _ in ()).throw(RuntimeError("power cut")))
+        with pytest.raises(RuntimeError, match="power cut"):
+            pretrain(config_of(shards), tmp_path, device="cpu")
+    assert pretrain(config_of(shards), tmp_path, device="cpu").losses
+    assert torch.equal(weights_of(unbroken), weights_of(tmp_path))
+
+
+def test_a_loss_that_is_not_finite_names_task_and_step_and_is_never_saved(shards, tmp_path, monkeypatch) -> None:
+    forward = Model.forward
+    calls: list[str] = []
+
+    def exploding(self: Model, batch) -> Loss:
+        loss = forward(self, batch)
+        calls.append(batch.task)
+        is_bad = batch.task == "exemplar" and calls.count("exemplar") == 4
+        return Loss(total=loss.total * float("nan")) if is_bad else loss
+
+    monkeypatch.setattr(Model, "forward", exploding)
+    config = config_of(shards, tasks={"exemplar": {}}, log_every_steps=5)
+    # The calls include the one that counts FLOPs.
+    with pytest.raises(FourfoldError, match="exemplar: the loss is not a finite number at step 2"):
+        pretrain(config, tmp_path, device="cpu")
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
+
+
+def test_no_tasks_is_a_random_trunk_for_nothing(shards, tmp_path) -> None:
+    summary = pretrain(config_of(shards, tasks={}, budget=None), tmp_path, device="cpu")
+    assert (summary.num_steps, summary.compute_tflop, summary.losses) == (0, 0.0, {})
+    assert load_trunk(tmp_path).config.depth == 10
+
+
+def test_compute_is_shared_by_the_tasks(shards, tmp_path) -> None:
+    """Two like tasks get about half the steps of one from the same budget."""
+    steps = {}
+    for tasks in (["exemplar"], ["exemplar", "relative_position"]):
+        budget = {"compute_tflop": 0.0005}
+        config = config_of(shards, tasks={task: {} for task in tasks}, budget=budget)
+        summary = pretrain(config, tmp_path / str(len(tasks)), device="cpu")
+        assert summary.compute_tflop >= 0.0005
+        steps[len(tasks)] = summary.num_steps
+    assert steps[2] == pytest.approx(steps[1] / 2, rel=0.15)
+
+
+def test_a_step_limit_by_samples(shards, tmp_path) -> None:
+    config = config_of(shards, tasks={"exemplar": {}, "relative_position": {}}, budget={"samples": 17})
+    summary = pretrain(config, tmp_path, device="cpu")
+    # 2 tasks x 4 images per step: 8, 16, 24.
+    assert (summary.num_steps, sum(summary.samples_seen.values())) == (3, 24)
+
+
+def test_the_labelled_baseline_runs_too(shards, tmp_path) -> None:
+    summary = pretrain(config_of(shards, tasks={"supervised": {}}), tmp_path, device="cpu")
+    assert set(summary.metrics["supervised"]) == {"accuracy"}
+
+
+@pytest.mark.cuda
+def test_a_run_on_a_gpu(shards, tmp_path) -> None:
+    summary = pretrain(config_of(shards, precision="bf16"), tmp_path, device="cuda")
+    assert summary.device == "cuda:0"
+    assert all(np.isfinite(loss) for loss in summary.losses.values())

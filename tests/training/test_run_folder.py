@@ -1,0 +1,76 @@
+"""Who owns a run's folder, and when it is finished."""
+
+import json
+
+import pytest
+import torch
+
+from pipelines.base.config import validate
+from pipelines.base.errors import UsageError
+from training.config import PretrainConfig
+from training.run_folder import BACKEND_NAME, RunSummary, claim, read_summary, settle_backend, write_summary
+
+SUMMARY = RunSummary(
+    num_steps=3,
+    seconds=1.5,
+    compute_tflop=0.25,
+    num_trunk_parameters=7,
+    device="cpu",
+    samples_seen={"exemplar": 12},
+    losses={"exemplar": 0.5},
+    metrics={"exemplar": {"satisfied": 0.75}},
+)
+
+
+def config_of(**values) -> PretrainConfig:
+    return validate(PretrainConfig, values, source="test")
+
+
+def test_the_same_config_may_come_back(tmp_path) -> None:
+    claim(tmp_path / "new" / "run", config_of(seed=3))
+    claim(tmp_path / "new" / "run", config_of(seed=3))
+
+
+def test_what_the_result_does_not_depend_on_may_change(tmp_path) -> None:
+    claim(tmp_path, config_of())
+    claim(tmp_path, config_of(log_every_steps=3, checkpoint={"every_steps": 5}))
+
+
+def test_every_other_change_is_named(tmp_path) -> None:
+    claim(tmp_path, config_of())
+    with pytest.raises(UsageError, match=r"other values of trunk, seed\. .* checkpoint and log_every_steps only"):
+        claim(tmp_path, config_of(seed=1, trunk={"depth": 34}))
+
+
+def test_a_summary_comes_back_once_there_is_a_trunk(tmp_path) -> None:
+    write_summary(tmp_path, SUMMARY)
+    assert read_summary(tmp_path) is None
+    (tmp_path / "trunk.pt").touch()
+    assert read_summary(tmp_path) == SUMMARY
+
+
+def test_a_new_folder_has_no_summary(tmp_path) -> None:
+    assert read_summary(tmp_path) is None
+
+
+def test_the_backend_is_chosen_once_and_written_down_with_its_reason(tmp_path) -> None:
+    choice = settle_backend(tmp_path, "auto", torch.device("cpu"))
+    assert choice.name == "opencv"
+    assert json.loads((tmp_path / BACKEND_NAME).read_text()) == {"name": "opencv", "reason": choice.reason}
+
+
+def test_a_run_goes_on_with_the_backend_it_began_with(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("pipelines.decode.dali.require_dali", lambda: None)
+    begun = settle_backend(tmp_path, "auto", torch.device("cuda"))
+    assert begun.name == "dali"
+    assert settle_backend(tmp_path, "auto", torch.device("cpu")) == begun
+
+
+def test_a_run_whose_backend_is_gone_does_not_go_on_with_another(tmp_path, monkeypatch) -> None:
+    def no_dali():
+        raise UsageError("DALI cannot be loaded")
+
+    (tmp_path / BACKEND_NAME).write_text('{"name": "dali", "reason": "device is cuda"}')
+    monkeypatch.setattr("pipelines.decode.dali.require_dali", no_dali)
+    with pytest.raises(UsageError, match=r"began with dali and goes on with no other\. DALI cannot be loaded"):
+        settle_backend(tmp_path, "auto", torch.device("cpu"))
