@@ -193,7 +193,8 @@ def test_yaml_folder_is_no_package() -> None:
 
 
 def test_every_task_has_its_files() -> None:
-    in_tasks = {path.stem for path in (ROOT / "pipelines" / "tasks").glob("*.py")} - {"__init__", "base", "target_cache"}
+    shared = {"__init__", "base", "target_cache"}
+    in_tasks = {path.stem for path in (ROOT / "pipelines" / "tasks").glob("*.py")} - shared
     in_heads = {path.stem for path in (ROOT / "training" / "heads").glob("*.py")} - {"__init__", "base", "units"}
     assert set(TASKS) == in_tasks == in_heads == set(HEADS)
     assert all(name == task.name for name, task in TASKS.items())
