@@ -5,8 +5,8 @@ import platform
 
 import pytest
 
+from benchmarks.cli import app as cli
 from benchmarks.cli import doctor
-from benchmarks.cli.app import app as cli
 
 
 def by_name(diagnosis: doctor.Diagnosis) -> dict[str, doctor.Check]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cli.app import app as cli
+from benchmarks.cli import app as cli
 from benchmarks.loaders import compare_loaders
 from benchmarks.profile.measure import ceilings
 

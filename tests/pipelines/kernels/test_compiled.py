@@ -20,11 +20,11 @@ print(compiled(lambda number: number + 1)(41))
 ON_A_FULL_DISK = """
 import resource, signal
 import torch
-from pipelines import color
+from pipelines.targets.color import lab
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-print(color.lightness(torch.full((2, 2, 3), 255, dtype=torch.uint8)).sum().item())
+print(lab.lightness(torch.full((2, 2, 3), 255, dtype=torch.uint8)).sum().item())
 """
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cli.app import app as cli
+from benchmarks.cli import app as cli
 from pipelines.shards.format.index import VERSION
 from pipelines.shards.format.table import SAMPLE_SCHEMA
 from pipelines.shards.making.build_config import BuildConfig
