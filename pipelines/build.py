@@ -50,8 +50,7 @@ def build_pipeline(
     if num_workers:
         supply = StepWorkerPool(recipe, maker, depth=config.prefetch_batches, device=device)
     return Pipeline(
-        tasks=chain.tasks,
-        plans=chain.plans,
+        maker=maker,
         supply=supply,
         backend_choice=chain.backend_choice,
         memory=chain_memory(config, chain.tasks, world_size),

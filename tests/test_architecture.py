@@ -139,6 +139,40 @@ def test_no_import_cycle() -> None:
     assert len(list(TopologicalSorter(graph).static_order())) == len(SOURCES)
 
 
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names(path: Path) -> tuple[set[str], set[str]]:
+    """Names with a leading underscore: those a file defines, and those it takes from others (not from self or cls)."""
+    defined, taken = set[str](), set[str]()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            defined.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            (defined if is_own and isinstance(node.ctx, ast.Store) else set() if is_own else taken).add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            taken |= {alias.name for alias in node.names}
+    return set(filter(private, defined)), set(filter(private, taken))
+
+
+def test_nothing_private_is_used_across_packages() -> None:
+    """A name counts as ours if another of the three packages defines it; `os._exit` and `_replace` are not."""
+    names = {path: private_names(path) for path in SOURCES}
+    for path, (defined, taken) in names.items():
+        others = [one for one in SOURCES if relative(one).split("/")[0] != relative(path).split("/")[0]]
+        foreign = set[str]().union(*(names[other][0] for other in others))
+        assert not (taken - defined) & foreign, relative(path)
+
+
+def test_nothing_but_the_command_line_imports_the_command_line() -> None:
+    outside = [path for path in SOURCES if not relative(path).startswith("benchmarks/cli/")]
+    assert [relative(path) for path in outside if any("benchmarks.cli" in name for name in imported(path))] == []
+
+
 def test_folders_are_small_and_say_what_they_are_for() -> None:
     for folder in sorted({path.parent for path in SOURCES}):
         assert len(list(folder.glob("*.py"))) <= MOST_FILES, relative(folder)

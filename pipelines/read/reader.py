@@ -26,18 +26,20 @@ MAX_FETCHES = 3
 class SampleReader:
     """`read(row)` for the rows of one table. Safe to call from several threads.
 
+    paths: the shards' files on this machine; those of a remote folder exist once they are downloaded.
+
     Raises DataError at once, naming the file, if a shard is missing or has another size than the manifest says; for
     a remote folder, which has its shards elsewhere, when the shard is read.
     """
 
     def __init__(self, table: SampleTable) -> None:
         # A shard of a joined table is named by its full path; joined to the table's folder that stays what it is.
-        self._paths = [table.folder / shard.name for shard in table.shards]
+        self.paths = [table.folder / shard.name for shard in table.shards]
         self._table = table
         self._open: OrderedDict[int, memoryview] = OrderedDict()
         self._lock = Lock()
-        self._mirrors = {folder for folder in {path.parent for path in self._paths} if is_mirror(folder)}
-        for shard, path in zip(table.shards, self._paths, strict=True):
+        self._mirrors = {folder for folder in {path.parent for path in self.paths} if is_mirror(folder)}
+        for shard, path in zip(table.shards, self.paths, strict=True):
             if path.parent not in self._mirrors or path.exists():
                 _check_whole(path, shard.shard_bytes)
 
@@ -48,7 +50,7 @@ class SampleReader:
         shard = self._mapped(shard_index)
         if offset < 0 or size < 1 or offset + size > len(shard):
             raise DataError(
-                f"{self._paths[shard_index]}: sample {self._table.keys[row]} at bytes {offset} to {offset + size} of "
+                f"{self.paths[shard_index]}: sample {self._table.keys[row]} at bytes {offset} to {offset + size} of "
                 f"{len(shard)}; the manifest does not fit the tar. Build the shards again."
             )
         return shard[offset : offset + size]
@@ -69,11 +71,11 @@ class SampleReader:
     def _forget_dropped(self) -> None:
         """A shard dropped from the cache keeps its room on the disk for as long as it is mapped."""
         if self._mirrors:
-            for shard_index in [index for index in self._open if not self._paths[index].exists()]:
+            for shard_index in [index for index in self._open if not self.paths[index].exists()]:
                 del self._open[shard_index]
 
     def _map(self, shard_index: int) -> memoryview:
-        path = self._paths[shard_index]
+        path = self.paths[shard_index]
         for _ in range(MAX_FETCHES if path.parent in self._mirrors else 1):
             if path.parent in self._mirrors:
                 fetch(path.parent, replace(self._table.shards[shard_index], name=path.name))

@@ -25,7 +25,7 @@ class ReplacingSource:
         """`open_source` gives the samples of a plan; it is called again for the first sample that fails."""
         self.plan = plan
         self._open = open_source
-        self._source = open_source(plan)
+        self.source = open_source(plan)
         self._single: SampleSource | None = None
 
     def load(self, batch_index: int, names: Sequence[str]) -> tuple[dict[str, Prepared], list[Fault]]:
@@ -33,7 +33,7 @@ class ReplacingSource:
 
         `Prepared.failed` are rows for which no good sample was found in MAX_TRIES.
         """
-        prepared, faults = self._source.load(batch_index, names)
+        prepared, faults = self.source.load(batch_index, names)
         failed = sorted({row for one in prepared.values() for row in one.failed})
         reported = []
         for row, fault in zip(failed, faults, strict=True):

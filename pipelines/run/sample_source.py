@@ -7,7 +7,7 @@ backend can change it.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from pipelines.shards.format.manifest import SampleTable
 from pipelines.tasks.base import CanvasSpec, Geometry, Task
 from pipelines.tasks.target_cache import CachedTargets, cached_targets
 
-__all__ = ["Fault", "Prepared", "SampleSource", "canvas_boxes"]
+__all__ = ["Drawn", "Fault", "Prepared", "SampleSource", "canvas_boxes"]
 
 Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
@@ -72,8 +72,24 @@ def canvas_boxes(
     return np.stack([x0_B, y0_B, x0_B + side_B, y0_B + side_B], axis=1).astype(np.int32)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """Geometry of one decode of a batch, drawn before any pixel exists. common: what all tasks share. own: by task.
+    known: targets computed earlier, by task, for the tasks that remember them."""
+
+    common: Geometry
+    own: Mapping[str, Geometry]
+    known: Mapping[str, CachedTargets]
+
+    def geometry_of(self, name: str) -> Geometry:
+        return self.own[name] | self.common
+
+
 class SampleSource:
-    """Pixels and geometry of batch after batch of one table, for the tasks that use this kind of sample."""
+    """Pixels and geometry of batch after batch of one table, for the tasks that use this kind of sample.
+
+    `load` runs the stages `read`, `draw` and `decode` and counts them on its clocks; a profiler runs them one by one.
+    """
 
     def __init__(
         self,
@@ -89,9 +105,9 @@ class SampleSource:
         device: torch.device,
         clocks: tuple[StageClock, StageClock],
     ) -> None:
-        self.plan = plan
-        self._table, self._backend, self._tasks = table, backend, tasks
-        self._reader = SampleReader(table)
+        self.table, self.plan, self.backend = table, plan, backend
+        self.reader = SampleReader(table)
+        self._tasks = tasks
         self._canvas, self._canvas_scale, self._flip_probability = canvas, canvas_scale, flip_probability
         self._share_decode, self._device = share_decode, device
         self._read_clock, self._decode_clock = clocks
@@ -100,29 +116,45 @@ class SampleSource:
         """What each of the named tasks needs for one batch, and the samples that failed."""
         with self._reading():
             picks = self.plan.picks(batch_index)
-            keys = tuple(self._table.keys[row] for row in picks.rows.tolist())
-            encoded = [self._reader.read(row) for row in picks.rows.tolist()]
-        self._read_clock.add(num_items=len(keys))
+            encoded = self.read(picks)
+        self._read_clock.add(num_items=len(encoded))
         prepared: dict[str, Prepared] = {}
         reasons: dict[int, str] = {}
         for group in [list(names)] if self._share_decode else [[name] for name in names]:
-            made, failures = self._load_group(picks, keys, encoded, group)
+            made, failures = self._load_group(picks, encoded, group)
             prepared |= made
             reasons |= failures
         self._decode_clock.add(num_failures=len(reasons))
         return prepared, [self._fault(int(picks.rows[index]), reason) for index, reason in sorted(reasons.items())]
 
+    def keys(self, picks: Picks) -> tuple[str, ...]:
+        return tuple(self.table.keys[row] for row in picks.rows.tolist())
+
+    def read(self, picks: Picks) -> list[memoryview]:
+        """Encoded images or clips, a memoryview a sample."""
+        return [self.reader.read(row) for row in picks.rows.tolist()]
+
+    def draw(self, picks: Picks, names: Sequence[str]) -> Drawn:
+        """Geometry for the named tasks, which share a decode; the first one's if every task has a decode of its own."""
+        keys = self.keys(picks)
+        common = self._common_geometry(picks, keys, "canvas" if self._share_decode else f"canvas {names[0]}")
+        own = {name: self._task_geometry(picks, keys, name) for name in names}
+        return Drawn(common=common, own=own, known=self._known(picks, common, names))
+
+    def decode(self, encoded: Sequence[memoryview], drawn: Drawn) -> Decoded:
+        """Canvases or planes of clips, on the device of the pipeline. The copy there may still be under way."""
+        is_known_B = _is_known_to_all(drawn.known, list(drawn.own), len(encoded))
+        decoded = self._decode(encoded, drawn.common, is_known_B)
+        return replace(decoded, pixels=decoded.pixels.to(self._device, non_blocking=True))
+
     def _load_group(
-        self, picks: Picks, keys: tuple[str, ...], encoded: Sequence[memoryview], group: Sequence[str]
+        self, picks: Picks, encoded: Sequence[memoryview], group: Sequence[str]
     ) -> tuple[dict[str, Prepared], dict[int, str]]:
         """One decode, for all tasks of the group."""
         with self._reading():
-            common = self._common_geometry(picks, keys, "canvas" if self._share_decode else f"canvas {group[0]}")
-            drawn = {name: self._task_geometry(picks, keys, name) for name in group}
-            known = self._known(picks, common, group)
+            keys, drawn = self.keys(picks), self.draw(picks, group)
         start_s = time.perf_counter()
-        decoded = self._decode(encoded, common, _is_known_to_all(known, group, len(keys)))
-        pixels = decoded.pixels.to(self._device, non_blocking=True)
+        decoded = self.decode(encoded, drawn)
         self._count_decoding(time.perf_counter() - start_s, decoded.waited_s)
         self._decode_clock.add(num_items=len(keys))
         failed = tuple(index for index, _ in decoded.failures)
@@ -130,11 +162,11 @@ class SampleSource:
         shown = tuple(keys[row] for row in rows)
         prepared = {
             name: Prepared(
-                pixels=pixels,
-                geometry=drawn[name] | common,
+                pixels=decoded.pixels,
+                geometry=drawn.geometry_of(name),
                 keys=shown,
                 failed=failed,
-                known=known[name].with_rows_of(rows, failed) if name in known else None,
+                known=drawn.known[name].with_rows_of(rows, failed) if name in drawn.known else None,
             )
             for name in group
         }
@@ -151,11 +183,11 @@ class SampleSource:
         seed, epochs = self.plan.seed, picks.epochs.tolist()
         uniform_B4 = BatchRng(seed, epochs, keys, stream).random(4)
         geometry: Geometry = {
-            "label": self._table.label[picks.rows],
+            "label": self.table.label[picks.rows],
             "flip": uniform_B4[:, 3] < self._flip_probability,
         }
-        if self._table.kind == "image":
-            width_B, height_B = self._table.width[picks.rows], self._table.height[picks.rows]
+        if self.table.kind == "image":
+            width_B, height_B = self.table.width[picks.rows], self.table.height[picks.rows]
             geometry["box"] = canvas_boxes(uniform_B4, width_B, height_B, self._canvas_scale, self._canvas.canvas_px)
         return geometry
 
@@ -164,10 +196,10 @@ class SampleSource:
 
     def _decode(self, encoded: Sequence[memoryview], common: Geometry, is_known_B: npt.NDArray[np.bool_]) -> Decoded:
         size = self._canvas
-        if self._table.kind == "image":
-            return self._backend.canvases(encoded, common["box"], common["flip"], size.canvas_px)
+        if self.table.kind == "image":
+            return self.backend.canvases(encoded, common["box"], common["flip"], size.canvas_px)
         frames = size.num_frames, size.clip_height_px, size.clip_width_px
-        return self._backend.clip_planes(encoded, common["flip"], *frames, first_only_B=is_known_B)
+        return self.backend.clip_planes(encoded, common["flip"], *frames, first_only_B=is_known_B)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -184,8 +216,8 @@ class SampleSource:
         self._read_clock.add(blocked_on_output_s=seconds)
 
     def _fault(self, row: int, reason: str) -> Fault:
-        shard = self._table.shards[int(self._table.shard_index[row])].name
-        return Fault(shard=shard, key=self._table.keys[row], reason=reason)
+        shard = self.table.shards[int(self.table.shard_index[row])].name
+        return Fault(shard=shard, key=self.table.keys[row], reason=reason)
 
 
 def _is_known_to_all(

@@ -67,8 +67,8 @@ class StepMaker:
     ) -> None:
         """`sources`: by kind. `schedule`: step -> active tasks. `clocks`: "read", "decode" and one per task.
         `shard_cache` and `workers` are closed with the maker."""
-        self.tasks, self.sources, self.workers = dict(tasks), sources, workers
-        self._schedule, self._backend, self._clocks, self._shard_cache = schedule, backend, clocks, shard_cache
+        self.tasks, self.sources, self.workers, self.backend = dict(tasks), sources, workers, backend
+        self._schedule, self._clocks, self._shard_cache = schedule, clocks, shard_cache
 
     def start(self) -> None:
         """From now on idle time is somebody's."""
@@ -114,6 +114,15 @@ class StepMaker:
         step = Step(index=begun.index, batches=batches, faults=begun.faults)
         return MadeStep(step=step, num_samples=begun.num_samples, after=begun.after)
 
+    def make(self, name: str, prepared: Prepared) -> TaskBatch:
+        """The batch of one task, made in the thread that calls."""
+        task = self.tasks[name]
+        with self._clocks[name].busy(len(prepared.keys)):
+            given = prepared.pixels, prepared.geometry, prepared.keys
+            batch = task.make(*given) if prepared.known is None else task.make_cached(*given, prepared.known)
+        self._clocks[name].add(num_left_out=batch.num_left_out)
+        return _silence(batch, prepared.failed, task.examples_per_sample)
+
     def fetch_ahead(self, position: Mapping[str, int]) -> None:
         """Have the shards of remote folders downloaded that are read next. Returns at once."""
         if self._shard_cache is not None:
@@ -136,22 +145,14 @@ class StepMaker:
         if self._shard_cache is not None:
             self._shard_cache.stop()
         self.workers.shutdown(wait=True, cancel_futures=True)
-        self._backend.close()
+        self.backend.close()
 
     def _submit(self, name: str, prepared: Prepared, room_wait_s: float) -> Future[TaskBatch]:
         clock = self._clocks[name]
         clock.arrival(room_wait_s)
-        future = self.workers.submit(self._make, name, prepared)
+        future = self.workers.submit(self.make, name, prepared)
         future.add_done_callback(lambda _: clock.departure())
         return future
-
-    def _make(self, name: str, prepared: Prepared) -> TaskBatch:
-        task = self.tasks[name]
-        with self._clocks[name].busy(len(prepared.keys)):
-            given = prepared.pixels, prepared.geometry, prepared.keys
-            batch = task.make(*given) if prepared.known is None else task.make_cached(*given, prepared.known)
-        self._clocks[name].add(num_left_out=batch.num_left_out)
-        return _silence(batch, prepared.failed, task.examples_per_sample)
 
 
 def _silence(batch: TaskBatch, failed: tuple[int, ...], examples_per_sample: int) -> TaskBatch:

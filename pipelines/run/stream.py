@@ -14,9 +14,8 @@ from pipelines.read.sample_plan import SamplePlan
 from pipelines.run.failure_budget import FailureBudget
 from pipelines.run.memory_estimate import PipelineMemory
 from pipelines.run.stage_stats import Listener, StageStats
-from pipelines.run.step_maker import POSITION_KEYS, MadeStep, Step
+from pipelines.run.step_maker import POSITION_KEYS, MadeStep, Step, StepMaker
 from pipelines.shards.format.manifest import Kind
-from pipelines.tasks.base import Task
 
 __all__ = ["Pipeline", "Step", "Supply"]
 
@@ -47,23 +46,26 @@ class Pipeline:
     """Made by `build_pipeline`. Iterate for ever; use as a context manager, or call `close`.
 
     tasks: the tasks by name. plans: which samples come when, by kind. backend_choice: which one decodes, and why.
-    labels: names of the classes that targets count in. memory: what its batches take. `next` raises DataError when more
-    samples fail than allowed, and FourfoldError within a second when a thread or process it waits for has died.
+    labels: names of the classes that targets count in. memory: what its batches take. maker: its sources, backend and
+    tasks, whose stages can be run one by one; with worker processes, each has one of its own. `next` raises DataError
+    when more samples fail than allowed, and FourfoldError within a second when a thread or process it waits for has
+    died.
     """
 
     def __init__(
         self,
         *,
-        tasks: Mapping[str, Task],
-        plans: Mapping[Kind, SamplePlan],
+        maker: StepMaker,
         supply: Supply,
         backend_choice: BackendChoice,
         memory: PipelineMemory,
         labels: tuple[str, ...],
         max_failure_ratio: float,
     ) -> None:
-        """`supply`: closed with the pipeline."""
-        self.tasks, self.plans = dict(tasks), dict(plans)
+        """`maker`: of the steps that `supply` gives. Both are closed with the pipeline."""
+        self.maker = maker
+        self.tasks = dict(maker.tasks)
+        self.plans: dict[Kind, SamplePlan] = {kind: source.plan for kind, source in maker.sources.items()}
         self.backend_choice, self.memory, self.labels = backend_choice, memory, labels
         self._supply, self._budget = supply, FailureBudget(max_failure_ratio)
         self._position = dict(START)

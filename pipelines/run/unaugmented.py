@@ -25,7 +25,7 @@ class UnaugmentedSource(SampleSource):
     """A sample source without augmentation. What a task draws to pose its question is still drawn."""
 
     def _common_geometry(self, picks: Picks, *_: Any) -> Geometry:
-        table, rows = self._table, picks.rows
+        table, rows = self.table, picks.rows
         geometry: Geometry = {"label": table.label[rows], "flip": np.zeros(len(rows), bool)}
         if table.kind == "image":
             geometry["box"] = centre_boxes(table.width[rows], table.height[rows])

@@ -62,7 +62,7 @@ class GivenBoxes(SampleSource):
 
     def _common_geometry(self, picks: Picks, keys: tuple[str, ...], stream: str) -> Geometry:
         rows = [int(key) for key in keys]
-        label = self._table.label[picks.rows]
+        label = self.table.label[picks.rows]
         return {"label": label, "flip": np.zeros(len(rows), bool), "box": self._boxes_N4[rows]}
 
 
@@ -117,8 +117,7 @@ class FourfoldLoader:
             workers=workers,
         )
         return Pipeline(
-            tasks=tasks,
-            plans={"image": plan},
+            maker=maker,
             supply=StepThreads(maker, PREFETCH_BATCHES),
             backend_choice=choice,
             memory=pipeline_memory(tasks, sizes, canvas, share_decode=True, prefetch_batches=PREFETCH_BATCHES),

@@ -250,6 +250,6 @@ def stored_codec(config: ProfileConfig) -> str:
 
     with build_pipeline(config.pipeline, seed=0) as pipeline:
         source = sources_of(pipeline)["clip"]
-        encoded = source._reader.read(int(source.plan.picks(0).rows[0]))
+        encoded = source.reader.read(int(source.plan.picks(0).rows[0]))
         with av.open(io.BytesIO(encoded), mode="r") as container:
             return str(container.streams.video[0].codec_context.name)

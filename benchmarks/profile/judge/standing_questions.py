@@ -15,6 +15,7 @@ from benchmarks.profile.model.simulation import simulate
 from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.decode.choice import choose_backend
 from pipelines.decode.reduction import MIN_SHRINKING, reduction
+from pipelines.tasks import TASKS
 from training.parallel import choose_device
 
 __all__ = ["reduced_decode", "standing_questions", "storage"]
@@ -58,10 +59,9 @@ def crop_sides_px(config: PipelineConfig) -> list[int]:
     """Sides of the first crops of the plan."""
     with build_pipeline(config, seed=0) as pipeline:
         source = sources_of(pipeline)["image"]
+        names = [name for name in config.tasks if TASKS[name].source == "image"]
         sides: list[int] = []
         for batch in range(-(-NUM_CROPS // config.batch_size)):
-            picks = source.plan.picks(batch)
-            keys = tuple(source._table.keys[row] for row in picks.rows.tolist())
-            box_B4 = source._common_geometry(picks, keys, "canvas")["box"]
+            box_B4 = source.draw(source.plan.picks(batch), names).common["box"]
             sides += (box_B4[:, 2] - box_B4[:, 0]).tolist()
         return sides

@@ -18,14 +18,12 @@ import torch
 
 from benchmarks.profile.measure.costs import lanes, measure_costs
 from benchmarks.profile.measure.load import LoadMeter
-from benchmarks.profile.measure.stage_hooks import backend_of, sources_of
-from pipelines.build import Pipeline, PipelineConfig, build_pipeline
+from benchmarks.profile.measure.stage_hooks import sources_of
+from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.decode.base import BackendName
-from pipelines.run.sample_source import SampleSource, canvas_boxes
+from pipelines.run.sample_source import canvas_boxes
 from pipelines.shards.media.clip_bytes import ClipForm, Codec, encode_clip
 from pipelines.tasks import TASKS
-from pipelines.tasks.base import Geometry
-from pipelines.tasks.target_cache import CachedTargets
 
 __all__ = [
     "decode_with_backend",
@@ -75,13 +73,13 @@ def decode_with_small_images(config: PipelineConfig, short_side_px: int, device:
     with lanes(config, device) as pipelines:
         source = sources_of(pipelines[0])["image"]
         rows = source.plan.picks(0).rows.tolist()[:NUM_SAMPLES]
-        made = [shrunk_jpeg(source._reader.read(row), short_side_px) for row in rows]
+        made = [shrunk_jpeg(source.reader.read(row), short_side_px) for row in rows]
         encoded = [memoryview(content) for content, _, _ in made]
         width_B, height_B = (np.array([one[axis] for one in made], np.int64) for axis in (1, 2))
         uniform_B4 = np.random.default_rng(0).random((len(rows), 4))
         boxes_B4 = canvas_boxes(uniform_B4, width_B, height_B, config.canvas_scale, config.canvas_px)
         flips_B = uniform_B4[:, 3] < config.flip_probability
-        backends = [backend_of(pipeline) for pipeline in pipelines]
+        backends = [pipeline.maker.backend for pipeline in pipelines]
         work = [partial(one.canvases, encoded, boxes_B4, flips_B, config.canvas_px) for one in backends]
         return _median_cpu_s(work, len(rows))
 
@@ -92,10 +90,10 @@ def decode_with_codec(config: PipelineConfig, codec: Codec, device: torch.device
     with lanes(config, device) as pipelines:
         source = sources_of(pipelines[0])["clip"]
         rows = source.plan.picks(0).rows.tolist()[: NUM_SAMPLES // 2]
-        encoded = [memoryview(recoded_clip(source._reader.read(row), codec)) for row in rows]
+        encoded = [memoryview(recoded_clip(source.reader.read(row), codec)) for row in rows]
         flips_B = np.zeros(len(rows), np.bool_)
         frames = size.num_frames, size.clip_height_px, size.clip_width_px
-        work = [partial(backend_of(one).clip_planes, encoded, flips_B, *frames) for one in pipelines]
+        work = [partial(one.maker.backend.clip_planes, encoded, flips_B, *frames) for one in pipelines]
         return _median_cpu_s(work, len(rows))
 
 
@@ -126,38 +124,20 @@ def _median_cpu_s(work: Sequence[Callable[[], object]], num_samples: int) -> flo
 
 def motion_remembered(config: PipelineConfig, device: torch.device) -> tuple[float, float]:
     """CPU seconds of decoding a clip whose motion target was computed before, and of its part of the batch."""
-    task = config.tasks["motion_segmentation"].model_copy(update={"remembered_clips": 2 * config.clip_batch_size})
-    only = config.model_copy(update={"tasks": {"motion_segmentation": task}})
-    size = config.canvas
-    frames = size.num_frames, size.clip_height_px, size.clip_width_px
+    name = "motion_segmentation"
+    task = config.tasks[name].model_copy(update={"remembered_clips": 2 * config.clip_batch_size})
+    only = config.model_copy(update={"tasks": {name: task}})
     decodes: list[Callable[[], object]] = []
     makes: list[Callable[[], object]] = []
-    with lanes(only, device) as pipelines:
+    with lanes(only, device, is_cached=True) as pipelines:
         for pipeline in pipelines:
             source = sources_of(pipeline)["clip"]
-            _remember(pipeline, source)
-            one = _loaded(source)
-            makes.append(partial(pipeline.tasks["motion_segmentation"].make_cached, *one))
-            encoded = [source._reader.read(row) for row in source.plan.picks(0).rows.tolist()]
-            flips_B = one[1]["flip"]
-            is_known_B = np.ones(len(flips_B), np.bool_)
-            decodes.append(
-                partial(backend_of(pipeline).clip_planes, encoded, flips_B, *frames, first_only_B=is_known_B)
-            )
+            pipeline.maker.make(name, source.load(0, [name])[0][name])  # makes the targets of the first batch
+            makes.append(partial(pipeline.maker.make, name, source.load(0, [name])[0][name]))
+            picks = source.plan.picks(0)
+            decodes.append(partial(source.decode, source.read(picks), source.draw(picks, [name])))
         count = config.clip_batch_size
         return _median_cpu_s(decodes, count), _median_cpu_s(makes, count)
-
-
-def _remember(pipeline: Pipeline, source: SampleSource) -> None:
-    """Have the targets of the first batch made."""
-    pipeline.tasks["motion_segmentation"].make_cached(*_loaded(source))
-
-
-def _loaded(source: SampleSource) -> tuple[torch.Tensor, Geometry, tuple[str, ...], CachedTargets]:
-    prepared, _ = source.load(0, ["motion_segmentation"])
-    one = prepared["motion_segmentation"]
-    assert one.known is not None  # the task was just told to remember
-    return one.pixels, one.geometry, one.keys, one.known
 
 
 def short_side_px(config: PipelineConfig) -> float:
@@ -165,4 +145,4 @@ def short_side_px(config: PipelineConfig) -> float:
     with build_pipeline(config, seed=0) as pipeline:
         source = sources_of(pipeline)["image"]
         rows = np.concatenate([source.plan.picks(batch).rows for batch in range(1 + NUM_SIZES // config.batch_size)])
-        return float(np.median(np.minimum(source._table.width[rows], source._table.height[rows])))
+        return float(np.median(np.minimum(source.table.width[rows], source.table.height[rows])))

@@ -31,6 +31,7 @@ from benchmarks.results.record import environment, write_json
 from pipelines.base.errors import DataError
 from pipelines.base.machine import num_cores
 from pipelines.build import PipelineConfig, build_pipeline
+from pipelines.run.sample_source import SampleSource
 from pipelines.targets.motion.flow import DisFlow, LucasKanade
 
 __all__ = ["Ceilings", "ceilings", "fingerprint_of", "measure_ceilings"]
@@ -83,7 +84,7 @@ def fingerprint_of(config: PipelineConfig, device: torch.device) -> str:
     """Hash of the machine (processor, cores, kernel, GPU, packages that decode) and of the shards' content."""
     place = environment()
     with build_pipeline(config, seed=0, device=device) as pipeline:
-        shards = [[shard.sha256 for shard in source._table.shards] for source in sources_of(pipeline).values()]
+        shards = [[shard.sha256 for shard in source.table.shards] for source in sources_of(pipeline).values()]
     versions = {name: place.versions.get(name) for name in ("torch", "opencv-python-headless")}
     parts = [FORMAT_VERSION, place.cpu_name, num_cores(), platform.release(), place.gpu_name, versions, av.__version__]
     return hashlib.sha256(json.dumps([*parts, str(device), shards]).encode()).hexdigest()[:16]
@@ -116,10 +117,9 @@ def measure_ceilings(config: PipelineConfig, device: torch.device) -> Ceilings:
     )
 
 
-def _spans(source: Any) -> list[Span]:
+def _spans(source: SampleSource) -> list[Span]:
     """Where the first samples of the plan are."""
-    table, found = source._table, []
-    paths = table.paths if hasattr(table, "paths") else source._reader._paths
+    table, paths, found = source.table, source.reader.paths, []
     rows = np.concatenate([source.plan.picks(batch).rows for batch in range(1 + 512 // source.plan.local_batch_size)])
     for row in dict.fromkeys(rows.tolist()):
         found.append((paths[int(table.shard_index[row])], int(table.offset[row]), int(table.size[row])))

@@ -12,26 +12,24 @@ import itertools
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.profile.measure.consumers import wait_for
 from benchmarks.profile.measure.load import LoadMeter
-from benchmarks.profile.measure.stage_hooks import sources_of, touch
+from benchmarks.profile.measure.stage_hooks import forget_targets, sources_of, touch
 from pipelines.base.machine import num_cores
 from pipelines.build import Pipeline, PipelineConfig, build_pipeline
 from pipelines.read.sample_plan import Picks
-from pipelines.run.sample_source import SampleSource
+from pipelines.run.sample_source import Drawn, Prepared
 from pipelines.shards.format.manifest import Kind
 from pipelines.tasks import TASKS
-from pipelines.tasks.base import Geometry, Task
 
 __all__ = ["StageCost", "kind_share", "lanes", "measure_costs", "num_decodes"]
 
@@ -94,21 +92,27 @@ def measure_costs(config: PipelineConfig, seconds: float, device: torch.device) 
 
 
 @contextmanager
-def lanes(config: PipelineConfig, device: torch.device) -> Iterator[list[Pipeline]]:
-    """A pipeline of one thread for every core, never asked for a step, so that none of its own threads runs."""
+def lanes(config: PipelineConfig, device: torch.device, *, is_cached: bool = False) -> Iterator[list[Pipeline]]:
+    """A pipeline of one thread for every core, never asked for a step, so that none of its own threads runs.
+
+    `is_cached` False: every target is made, as in a first epoch."""
     single = config.model_copy(update={"num_threads": 1})
     with ExitStack() as stack:
         count = min(num_cores(), MAX_LANES)
-        yield [stack.enter_context(build_pipeline(single, seed=0, device=device)) for _ in range(count)]
+        pipelines = [stack.enter_context(build_pipeline(single, seed=0, device=device)) for _ in range(count)]
+        if not is_cached:
+            for pipeline in pipelines:
+                forget_targets(pipeline)
+        yield pipelines
 
 
 class _Measured:
     """CPU seconds and waiting a sample, of every batch and stage of one kind, on some lanes at once."""
 
     def __init__(self, pipelines: Sequence[Pipeline], kind: Kind, names: list[str]) -> None:
-        self._sources = [sources_of(pipeline)[kind] for pipeline in pipelines]
-        self._tasks = [{name: pipeline.tasks[name] for name in names} for pipeline in pipelines]
+        self._pipelines, self._names = pipelines, names
         self._kind: Kind = kind
+        self._source = sources_of(pipelines[0])[kind]
         self._sample_bytes = 0.0
         self._cpu_s: defaultdict[str, list[float]] = defaultdict(list)
         self._wait_s: defaultdict[str, list[float]] = defaultdict(list)
@@ -117,23 +121,24 @@ class _Measured:
         """Batches that are only read: many, since a stall may come once in a hundred."""
         end_s, batch = time.perf_counter() + seconds, 0
         while time.perf_counter() < end_s and batch < MAX_READS:
-            self._timed("read", partial(_read, batch=batch), self._sources[:1])
+            self._timed("read", partial(_read, kind=self._kind, batch=batch), self._pipelines[:1])
             batch += 1
 
     def run(self, batch: int) -> None:
         """All stages of a batch, one after the other; the same batch on every lane."""
-        sources, names = self._sources, list(self._tasks[0])
-        read = self._timed("read", partial(_read, batch=batch), sources)
-        self._sample_bytes = statistics.fmean(len(encoded) for encoded in read[0][2])
-        drawn = self._timed("draw", partial(_draw, names=names), sources, read)
-        pixels = self._timed("decode", _decode, sources, read, drawn)
+        lanes, names, kind = self._pipelines, self._names, self._kind
+        read = self._timed("read", partial(_read, kind=kind, batch=batch), lanes)
+        self._sample_bytes = statistics.fmean(len(encoded) for encoded in read[0][1])
+        drawn = self._timed("draw", partial(_draw, kind=kind, names=names), lanes, read)
+        pixels = self._timed("decode", partial(_decode, kind=kind), lanes, read, drawn)
+        keys = self._source.keys(read[0][0])
         for name in names:
-            self._timed(name, partial(_make, name=name), self._tasks, pixels, drawn, read)
+            self._timed(name, partial(_make, keys=keys, name=name), lanes, pixels, drawn)
 
     def _timed(self, name: str, work: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
         """The results of all lanes. Counted are CPU seconds of all of them together."""
         count = len(arguments[0])
-        size = self._sources[0].plan.local_batch_size
+        size = self._source.plan.local_batch_size
         if count == 1:
             meter = LoadMeter()
             results = [work(*(one[0] for one in arguments))]
@@ -165,38 +170,35 @@ class _Measured:
             else:
                 growth = all_lanes.median_cpu_s(name) / max(service_s, 1e-12)
                 details = {"contention": min(max(growth, 1.0), MAX_CONTENTION)}
-            label = name if name in self._tasks[0] else f"{name} {self._kind}"
+            label = name if name in self._names else f"{name} {self._kind}"
             found[label] = StageCost(
                 name=label, kind=self._kind, service_s=service_s, num_batches=len(values), **details
             )
         return found
 
 
-def _read(source: SampleSource, *, batch: int) -> tuple[Picks, tuple[str, ...], list[memoryview]]:
+def _read(pipeline: Pipeline, *, kind: Kind, batch: int) -> tuple[Picks, list[memoryview]]:
+    source = sources_of(pipeline)[kind]
     picks = source.plan.picks(batch)
-    keys = tuple(source._table.keys[row] for row in picks.rows.tolist())
-    encoded = [source._reader.read(row) for row in picks.rows.tolist()]
+    encoded = source.read(picks)
     for view in encoded:
         touch(view)
-    return picks, keys, encoded
+    return picks, encoded
 
 
-def _draw(source: SampleSource, read: Any, *, names: Sequence[str]) -> tuple[Geometry, dict[str, Geometry]]:
-    picks, keys, _ = read
-    common = source._common_geometry(picks, keys, "canvas" if source._share_decode else f"canvas {names[0]}")
-    return common, {name: source._task_geometry(picks, keys, name) for name in names}
+def _draw(pipeline: Pipeline, read: tuple[Picks, list[memoryview]], *, kind: Kind, names: Sequence[str]) -> Drawn:
+    return sources_of(pipeline)[kind].draw(read[0], names)
 
 
-def _decode(source: SampleSource, read: Any, drawn: Any) -> torch.Tensor:
-    is_known_B = np.zeros(len(read[1]), np.bool_)  # every target is made, as in a first epoch
-    pixels = source._decode(read[2], drawn[0], is_known_B).pixels.to(source._device)
-    wait_for(source._device)
+def _decode(pipeline: Pipeline, read: tuple[Picks, list[memoryview]], drawn: Drawn, *, kind: Kind) -> torch.Tensor:
+    pixels = sources_of(pipeline)[kind].decode(read[1], drawn).pixels
+    wait_for(pixels.device)
     return pixels
 
 
-def _make(tasks: Mapping[str, Task], pixels: torch.Tensor, drawn: Any, read: Any, *, name: str) -> None:
-    common, own = drawn
-    tasks[name].make(pixels, own[name] | common, read[1])
+def _make(pipeline: Pipeline, pixels: torch.Tensor, drawn: Drawn, *, keys: tuple[str, ...], name: str) -> None:
+    prepared = Prepared(pixels=pixels, geometry=drawn.geometry_of(name), keys=keys, failed=())
+    pipeline.maker.make(name, prepared)
     wait_for(pixels.device)
 
 

@@ -1,7 +1,4 @@
-"""Where the profiler reaches into a pipeline: decoding and tasks left out, the sources of its samples.
-
-Each tap changes one pipeline that the profiler has built for itself, before its first step.
-"""
+"""Changes to a pipeline that the profiler has built for itself: decoding and tasks left out, targets not cached."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,15 +7,13 @@ from typing import Any
 import torch
 
 from pipelines.build import Pipeline
-from pipelines.decode.base import Backend, Decoded
+from pipelines.decode.base import Decoded
 from pipelines.decode.clip_planes import NUM_COLORS, chosen_frames
 from pipelines.run.sample_source import SampleSource
-from pipelines.run.step_maker import StepMaker
-from pipelines.run.step_threads import StepThreads
 from pipelines.shards.format.manifest import Kind
 from pipelines.tasks.base import Geometry, Task, TaskBatch
 
-__all__ = ["backend_of", "forget_targets", "sources_of", "touch", "truncated"]
+__all__ = ["forget_targets", "sources_of", "touch", "truncated"]
 
 PAGE_BYTES = 4096
 READ = "read"
@@ -26,17 +21,7 @@ READ = "read"
 
 def sources_of(pipeline: Pipeline) -> Mapping[Kind, SampleSource]:
     """What reads, draws and decodes, by kind of sample."""
-    return {kind: source._source for kind, source in _maker_of(pipeline).sources.items()}
-
-
-def backend_of(pipeline: Pipeline) -> Backend:
-    return _maker_of(pipeline)._backend
-
-
-def _maker_of(pipeline: Pipeline) -> StepMaker:
-    supply = pipeline._supply
-    assert isinstance(supply, StepThreads)
-    return supply.maker
+    return {kind: source.source for kind, source in pipeline.maker.sources.items()}
 
 
 def touch(encoded: memoryview) -> None:
@@ -54,21 +39,21 @@ def forget_targets(pipeline: Pipeline) -> None:
 def truncated(pipeline: Pipeline, last_stage: str) -> Iterator[None]:
     """A pipeline that stands still, cut off behind a stage for the time of the block: "read", "decode" or a task, of
     which all before it stay. Tasks that are left out still draw, and black pixels take the place of decoded ones."""
-    maker_tasks = _maker_of(pipeline).tasks
+    maker_tasks = pipeline.maker.tasks
     tasks = list(maker_tasks)
     kept = tasks[: tasks.index(last_stage) + 1] if last_stage in tasks else []
     whole, sources = dict(maker_tasks), sources_of(pipeline).values()
-    backends = [source._backend for source in sources]
+    backends = [source.backend for source in sources]
     try:
         maker_tasks.update({name: _Nothing(task) for name, task in whole.items() if name not in kept})
         if last_stage == READ:
             for source in sources:
-                source._backend = _Black(source._backend.name)
+                source.backend = _Black(source.backend.name)
         yield
     finally:
         maker_tasks.update(whole)
         for source, backend in zip(sources, backends, strict=True):
-            source._backend = backend
+            source.backend = backend
 
 
 class _Nothing(Task):

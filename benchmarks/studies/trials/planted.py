@@ -87,7 +87,7 @@ def num_bytes(batch: TaskBatch) -> int:
 
 
 def is_inside(reader: SampleReader, folder: Path) -> bool:
-    return any(path.is_relative_to(folder) for path in reader._paths[:1])
+    return any(path.is_relative_to(folder) for path in reader.paths[:1])
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def test_a_killed_process_is_an_error_within_seconds(folder: Path) -> None:
 
 
 def children() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if "step_process" in " ".join(one.cmdline())]
+    return [one for one in psutil.Process().children() if "step_worker" in " ".join(one.cmdline())]
 
 
 def test_close_ends_the_processes_and_may_come_early_or_twice(folder: Path) -> None:

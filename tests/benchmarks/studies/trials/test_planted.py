@@ -36,13 +36,13 @@ def seconds(work: Callable[[], object]) -> float:
 @pytest.fixture
 def reader(small_shards: MakeShards) -> SampleReader:
     with build_pipeline(made_config(images=small_shards(8), canvas_px=32, batch_size=4).pipeline, seed=0) as pipeline:
-        reader: SampleReader = next(iter(sources_of(pipeline).values()))._reader
+        reader: SampleReader = next(iter(sources_of(pipeline).values())).reader
         return reader
 
 
 def test_throttled_reads_take_their_bytes_time(reader: SampleReader) -> None:
     before = SampleReader.read
-    folder = reader._paths[0].parent
+    folder = reader.paths[0].parent
     num_bytes = len(reader.read(0))
     with throttled_reads(folder, num_bytes / 0.02):
         assert seconds(lambda: reader.read(0)) >= 0.02
@@ -52,7 +52,7 @@ def test_throttled_reads_take_their_bytes_time(reader: SampleReader) -> None:
 
 
 def test_stalls_come_every_so_many_reads(reader: SampleReader) -> None:
-    with stalling_reads(reader._paths[0].parent, every=3, seconds=0.05):
+    with stalling_reads(reader.paths[0].parent, every=3, seconds=0.05):
         slow = [seconds(lambda: reader.read(0)) >= 0.05 for _ in range(6)]
     assert slow == [False, False, True, False, False, True]
 
