@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from benchmarks.recipe_files import completing
 from benchmarks.results.output import AsJson, Overrides, print_json, print_table, say
 from pipelines.base.progress import quiet_progress
 
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="Suites: run, plan, status, report.")
-SuiteFile = typer.Argument(metavar="SUITE.yaml", help="A suite file, or the name of a packaged one, such as demo.")
+SuiteFile = typer.Argument(
+    metavar="SUITE.yaml",
+    help="A suite file, or the name of a packaged one, such as demo.",
+    autocompletion=completing("suites"),
+)
 Jobs = typer.Option(0, "--jobs", min=0, help="Stages at a time. 0: one per core without a GPU, one with.")
 Out = typer.Option(None, "--out", metavar="DIR", help="Where results go. Default: runs/NAME of the suite.")
 

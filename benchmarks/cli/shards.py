@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from benchmarks.recipe_files import completing, find_recipe
 from benchmarks.results.output import AsJson, Overrides, plain, print_facts, print_json, print_table, say, size_text
 from pipelines.base.errors import UsageError
 from pipelines.base.progress import quiet_progress
@@ -31,7 +32,12 @@ def build(
         "datasets on disk, single files; local, or URLs such as s3://bucket/photos.",
     ),
     out: str | None = typer.Option(None, metavar="DIR", help="Where the shards go: a folder, or a URL to write to."),
-    config: Path | None = typer.Option(None, metavar="FILE", help="YAML of settings; options given here win over it."),
+    config: Path | None = typer.Option(
+        None,
+        metavar="FILE",
+        help="YAML of settings, or the name of packaged ones, such as labelled-photos; options given here win over it.",
+        autocompletion=completing("shards"),
+    ),
     val: str | None = typer.Option(None, help="Validation split: none, every:N (of each class), or hash:SHARE."),
     check: str | None = typer.Option(None, help="Images: decode each (decode), or look at its structure (header)."),
     short_side: int | None = typer.Option(None, help="Shrink larger images to this short side, in px. Default: keep."),
@@ -57,7 +63,7 @@ def build(
 
     fourfold shards build videos/ list.csv --out shards --fps 5 --num-frames 16
 
-    fourfold shards build photos/ --config yaml/shards/labelled-photos.yaml --out s3://bucket/shards --engine ray
+    fourfold shards build photos/ --config labelled-photos --out s3://bucket/shards --engine ray
     """
     given = {
         "sources": sources or None,
@@ -89,6 +95,7 @@ def _checked(path: Path | None, options: dict[str, Any], overrides: list[str]) -
     from pipelines.base.config import apply_overrides, read_yaml, validate
     from pipelines.shards.build import BuildConfig
 
+    path = find_recipe(path, "shards") if path else None
     in_file, lines = read_yaml(path) if path else ({}, {})
     settings = apply_overrides(in_file | options, overrides)
     for name, what in (("sources", "no source"), ("out", "no --out DIR")):

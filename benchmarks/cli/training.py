@@ -5,6 +5,7 @@ from pathlib import Path
 
 import typer
 
+from benchmarks.recipe_files import completing, find_recipe
 from benchmarks.results.output import AsJson, Overrides, plain, print_facts, print_json, say
 from pipelines.base.progress import quiet_progress
 
@@ -12,22 +13,25 @@ __all__ = ["evaluate", "pretrain"]
 
 
 def pretrain(
-    config: Path = typer.Argument(metavar="CONFIG.yaml", help="What to train; see yaml/pretrain/."),
-    out: Path | None = typer.Option(None, "--out", metavar="DIR", help="Run folder. Default: runs/NAME of the YAML."),
+    config: Path = typer.Argument(
+        metavar="CONFIG.yaml",
+        help="What to train: a YAML file, or the name of a packaged one, such as small.",
+        autocompletion=completing("pretrain"),
+    ),
+    out: Path | None = typer.Option(None, "--out", metavar="DIR", help="Run folder. Default: runs/NAME of the file."),
     device: str = typer.Option("auto", help="auto, cpu, or cuda."),
     overrides: list[str] | None = Overrides,
     as_json: bool = AsJson,
 ) -> None:
     """Train one trunk on the tasks of a config. The same command again resumes; a finished run returns at once.
 
-    Examples:
-
-    fourfold pretrain yaml/pretrain/small.yaml --set pipeline.images=shards --set trunk.depth=34
+    Example: fourfold pretrain small --set pipeline.images=shards --set trunk.depth=34
     """
     from pipelines.base.config import load_config
     from training.config import PretrainConfig
     from training.loop import pretrain as train
 
+    config = find_recipe(config, "pretrain")
     checked = load_config(PretrainConfig, config, overrides or [])
     folder = out or Path("runs") / config.stem
     if as_json:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from benchmarks.recipe_files import find_recipe
 from pipelines.base.config import Config, apply_overrides, read_yaml, validate
 from pipelines.base.errors import UsageError
 from pipelines.base.machine import num_cores
@@ -70,6 +71,9 @@ def changed(config: ProfileConfig, settings: Mapping[str, Any]) -> ProfileConfig
 
 def load_profile(source: Path, overrides: Sequence[str] = ()) -> ProfileConfig:
     """From a folder of shards, or a YAML of a pipeline, a pretraining or a profile. Raises UsageError."""
+    if not source.is_dir():
+        shards = "a folder of shards (fourfold shards build makes one)"
+        source = find_recipe(source, "profiles", "pipelines", "pretrain", or_give=shards)
     if source.suffix not in (".yaml", ".yml"):
         return validate(ProfileConfig, apply_overrides(_of_folder(source), overrides), source=str(source))
     value, lines = read_yaml(source)

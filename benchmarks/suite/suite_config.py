@@ -10,12 +10,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from benchmarks.evaluations import EVALUATIONS
+from benchmarks.recipe_files import find_recipe
 from pipelines.base.config import Config, Location, apply_overrides, read_yaml, validate
 from pipelines.base.errors import UsageError
 from pipelines.tasks import PRETEXT_TASKS, TASKS
 from training.config import PretrainConfig
 
-__all__ = ["Suite", "SuiteConfig", "TaskSet", "find_suite", "load_suite"]
+__all__ = ["Suite", "SuiteConfig", "TaskSet", "load_suite"]
 
 Baseline = Literal["random_init", "supervised", "pixel_floor"]
 SHORT_NAMES = {
@@ -125,22 +126,9 @@ class Suite:
         return validate(PretrainConfig, value, source=self.source, lines=_below(self.lines, "pretrain"))
 
 
-def find_suite(name: str | Path) -> Path:
-    """A path as given, or the packaged suite of that name. Raises UsageError naming the packaged ones."""
-    path = Path(name)
-    if path.is_file():
-        return path
-    root = Path(__file__).resolve().parents[1]
-    folders = [root / "recipes" / "suites", root.parent / "yaml" / "suites"]
-    packaged = {file.stem: file for folder in reversed(folders) for file in sorted(folder.glob("*.yaml"))}
-    if str(name) in packaged:
-        return packaged[str(name)]
-    raise UsageError(f"{name}: no such suite. Give a YAML file, or one of: {', '.join(sorted(packaged)) or 'none'}.")
-
-
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     """Read a suite and check every key of it, and of every cell's pretraining. Raises UsageError."""
-    path = find_suite(path)
+    path = find_recipe(path, "suites")
     value, lines = read_yaml(path)
     config = validate(SuiteConfig, apply_overrides(value, overrides), source=str(path), lines=lines)
     suite = Suite(

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.cli.app import app as cli
+from benchmarks.cli import app as cli
 
 ROOT = Path(__file__).resolve().parents[3]
 MakeShards = Callable[..., Path]
@@ -80,14 +80,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["shards", "stats", "NOWHERE"], 2, ["no such folder"]),
         (["preview", "NOWHERE", "--out", "sheet.png"], 2, ["no such folder"]),
         (["preview", "NOWHERE", "--out", "sheet.gif"], 2, ["sheet.gif", ".png"]),
-        (["profile", "NOWHERE"], 2, ["NOWHERE", "no such folder", "shards build"]),
-        (["profile", "NOWHERE.yaml"], 2, ["NOWHERE.yaml", "cannot read"]),
+        (["profile", "NOWHERE"], 2, ["NOWHERE", "a folder of shards", "shards build"]),
+        (["profile", "NOWHERE.yaml"], 2, ["NOWHERE.yaml", "no such profile", "fast-gpu", "small"]),
         (["profile", "x", "--seconds", "0"], 2, ["--seconds", "0.5"]),
         (["profile", "x", "--apply", "some"], 2, ["--apply", "integer"]),
-        (["pretrain", "NOWHERE.yaml"], 2, ["NOWHERE.yaml", "cannot read"]),
+        (["pretrain", "NOWHERE.yaml"], 2, ["NOWHERE.yaml", "no such pretraining", "small"]),
         (["bench", "plan", "NOWHERE"], 2, ["no such suite", "demo"]),
         (["evaluate", "run", "--with", "guessing", "--images", "x"], 2, ["guessing", "linear_probe"]),
         (["shards", "build", "NOWHERE", "--out", "x"], 2, ["NOWHERE", "no such file or folder"]),
+        (["shards", "build", ".", "--config", "NOWHERE"], 2, ["NOWHERE", "no such shard settings", "labelled-photos"]),
         (["shards", "build", ".", "--out", "x", "--val", "sometimes"], 2, ["val", "sometimes", "every:N"]),
         (["shards", "build", ".", "--out", "x", "--set", "fps"], 2, ["--set fps", "NAME=VALUE"]),
     ],
@@ -153,7 +154,7 @@ def test_dali_asked_for_but_missing_names_the_extra(small_shards: MakeShards, tm
     )
     program = (
         "import sys\nsys.modules['nvidia.dali'] = None\n"
-        "from benchmarks import cli\nsys.exit(cli.run(['pretrain', *sys.argv[1:]]))"
+        "from benchmarks.cli import app as cli\nsys.exit(cli.run(['pretrain', *sys.argv[1:]]))"
     )
     process = command(program, config, "--out", tmp_path / "run")
     message = process.communicate()[1]
@@ -253,7 +254,7 @@ def test_interrupts_and_system_errors(
 def test_signals_end_with_one_line(number: signal.Signals, exit_code: int) -> None:
     program = """
 import sys, time
-from benchmarks import cli, doctor
+from benchmarks.cli import app as cli, doctor
 def wait():
     print("ready", flush=True)
     time.sleep(60)
@@ -274,7 +275,7 @@ cli.main()
 
 def test_reader_that_goes_away_is_no_error() -> None:
     program = (
-        "import sys; from benchmarks import cli, doctor\n"
+        "import sys; from benchmarks.cli import app as cli, doctor\n"
         "doctor.show = lambda _: [print('x' * 1000) for _ in range(10000)]\n"
         "sys.argv = ['fourfold', 'doctor']\ncli.main()"
     )

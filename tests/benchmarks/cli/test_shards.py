@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cli.app import app as cli
+from benchmarks.cli import app as cli
 from pipelines.base.config import load_config, read_yaml
 from pipelines.shards.format.manifest import load_manifest
 from pipelines.shards.making.build_config import BuildConfig
@@ -98,7 +98,7 @@ def test_file_then_options_then_set(photos: Path, tmp_path: Path, capsys: pytest
         (["photos", "--out", "x", "--workers", "-1"], ["num_workers = -1"]),
         (["photos", "--out", "x", "--ranks", "lots", "--dry-run"], ["--ranks lots", "8x4"]),
         (["photos", "--out", "x", "--set", "shufle=false"], ["unknown key shufle", "Did you mean shuffle?"]),
-        (["photos", "--out", "x", "--config", "none.yaml"], ["none.yaml: cannot read it"]),
+        (["photos", "--out", "x", "--config", "none.yaml"], ["none.yaml: no such shard settings"]),
         (["photos", "--out", "x", "--config", "bad.yaml"], ["bad.yaml:2: unknown key vall. Did you mean val?"]),
         (["photos", "--out", "x", "--dry-run", "--engine", "slurm"], ["engine = 'slurm'", "'ray'"]),
     ],

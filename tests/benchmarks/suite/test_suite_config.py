@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.suite.suite_config import find_suite, load_suite
+from benchmarks.suite.suite_config import load_suite
 from pipelines.base.errors import UsageError
 from pipelines.tasks import PRETEXT_TASKS
 from tests.made.made_suites import made_suite, write_suite
@@ -96,8 +96,8 @@ def test_error_in_pretraining_names_the_line_of_the_suite(tmp_path: Path) -> Non
         load_suite(path)
 
 
-def test_packaged_suites_are_found_by_name(tmp_path: Path) -> None:
-    assert find_suite("natural7").name == "natural7.yaml"
-    assert find_suite(write_suite(tmp_path)) == tmp_path / "made-up.yaml"
-    with pytest.raises(UsageError, match=r"no such suite.*natural7"):
-        find_suite("nature")
+def test_packaged_suite_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    loaded = load_suite(Path("demo"), ["images=shards", "clips=shards"])
+    assert (loaded.config.name, Path(loaded.source).name) == ("demo", "demo.yaml")
