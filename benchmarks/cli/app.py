@@ -18,12 +18,14 @@ from pipelines.base.errors import FourfoldError
 
 __all__ = ["app", "main", "run"]
 
+COMPLETE_VARIABLE = "_FOURFOLD_COMPLETE"
+"""Set by the script that `fourfold --install-completion` installs."""
+
 app = typer.Typer(
     name="fourfold",
     help="Multi-task self-supervised visual pretraining: build shards, look at the tasks, pretrain one trunk, "
     "and benchmark single against combined tasks.",
     epilog="Start with: fourfold doctor, then fourfold demo.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -144,6 +146,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `fourfold` command."""
+    if COMPLETE_VARIABLE in os.environ:
+        app(prog_name="fourfold")  # the shell asks what could come next: Typer answers and exits
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
 
