@@ -115,6 +115,21 @@ def test_folders_of_pipelines_import_one_way(path: Path) -> None:
         assert not {layer for layer in used if layer.startswith("shards.") and layer != "shards.format"}
 
 
+# Folders of `benchmarks` that others stand on, and what they may import of it.
+MEASURING_LAYERS = {
+    "results": {"results"},
+    "harness": {"results", "harness"},
+    "loaders": {"results", "harness", "loaders"},
+}
+
+
+@pytest.mark.parametrize("folder", MEASURING_LAYERS)
+def test_the_harness_knows_nothing_that_is_measured_with_it(folder: str) -> None:
+    paths = [path for path in SOURCES if relative(path).startswith(f"benchmarks/{folder}/")]
+    used = {name.split(".")[1] for path in paths for name in imported_modules(path) if name.startswith("benchmarks.")}
+    assert used <= MEASURING_LAYERS[folder]
+
+
 def test_every_module_of_pipelines_has_a_layer() -> None:
     modules = {module_of(path) for path in SOURCES if relative(path).startswith("pipelines/")}
     assert {name for name in modules if layer_of(name) is None} == {"pipelines", "pipelines.shards"}

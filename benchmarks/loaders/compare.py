@@ -1,29 +1,30 @@
 """All loaders on the same samples: proved equal first, then timed in turns, warm and cold. Options in, results out."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.child import Child, ChildError
+from benchmarks.harness.study import versions_of
+from benchmarks.harness.temporary import short_parent, temporary_folder
+from benchmarks.harness.turns import turns
 from benchmarks.loaders.agreement import TOLERANCES
-from benchmarks.loaders.hosted import HostedLoader, LoaderError
-from benchmarks.loaders.loader_samples import Samples, prepare_samples
+from benchmarks.loaders.loader_samples import prepare_samples
 from benchmarks.loaders.options import CompareOptions
-from benchmarks.loaders.registry import CONTENDERS, LIMIT
-from benchmarks.loaders.scratch import short_parent, temporary_folder
+from benchmarks.loaders.registry import CONTENDERS, LIMIT, Contender
 from benchmarks.loaders.setting import Setting
-from benchmarks.loaders.timings import CACHES, Timings
+from benchmarks.loaders.timings import CACHES, PassTimes
 
-__all__ = ["compare_loaders"]
+__all__ = ["compare_loaders", "open_child", "setting_of"]
 
 Report = Callable[[str], None]
 
 
 def compare_loaders(options: CompareOptions, report: Report = lambda _: None) -> dict[str, Any]:
-    """Results as they go into a record; `report` gets a line for everything that is done.
+    """Return results as they go into a record; `report` gets a line for each thing done.
 
     A loader that cannot run or makes other tensors is not measured, and the results say why. Raises UsageError or
     DataError for shards that cannot be used.
@@ -31,31 +32,79 @@ def compare_loaders(options: CompareOptions, report: Report = lambda _: None) ->
     with temporary_folder(options.folder) as folder, temporary_folder(short_parent()) as work:
         samples = prepare_samples(options, folder)
         report(f"{samples.num_samples} samples of {samples.image_bytes / 1000:,.0f} kB")
-        missing: dict[str, str] = {}
         with ExitStack() as stack:
-            hosts = _opened(options, folder, work, stack, missing, report)
-            agreement = _checked(hosts, missing, report)
+            # 1. All processes are started before any is asked: most of the time goes into imports.
+            loaders = Loaders(report=report)
+            for index, name in enumerate(options.all_names):
+                setting = setting_of(options, folder, name)
+                child = open_child(CONTENDERS[name], setting, work=work / str(index), timeout_s=options.timeout_s)
+                loaders.children[name] = stack.enter_context(child)
+            # 2. Equal first: who makes other tensors is out before anything is timed.
+            for name in options.all_names:
+                loaders.ask(name, "open", samples=str(folder))
+            differences = {}
+            for name in options.all_names:
+                if name != LIMIT and (answer := loaders.ask(name, "check")):
+                    differences[name] = answer["differences"]
+                    report(f"{name}: makes the same")
             os.sync()  # what others have written must not be waited for while reading
-            timings = _timed(options, samples, hosts, missing, report)
-    return _results(options, samples, agreement, timings, missing)
+            # 3. Then timed, in turns.
+            times = time_loaders(options, samples.num_samples, loaders)
+    packages = {package for name in options.all_names for package in CONTENDERS[name].packages}
+    return {
+        "make": options.make,
+        "num_cores": options.num_cores,
+        "samples": asdict(samples),
+        "tolerances": {name: asdict(TOLERANCES[name]) for name in TOLERANCES},
+        "differences": differences,
+        "what": {name: CONTENDERS[name].what for name in options.all_names},
+        **times.results(),
+        "not_measured": loaders.missing,
+        "versions": versions_of(packages | {"numpy"}),
+    }
 
 
-def _opened(
-    options: CompareOptions, folder: Path, work: Path, stack: ExitStack, missing: dict[str, str], report: Report
-) -> dict[str, HostedLoader]:
-    """All processes are started first: most of the time goes into imports, which need no one's answer."""
-    hosts = {}
-    for index, name in enumerate(options.all_names):
-        place, setting = work / str(index), _setting(options, folder, name)
-        host = HostedLoader(CONTENDERS[name], setting, work=place, timeout_s=options.timeout_s)
-        hosts[name] = stack.enter_context(host)
-    for name, host in list(hosts.items()):
-        with _excluding(name, hosts, missing, report):
-            host.ask("open", samples=str(folder))
-    return hosts
+@dataclass(slots=True, kw_only=True)
+class Loaders:
+    """The loaders that still run, and why the others do not."""
+
+    report: Report
+    children: dict[str, Child] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, name: str, do: str, **request: Any) -> dict[str, Any]:
+        """Return a loader's answer. On an error the loader ends, the others stay, and the answer is {}."""
+        if name not in self.children:
+            return {}
+        try:
+            return self.children[name].ask(do, **request)
+        except ChildError as error:
+            extra = CONTENDERS[name].extra
+            hint = f"not installed: pip install '{extra}' ({error})"
+            self.missing[name] = hint if error.is_missing and extra else str(error)
+            self.children.pop(name).close()
+            self.report(f"{name}: not measured: {self.missing[name]}")
+            return {}
 
 
-def _setting(options: CompareOptions, folder: Path, name: str) -> Setting:
+def time_loaders(options: CompareOptions, num_samples: int, loaders: Loaders) -> PassTimes:
+    """Time all loaders in turns, each warm and then cold. One that fails once is not measured at all."""
+    times = PassTimes(num_samples=num_samples)
+    num_repeats = {"warm": options.warm_repeats, "cold": options.cold_repeats}
+    for repeat, name in turns(loaders.children, max(num_repeats.values())):
+        for cache in CACHES:
+            if repeat >= num_repeats[cache] or (name, cache) == (LIMIT, "cold"):
+                continue
+            if answer := loaders.ask(name, "time", is_cold=cache == "cold", least_s=options.least_s):
+                told = times.add(name, cache, repeat, answer)
+                loaders.report(f"repeat {repeat + 1}: {name}, {cache}: {told}")
+    for name in loaders.missing:
+        times.forget(name)
+    return times
+
+
+def setting_of(options: CompareOptions, folder: Path, name: str) -> Setting:
+    """Return what a loader is told. `folder`: of all data (see `prepare_samples`)."""
     return Setting(
         folder=folder / CONTENDERS[name].data,
         boxes_file=folder / "boxes.npy",
@@ -67,75 +116,15 @@ def _setting(options: CompareOptions, folder: Path, name: str) -> Setting:
     )
 
 
-def _checked(hosts: dict[str, HostedLoader], missing: dict[str, str], report: Report) -> dict[str, Any]:
-    """By loader and tensor, differences from the reference."""
-    agreement: dict[str, Any] = {}
-    for name, host in list(hosts.items()):
-        if name != LIMIT:
-            with _excluding(name, hosts, missing, report):
-                agreement[name] = host.ask("check")["differences"]
-                report(f"{name}: makes the same")
-    return agreement
+def open_child(contender: Contender, setting: Setting, *, work: Path, timeout_s: float) -> Child:
+    """Start a loader's process. `work`: made here, with a short path; also the home folder, where libraries write."""
+    (work / "home").mkdir(parents=True)
+    environment = {"HOME": str(work / "home")}
+    if contender.needs_ffmpeg:
+        from benchmarks.loaders.contenders.with_spdl import PATH_VARIABLE, bundled_ffmpeg
 
-
-def _timed(
-    options: CompareOptions,
-    samples: Samples,
-    hosts: dict[str, HostedLoader],
-    missing: dict[str, str],
-    report: Report,
-) -> Timings:
-    """In turns; who is first moves on from repeat to repeat. A loader that fails once is not measured at all."""
-    timings, repeats = Timings(num_samples=samples.num_samples), (options.warm_repeats, options.cold_repeats)
-    for repeat in range(max(repeats)):
-        names = list(hosts)
-        first = repeat % max(len(names), 1)
-        for name in names[first:] + names[:first]:
-            with _excluding(name, hosts, missing, report):
-                for cache, num_repeats in zip(CACHES, repeats, strict=True):
-                    if repeat < num_repeats and (name, cache) != (LIMIT, "cold"):
-                        answer = hosts[name].ask("time", is_cold=cache == "cold", least_s=options.least_s)
-                        said = timings.add(name, cache, repeat, answer)
-                        report(f"repeat {repeat + 1}: {name}, {cache}: {said}")
-    for name in missing:
-        timings.forget(name)
-    return timings
-
-
-@contextmanager
-def _excluding(name: str, hosts: dict[str, HostedLoader], missing: dict[str, str], report: Report) -> Iterator[None]:
-    """On an error the loader ends, and the others go on."""
-    try:
-        yield
-    except LoaderError as error:
-        missing[name] = str(error)
-        hosts.pop(name).close()
-        report(f"{name}: not measured: {error}")
-
-
-def _results(
-    options: CompareOptions,
-    samples: Samples,
-    agreement: dict[str, Any],
-    timings: Timings,
-    missing: dict[str, str],
-) -> dict[str, Any]:
-    packages = {package for name in options.all_names for package in CONTENDERS[name].packages} | {"numpy"}
-    return {
-        "make": options.make,
-        "num_cores": options.num_cores,
-        "samples": asdict(samples),
-        "tolerances": {name: asdict(TOLERANCES[name]) for name in TOLERANCES},
-        "differences": agreement,
-        "what": {name: CONTENDERS[name].what for name in options.all_names},
-        **timings.results(),
-        "not_measured": missing,
-        "versions": {package: _version(package) for package in sorted(packages)},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+        path = bundled_ffmpeg(work / "ffmpeg")
+        environment |= {PATH_VARIABLE: path} if path else {}
+    told = {"contender": asdict(contender), "setting": setting.to_json()}
+    target = "benchmarks.loaders.host:open_host"
+    return Child(target, told, folder=work, timeout_s=timeout_s, environment=environment)

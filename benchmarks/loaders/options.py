@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from benchmarks.loaders.registry import CONTENDERS, LIMIT
 from benchmarks.loaders.setting import Make
@@ -19,38 +20,25 @@ class CompareOptions:
 
     shards: Path
     """Folder of image shards; samples of its split train, evenly spaced."""
-    make: Make = "canvas"
-    """canvas: crop and resize alone. colorization: also fourfold's inputs and targets, by the same code everywhere."""
-    canvas_px: int = 256
-    batch_size: int = 64
-    num_cores: int = field(default_factory=num_cores)
-    """Worker processes, or threads, of each loader, and cores that each may use; at most what this process may use."""
-    num_samples: int = 1024
-    """Of one pass, at most; rounded down to whole batches, the same number for each core where there are enough. More
-    makes the start of a pass, which is timed, weigh less."""
-    least_s: float = 1.0
-    """In each repeat, fast loaders make passes until these seconds are full. More makes intervals smaller."""
-    warm_repeats: int = 6
-    """Fewer than 6 give no interval."""
-    cold_repeats: int = 6
-    """0 measures no cold page cache."""
-    names: tuple[str, ...] = tuple(CONTENDERS)
-    """Loaders to compare; the limit is always among them."""
-    folder: Path | None = None
-    """Where the data of all loaders goes, about six times the samples' bytes, and is removed again; None is the
-    system's folder for temporary files. Cold reading is that of the disk it is on."""
-    timeout_s: float = 180.0
-    """Longest time for one step of one loader; one that takes longer is not measured."""
+    make: Annotated[Make, "canvas: crop and resize; colorization: also fourfold's inputs and targets"] = "canvas"
+    canvas_px: Annotated[int, "side of a canvas"] = 256
+    batch_size: Annotated[int, "samples of a batch"] = 64
+    num_cores: Annotated[int, "and threads or processes, of each loader"] = field(default_factory=num_cores)
+    num_samples: Annotated[int, "of one pass, at most; with more, the start of a pass weighs less"] = 1024
+    least_s: Annotated[float, "in each repeat, fast loaders make passes until these seconds are full"] = 1.0
+    warm_repeats: Annotated[int, "repeats with a warm page cache; fewer than 6 give no interval", "--warm"] = 6
+    cold_repeats: Annotated[int, "repeats with a cold page cache; 0: none", "--cold"] = 6
+    names: Annotated[tuple[str, ...], "only this one and the limit; may be repeated", "--loader"] = tuple(CONTENDERS)
+    folder: Annotated[Path | None, "for temporary data (6 times the samples), on the disk to measure"] = None
+    timeout_s: Annotated[float, "for one step of one loader; one that takes longer is not measured"] = 180.0
 
     def __post_init__(self) -> None:
-        for name in ("canvas_px", "batch_size", "num_cores", "num_samples", "warm_repeats"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}; need an integer of at least 1.")
-        if self.cold_repeats < 0:
-            raise UsageError(f"cold_repeats = {self.cold_repeats}; need an integer of at least 0.")
-        for name in ("least_s", "timeout_s"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} = {getattr(self, name)}; need a number of at least 0.")
+        least = dict.fromkeys(("canvas_px", "batch_size", "num_cores", "num_samples", "warm_repeats"), 1)
+        least |= dict.fromkeys(("cold_repeats", "least_s", "timeout_s"), 0)
+        for name, limit in least.items():
+            if not getattr(self, name) >= limit:  # also refuses NaN
+                kind = "a number" if name.endswith("_s") else "an integer"
+                raise UsageError(f"{name} = {getattr(self, name)}; need {kind} of at least {limit}.")
         if self.num_cores > num_cores():
             raise UsageError(f"num_cores = {self.num_cores}; this process may use {num_cores()}.")
         if self.num_samples < self.batch_size:
@@ -61,11 +49,11 @@ class CompareOptions:
             raise UsageError(f"loaders {sorted(unknown)} are unknown; allowed: {', '.join(CONTENDERS)}.")
 
     def whole_batches(self, num_samples: int) -> int:
-        """As many samples as fill batches, the same number for each core if there are enough."""
+        """Return how many of the samples fill batches, the same number for each core if there are enough."""
         for_each = self.batch_size * self.num_cores
         return num_samples // for_each * for_each or num_samples // self.batch_size * self.batch_size
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """In the order of CONTENDERS, the limit first."""
+        """The loaders to measure in the order of CONTENDERS, the limit first."""
         return tuple(name for name in CONTENDERS if name in self.names or name == LIMIT)

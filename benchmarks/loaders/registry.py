@@ -26,7 +26,7 @@ class Contender:
     needs_ffmpeg: bool = False
 
 
-PLACE = "benchmarks.loaders"
+PLACE = "benchmarks.loaders.contenders"
 DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
 DALI_EXTRA = "fourfold[cuda13]"
 

@@ -1,96 +1,94 @@
-"""Seconds of passes into samples per second, medians, intervals and ratios to the limit; and rows of a table.
+"""Seconds of passes into samples per second and ratios to the limit, with their spread; and rows of a table."""
 
-Intervals are of the median, from the order of the repeats alone (Conover, Practical Nonparametric Statistics, 3.2): a
-machine that stalls in one repeat makes no t interval worth its name. Fewer than 6 repeats give none at 95 %.
-"""
-
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from benchmarks.harness.spread import ratio_spread, spread_of
 from benchmarks.loaders.registry import LIMIT
-from benchmarks.results.statistics import CONFIDENCE
 
-__all__ = ["CACHES", "Timings", "loader_rows", "summary"]
+__all__ = ["CACHES", "PassTimes", "loader_rows"]
 
 CACHES = ("warm", "cold")
-
 ByRepeat = dict[int, float]
 
 
 @dataclass(slots=True)
-class Timings:
-    """All that was timed so far. A pass has `num_samples` samples."""
+class PassTimes:
+    """All that was timed so far, by (cache, loader) and number of the repeat. A pass has `num_samples` samples."""
 
     num_samples: int
-    rates: dict[str, dict[str, ByRepeat]] = field(default_factory=lambda: {cache: {} for cache in CACHES})
-    """Samples per second by cache, loader and number of the repeat."""
-    resident: dict[str, dict[str, ByRepeat]] = field(default_factory=lambda: {cache: {} for cache in CACHES})
+    rates: dict[tuple[str, str], ByRepeat] = field(default_factory=lambda: defaultdict(dict))
+    """Samples per second."""
+    resident: dict[tuple[str, str], ByRepeat] = field(default_factory=lambda: defaultdict(dict))
     """Share of the loader's data in memory when its passes began."""
 
     def add(self, name: str, cache: str, repeat: int, answer: Mapping[str, Any]) -> str:
-        """Count the answer to a request for passes; what to tell."""
-        self.resident[cache].setdefault(name, {})[repeat] = answer["resident_ratio"]
+        """Count the answer to a request for passes; return a line that tells it."""
+        self.resident[cache, name][repeat] = answer["resident_ratio"]
         if not answer["num_passes"]:
             return f"not timed: {answer['resident_ratio']:.0%} of its data stayed in memory"
         rate = self.num_samples * answer["num_passes"] / answer["seconds"]
-        self.rates[cache].setdefault(name, {})[repeat] = rate
+        self.rates[cache, name][repeat] = rate
         return f"{rate:,.0f} samples/s"
 
     def forget(self, name: str) -> None:
-        for found in (*self.rates.values(), *self.resident.values()):
-            found.pop(name, None)
+        """Drop all that was timed of a loader."""
+        for cache in CACHES:
+            self.rates.pop((cache, name), None)
+            self.resident.pop((cache, name), None)
 
     def results(self) -> dict[str, Any]:
-        """samples_per_s and ratio_to_limit by cache and loader, the ratio within each repeat, so that what slows both
-        down cancels; resident_ratio: smallest when warm, largest when cold.
+        """Return samples_per_s and ratio_to_limit by cache and loader, the ratio taken within each repeat.
 
-        num_cold_unconfirmed: by loader, repeats in which the system had not dropped its data; they were not timed.
+        resident_ratio: smallest when warm, largest when cold. num_cold_unconfirmed: by loader, repeats that were not
+        timed because the system had not dropped its data.
         """
-        limit = self.rates["warm"].get(LIMIT, {})
-        ratios = {
-            cache: {name: _ratios(rates, limit) for name, rates in self.rates[cache].items() if name != LIMIT}
-            for cache in CACHES
-        }
+
+        def by_loader(found: Mapping[tuple[str, str], ByRepeat], of: Callable[[str, str], Any]) -> dict[str, Any]:
+            return {cache: {name: of(cache, name) for one, name in found if one == cache} for cache in CACHES}
+
+        def ratio(cache: str, name: str) -> dict[str, Any]:
+            own = self.rates[cache, name]
+            shared = [repeat for repeat in own if repeat in limit]
+            return asdict(ratio_spread([own[repeat] for repeat in shared], [limit[repeat] for repeat in shared]))
+
+        limit = self.rates.get(("warm", LIMIT), {})
+        compared = {key: own for key, own in self.rates.items() if key[1] != LIMIT and set(own) & set(limit)}
         return {
-            "samples_per_s": {
-                cache: {name: summary(list(rates.values())) for name, rates in self.rates[cache].items()}
-                for cache in CACHES
-            },
-            "ratio_to_limit": {
-                cache: {name: summary(values) for name, values in ratios[cache].items() if values} for cache in CACHES
-            },
-            "resident_ratio": {
-                "warm": {name: min(values.values()) for name, values in self.resident["warm"].items()},
-                "cold": {name: max(values.values()) for name, values in self.resident["cold"].items()},
-            },
+            "samples_per_s": by_loader(self.rates, lambda *key: asdict(spread_of(list(self.rates[key].values())))),
+            "ratio_to_limit": by_loader(compared, ratio),
+            "resident_ratio": by_loader(
+                self.resident, lambda *key: (min if key[0] == "warm" else max)(self.resident[key].values())
+            ),
             "num_cold_unconfirmed": {
-                name: len(set(values) - set(self.rates["cold"].get(name, {})))
-                for name, values in self.resident["cold"].items()
+                name: len(set(own) - set(self.rates.get((cache, name), {})))
+                for (cache, name), own in self.resident.items()
+                if cache == "cold"
             },
         }
 
 
 def loader_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a table: warm ones first, the fastest first; then what was not measured, with the reason in `note`."""
+    """Return rows of a table: warm ones first, the fastest first; then what was not measured, and why, in `note`."""
     rows: list[dict[str, Any]] = []
     for cache in CACHES:
         found = results["samples_per_s"][cache]
         for name in sorted(found, key=lambda one: -found[one]["median"]):
             ratio = results["ratio_to_limit"][cache].get(name)
-            rows.append(_row(name, cache, found[name], ratio, results["what"][name]))
+            rows.append(_row(name, cache, results["what"][name], found[name], ratio))
     for name, count in results["num_cold_unconfirmed"].items():
         if count:
             kept = results["resident_ratio"]["cold"][name]
             note = f"not measured in {count} repeats: up to {kept:.0%} of its data stayed in memory"
-            rows.append(_row(name, "cold", None, None, note))
-    return rows + [
-        _row(name, "", None, None, f"not measured: {reason}") for name, reason in results["not_measured"].items()
-    ]
+            rows.append(_row(name, "cold", note))
+    return rows + [_row(name, "", f"not measured: {reason}") for name, reason in results["not_measured"].items()]
 
 
-def _row(name: str, cache: str, rate: dict[str, Any] | None, ratio: dict[str, Any] | None, note: str) -> dict[str, Any]:
+def _row(
+    name: str, cache: str, note: str, rate: Mapping[str, Any] | None = None, ratio: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     return {
         "loader": name,
         "cache": cache,
@@ -101,16 +99,3 @@ def _row(name: str, cache: str, rate: dict[str, Any] | None, ratio: dict[str, An
         "num_repeats": len(rate["repeats"]) if rate else 0,
         "note": note,
     }
-
-
-def _ratios(rates: ByRepeat, limit: ByRepeat) -> list[float]:
-    return [rate / limit[repeat] for repeat, rate in rates.items() if repeat in limit]
-
-
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Median of at least one value and its 95 % interval, None where there are too few values; and all of them."""
-    from scipy.stats import binom  # not above: the loaders' processes would wait 0.7 s for what they do not need
-
-    rank, ordered = int(binom.ppf((1 - CONFIDENCE) / 2, len(values), 0.5)), sorted(values)
-    low, high = (ordered[rank - 1], ordered[-rank]) if rank else (None, None)
-    return {"median": statistics.median(values), "ci95_low": low, "ci95_high": high, "repeats": list(values)}

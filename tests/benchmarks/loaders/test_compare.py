@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.harness.temporary import short_parent
 from benchmarks.loaders import CompareOptions, compare_loaders, loader_rows
-from benchmarks.loaders import compare as module
+from benchmarks.loaders.compare import Loaders, time_loaders
 from benchmarks.loaders.registry import CONTENDERS, LIMIT, Contender
-from benchmarks.loaders.scratch import short_parent
-from benchmarks.studies import compare_loaders as command
+from benchmarks.studies.compare_loaders import STUDY
 from pipelines.base.errors import UsageError
 from tests.made.pictures import encode, smooth_picture, stored_images, write_folder
 
@@ -37,9 +37,7 @@ def options(shards: Path, folder: Path, names: tuple[str, ...], **changes: Any) 
     return CompareOptions(shards=shards, folder=folder, names=names, **(small | changes))
 
 
-def test_comparison_in_small(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_comparison_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "photos").mkdir()
     for index in range(3):
         (tmp_path / "photos" / f"{index}.jpg").write_bytes(encode(smooth_picture(index, 90, 80)))
@@ -62,13 +60,12 @@ def test_comparison_in_small(
     ]
     chosen = [word for name in names for word in ("--loader", name)]
     given = ["--made-from", str(tmp_path / "photos"), "--out", str(tmp_path / "record.json"), *sizes, *chosen]
-    monkeypatch.setattr(sys, "argv", ["loaders", *given])
-    command.main()
+    STUDY.main(given)
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "record.json"}
     record, said = json.loads((tmp_path / "record.json").read_text()), capsys.readouterr().out
     assert record["kind"] == "loaders"
-    assert record["config"]["shards"] == ["500x375-q90"]
-    assert record["config"]["command"].startswith("python -m benchmarks.loaders --made-from")
+    assert list(record["results"]) == ["500x375-q90"]
+    assert record["config"]["command"].startswith("python -m benchmarks.studies.compare_loaders --made-from")
     assert record["environment"]["commit"]
     results = record["results"]["500x375-q90"]
     assert (results["samples"]["median_width_px"], results["samples"]["median_height_px"]) == (500, 375)
@@ -114,8 +111,8 @@ def test_loaders_that_fail_are_rows_and_the_others_go_on(
     assert list(tmp_path.iterdir()) == []
 
 
-class FakeHost:
-    """Notes the turns, and takes as many seconds as it is asked for the first time."""
+class FakeChild:
+    """Notes the turns, and takes a second each time."""
 
     asked: list[tuple[str, bool]] = []  # noqa: RUF012  emptied by the test
 
@@ -127,34 +124,23 @@ class FakeHost:
         return {"seconds": 1.0, "num_passes": 1, "resident_ratio": float(not is_cold)}
 
 
-def test_turns_alternate_and_who_is_first_moves_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    FakeHost.asked.clear()
+def test_turns_alternate_and_who_is_first_moves_on(tmp_path: Path) -> None:
+    FakeChild.asked.clear()
     names = (LIMIT, "webdataset", "litdata")
     given = options(Path("shards"), tmp_path, names, warm_repeats=3, cold_repeats=1)
-    hosts: Any = {name: FakeHost(name) for name in names}
-    samples = module.Samples(num_samples=8, num_left_out=0, image_bytes=1.0, median_width_px=1.0, median_height_px=1.0)
-    module._timed(given, samples, hosts, {}, lambda _: None)
+    children: Any = {name: FakeChild(name) for name in names}
+    time_loaders(given, 8, Loaders(report=lambda _: None, children=children))
     first, second, third = names
-    assert FakeHost.asked == [
+    assert FakeChild.asked == [
         *[(first, False), (second, False), (second, True), (third, False), (third, True)],
         *[(second, False), (third, False), (first, False)],
         *[(third, False), (first, False), (second, False)],
     ]
 
 
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the command says, in this process; its exit code is 2."""
-    monkeypatch.setattr(sys, "argv", ["loaders", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        command.main()
-    assert caught.value.code == 2
-    return capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "the following arguments are required: --out"),
         (("--out", "{tmp}/r.json"), "nothing to read: give folders of shards, --photos FOLDER or --made-from FOLDER"),
         (("{tmp}/missing", "--out", "{tmp}/r.json"), "missing"),
         (("--photos", "{tmp}/missing", "--out", "{tmp}/r.json"), "missing"),
@@ -162,7 +148,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         (("{shards}", "--out", "{tmp}"), "a folder, or in one that cannot be written to"),
         (("{shards}", "--out", "{shards}/manifest.json/r.json"), "cannot be made"),
         (("{shards}", "--out", "{tmp}/r.json", "--folder", "{tmp}/missing"), "not a folder"),
-        (("{shards}", "--out", "{tmp}/r.json", "--loader", "ffcv"), "invalid choice: 'ffcv'"),
+        (("{shards}", "--out", "{tmp}/r.json", "--loader", "ffcv"), "loaders ['ffcv'] are unknown"),
         (("{shards}", "--out", "{tmp}/r.json", "--batch-size", "0"), "batch_size = 0"),
         (("{shards}", "--out", "{tmp}/r.json", "--batch-size", "9", "--samples", "9"), "need at least one batch of 9"),
     ],
@@ -172,11 +158,13 @@ def test_wrong_use_is_one_message(
     message: str,
     shards: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = [argument.format(tmp=tmp_path, shards=shards) for argument in arguments]
-    said = refused(monkeypatch, capsys, *given)
+    with pytest.raises(SystemExit) as caught:
+        STUDY.main(given)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
@@ -193,7 +181,7 @@ def test_terminated_in_the_middle_nothing_is_left(shards: Path, tmp_path: Path, 
     arguments = [str(shards), "--out", str(tmp_path / "record.json"), "--loader", DATALOADER, "--warm", "1000"]
     sizes = ["--batch-size", "2", "--canvas-px", "32", "--cores", "1", "--least-s", "0", "--cold", "0"]
     started = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.loaders", *arguments, *sizes],
+        [sys.executable, "-m", "benchmarks.studies.compare_loaders", *arguments, *sizes],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.loaders import CompareOptions
 from benchmarks.loaders import host as host_module
-from benchmarks.loaders.compare import _setting
+from benchmarks.loaders.compare import setting_of
 from benchmarks.loaders.host import Host
 from benchmarks.loaders.loader_samples import prepare_samples
 from benchmarks.loaders.registry import CONTENDERS, LIMIT
@@ -52,10 +52,10 @@ def opened(name: str, samples: Path, make: Make = "canvas") -> Host:
             importlib.import_module(NEEDS[name])
         except ImportError as error:
             pytest.skip(f"{name}: {error}")
-    host = Host(CONTENDERS[name], _setting(options(make), samples, name))
-    setting = host._setting
+    host = Host(CONTENDERS[name], setting_of(options(make), samples, name))
+    setting = host.setting
     if setting.folder.exists() and setting.folder.name not in ("files", "shards"):
-        host._loader = getattr(importlib.import_module(CONTENDERS[name].module), CONTENDERS[name].opener)(setting)
+        host.loader = getattr(importlib.import_module(CONTENDERS[name].module), CONTENDERS[name].opener)(setting)
     else:
         open_or_skip(host, samples)
     return host
@@ -97,8 +97,8 @@ def test_each_pass_has_every_sample_in_another_order(name: str, samples: Path) -
     with closing(opened(name, samples)) as host:
         orders = []
         for epoch in range(3):
-            assert host._loader is not None
-            with closing(host._loader.start(epoch)) as batches:
+            assert host.loader is not None
+            with closing(host.loader.start(epoch)) as batches:
                 orders.append([row for batch in batches for row in batch.rows])
         assert [sorted(order) for order in orders] == [list(range(NUM_SAMPLES))] * 3
         assert len({tuple(order) for order in orders}) > 1
@@ -108,7 +108,7 @@ def test_each_pass_has_every_sample_in_another_order(name: str, samples: Path) -
 def test_nothing_of_fourfold_is_read_before_the_first_request(backend: str, samples: Path) -> None:
     with closing(opened(f"fourfold {backend}", samples)) as host:
         for epoch in range(2):
-            with closing(host._start()) as batches:
+            with closing(host.start()) as batches:
                 before = read_by(host)
                 time.sleep(0.1)
                 assert read_by(host) == before, f"epoch {epoch}"
@@ -117,6 +117,6 @@ def test_nothing_of_fourfold_is_read_before_the_first_request(backend: str, samp
 
 
 def read_by(host: Host) -> int:
-    assert host._loader is not None
-    pipeline = host._loader._pipeline  # type: ignore[attr-defined]
+    assert host.loader is not None
+    pipeline = host.loader._pipeline  # type: ignore[attr-defined]
     return {stage.name: stage.num_items for stage in pipeline.stage_stats()}["read"]

@@ -1,8 +1,7 @@
-"""The system's page cache: read files into it, drop them from it, and look whether that worked.
+"""The system's page cache: read files into it, drop them from it, and check how much of them is in memory.
 
-Dropping is a request (`posix_fadvise`): dirty and mapped pages stay, and so does everything in a file system that lives
-in memory. `mincore` says what is resident, without reading anything itself. What a disk or a hypervisor caches below
-the system is out of reach.
+Dropping is a request (`posix_fadvise`): mapped pages stay, and so does everything in a file system that lives in
+memory. `mincore` says what is resident and reads nothing itself. The caches of a disk or a hypervisor are out of reach.
 """
 
 import ctypes
@@ -14,38 +13,45 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["drop", "files_below", "read_all", "resident_ratio"]
+__all__ = ["MAX_RESIDENT_RATIO", "drop", "files_below", "read_all", "resident_ratio"]
 
 BLOCK_BYTES = 2**20
+MAX_RESIDENT_RATIO = 0.02
+"""Files of which at most that share is in memory count as cold: an index, or a page that another process holds, may
+stay."""
 
 
 def files_below(folder: Path) -> list[Path]:
+    """Return all files of a folder and the folders in it, without links, in order."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def read_all(paths: Iterable[Path]) -> None:
-    """So that the next reader finds them in memory."""
+    """Read files to the end, so that the next reader finds them in memory."""
     for path in paths:
         with path.open("rb", buffering=0) as file:
             while file.read(BLOCK_BYTES):
                 pass
 
 
-def drop(paths: Iterable[Path]) -> None:
-    """Ask the system to forget the files' content. Where it has no such request (macOS), nothing happens."""
-    if not hasattr(os, "posix_fadvise"):
-        return
-    for path in paths:
+def drop(paths: Iterable[Path]) -> float:
+    """Ask the system to drop files from memory; return the share of their pages that stayed (see `resident_ratio`).
+
+    Files are cold only if that is at most MAX_RESIDENT_RATIO. Where there is no such request (macOS), it is 1.0.
+    """
+    paths = list(paths)
+    for path in paths if hasattr(os, "posix_fadvise") else ():
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)  # pages that are not yet on the disk would stay
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
+    return resident_ratio(paths)
 
 
 def resident_ratio(paths: Iterable[Path]) -> float:
-    """Share of the files' pages that are in memory. 1.0 where the system does not tell, 0.0 without any page."""
+    """Return the share of the files' pages in memory: 1.0 where the system does not tell, 0.0 without any page."""
     resident = total = 0
     for path in paths:
         pages = _resident_pages(path)

@@ -1,4 +1,4 @@
-"""Temporary folders that go whatever becomes of the process that asked for them: also when it is killed (SIGKILL)."""
+"""Temporary folders that vanish whatever becomes of the process that made them, also when it is killed (SIGKILL)."""
 
 import subprocess
 import sys
@@ -12,8 +12,9 @@ from pipelines.base.errors import UsageError
 __all__ = ["short_parent", "temporary_folder"]
 
 MAX_PARENT_CHARACTERS = 32
-"""Of the 107 that Linux allows for the path of a socket, what the folders and names below leave."""
+"""Linux allows 107 characters for the path of a socket; the folders and names below need the rest."""
 
+# Tries again and again at the end of its input, because other processes may live, and write, a moment longer.
 KEEPER = """
 import pathlib, shutil, sys, tempfile, time
 folder = pathlib.Path(tempfile.mkdtemp(prefix="fourfold-", dir=sys.argv[1] or None))
@@ -25,32 +26,33 @@ while folder.exists() and time.monotonic() < deadline_s:
     if folder.exists():
         time.sleep(0.2)
 """
-"""Removes the folder at the end of its input, which comes when nobody is left to write to it. Again and again, because
-processes of the comparison may live, and write, a moment longer."""
 
 
 def short_parent() -> Path:
-    """Where folders for sockets go: the system's folder for temporary files, or /tmp where its path is long. The
-    workers of a DataLoader would wait for a socket that cannot be made, without an error."""
+    """Return the system's folder for temporary files, or /tmp where its path is too long for sockets below it.
+
+    The workers of a DataLoader would wait without end for a socket that cannot be made.
+    """
     found = Path(tempfile.gettempdir())
     return Path("/tmp") if len(str(found)) > MAX_PARENT_CHARACTERS and Path("/tmp").is_dir() else found
 
 
 @contextmanager
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """An empty folder in `parent`, by default the system's folder for such; gone after the block. Raises UsageError."""
+    """Yield an empty folder in `parent` (default: the system's folder for such), gone after the block.
+
+    A process of its own removes it once this one has closed its input, which also a kill does. Raises UsageError.
+    """
     if parent is not None and not parent.is_dir():
         raise UsageError(f"{parent}: not a folder. Give one for data that is removed again.")
-    # A session of its own: Ctrl-C and signals to the whole group are for the others.
     keeper = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", KEEPER, str(parent or "")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,
+        start_new_session=True,  # Ctrl-C and signals to the whole group are for the others
         text=True,
     )
-    assert keeper.stdin is not None
     assert keeper.stdout is not None
     assert keeper.stderr is not None
     with keeper:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.loaders.page_cache import drop, files_below, read_all, resident_ratio
+from benchmarks.harness.page_cache import drop, files_below, read_all, resident_ratio
 
 NUM_BYTES = 2**20
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.loaders.scratch import short_parent, temporary_folder
+from benchmarks.harness.temporary import short_parent, temporary_folder
 from pipelines.base.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = """
 import sys, time
 from pathlib import Path
-from benchmarks.loaders.scratch import short_parent, temporary_folder
+from benchmarks.harness.temporary import short_parent, temporary_folder
 with temporary_folder(Path(sys.argv[1])) as folder:
     (folder / "file").write_text("content")
     print(folder, flush=True)
