@@ -29,8 +29,9 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from pipelines.shards.media.clip_times import DroppedClip, Tick, nearest_frames, split_clips, tick_after, tick_before
+from pipelines.shards.media.frame_turn import Turn, turn_of, turned
 from pipelines.shards.media.shot_boundaries import DEFAULT_CUT_THRESHOLD, SmallFrame, mark_cuts, motion_of, small_frame
-from pipelines.shards.media.videos import MAX_FRAME_PIXELS, OpenVideo, TimedFrame, frames_from, rotation_of
+from pipelines.shards.media.videos import MAX_FRAME_PIXELS, OpenVideo, TimedFrame, frames_from
 from pipelines.shards.sources.items import UnusableError
 
 __all__ = [
@@ -49,6 +50,7 @@ Codec = Literal["mjpeg", "vp9"]
 LEAD_S: Final = 1.5
 # Pixels further from square than that are a damaged header: taken as square.
 MAX_PIXEL_ASPECT: Final = 4.0
+GIF_HINT: Final = "; .gif counts as video, so save a still picture as PNG"
 DEFAULT_QUALITY: Final[dict[str, int]] = {"mjpeg": 4, "vp9": 24}
 QUALITY_RANGE: Final[dict[str, tuple[int, int]]] = {"mjpeg": (1, 31), "vp9": (0, 63)}
 QUALITY: Final = "quality"
@@ -114,7 +116,7 @@ class RawClip:
     frames: tuple[av.VideoFrame, ...]
     facts: dict[str, Any] = field(repr=False)
     """For the sidecar: num_frames, fps, width, height, codec, start_s, source_fps, motion, is_interlaced, rotation_deg
-    (the clockwise turn that was applied)."""
+    (the clockwise turn that was applied), and is_mirrored where the turned frames were also mirrored."""
 
 
 class _Frame(NamedTuple):
@@ -129,7 +131,7 @@ class _Prepared(NamedTuple):
     scaled: av.VideoFrame
     small: SmallFrame
     is_interlaced: bool
-    rotation_deg: int
+    turn: Turn
 
 
 def even_size(width: float, height: float, short_side_px: int) -> tuple[int, int]:
@@ -156,9 +158,10 @@ def read_clips(
     first_tick = tick_after(start_s, form.fps)
     end_tick = None if end_s is None else tick_before(end_s, form.fps)
     from_s = first_tick / form.fps - LEAD_S if first_tick > 0 else 0.0
-    is_empty = True
+    is_empty, hint = True, ""
     with frames_from(file, from_s, num_threads=num_threads, max_pixels=form.max_pixels) as (video, frames):
         maker = _ClipMaker(form, video)
+        hint = GIF_HINT if video.format_name == "gif" else ""
         for run in split_clips(
             nearest_frames(maker.shots(frames), form.fps, first_tick),
             maker.prepare,
@@ -174,7 +177,9 @@ def read_clips(
             raise maker.error
     if is_empty and first_tick == 0 and end_tick is None:
         need_s = (form.num_frames - 1) / form.fps
-        raise UnusableError(f"no clip of {form.num_frames} frames at {form.fps:g} fps in it (needs {need_s:.2g} s)")
+        raise UnusableError(
+            f"no clip of {form.num_frames} frames at {form.fps:g} fps in it (needs {need_s:.2g} s){hint}"
+        )
 
 
 class _ClipMaker:
@@ -197,7 +202,7 @@ class _ClipMaker:
         source = self._until_break(small)
         marked = ((frame, False) for frame in source) if threshold is None else mark_cuts(source, _small_of, threshold)
         for frame, is_cut in marked:
-            now = (frame.frame.width, frame.frame.height, rotation_of(frame.frame))
+            now = (frame.frame.width, frame.frame.height, turn_of(frame.frame))
             shot += is_cut or (size is not None and now != size)
             size = now
             yield frame.time_s, shot, frame
@@ -219,7 +224,7 @@ class _ClipMaker:
                 scaled=_scaled(frame.frame, self._form, self._scaler, self._aspect),
                 small=self._small(frame.frame) if frame.small is None else frame.small,
                 is_interlaced=frame.frame.interlaced_frame,
-                rotation_deg=rotation_of(frame.frame),
+                turn=turn_of(frame.frame),
             )
             self._last = (frame, prepared)
         return self._last[1]
@@ -241,8 +246,10 @@ class _ClipMaker:
             "source_fps": None if self._source_fps is None else round(self._source_fps, 6),
             "motion": round(motion, 3),
             "is_interlaced": any(frame.is_interlaced for frame in frames),
-            "rotation_deg": frames[0].rotation_deg,
+            "rotation_deg": frames[0].turn.rotation_deg,
         }
+        if frames[0].turn.is_mirrored:
+            facts["is_mirrored"] = True
         scaled = tuple(frame.scaled for frame in frames)
         return RawClip(start_tick=first.tick, start_s=start_s, frames=scaled, facts=facts)
 
@@ -254,20 +261,20 @@ def _small_of(frame: _Frame) -> SmallFrame:
 
 def _scaled(frame: av.VideoFrame, form: ClipForm, scaler: VideoReformatter, aspect: float = 1.0) -> av.VideoFrame:
     """The frame upright, with square pixels (`aspect` is width / height of one now), in the stored format."""
+    turn = turn_of(frame)
     width, height = even_size(frame.width * min(aspect, 1.0), frame.height / max(aspect, 1.0), form.short_side_px)
     scaled = scaler.reformat(
         frame,
         width,
         height,
-        "rgb24" if frame.rotation else ENCODERS[form.codec][1],
+        ENCODERS[form.codec][1] if turn.is_none else "rgb24",
         interpolation=Interpolation.AREA,
         dst_colorspace=Colorspace.ITU601,
         dst_color_range=ColorRange.JPEG if form.codec == "mjpeg" else ColorRange.MPEG,
     )
-    quarter_turns = round(frame.rotation / 90)
-    if quarter_turns % 4 == 0:
+    if turn.is_none:
         return scaled
-    upright = np.ascontiguousarray(np.rot90(scaled.to_ndarray(), quarter_turns), dtype=np.uint8)
+    upright = np.ascontiguousarray(turned(scaled.to_ndarray(), turn), dtype=np.uint8)
     return _scaled(av.VideoFrame.from_ndarray(upright, "rgb24"), form, VideoReformatter())
 
 

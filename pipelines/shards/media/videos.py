@@ -17,6 +17,7 @@ from typing import BinaryIO, Final, NamedTuple, TypeAlias
 import av
 import av.error
 
+from pipelines.shards.media.frame_turn import turn_of
 from pipelines.shards.sources.items import UnusableError
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
     "frames_from",
     "open_video",
     "probe_video",
-    "rotation_of",
 ]
 
 Packet: TypeAlias = "av.Packet[av.VideoStream]"
@@ -188,15 +188,10 @@ def probe_video(file: str | BinaryIO, measure_gop: bool = False, *, max_pixels: 
         return replace(
             info,
             is_interlaced=first.interlaced_frame,
-            rotation_deg=rotation_of(first),
+            rotation_deg=turn_of(first).rotation_deg,
             is_variable_rate=is_variable_rate,
             gop_frames=gop_frames,
         )
-
-
-def rotation_of(frame: av.VideoFrame) -> int:
-    """Clockwise quarter turns, in degrees, that make a frame upright: 0, 90, 180 or 270."""
-    return -round(frame.rotation / 90) % 4 * 90
 
 
 def _duration_s(video: OpenVideo) -> float | None:
@@ -306,28 +301,31 @@ def _timed(video: OpenVideo, frames: Iterable[av.VideoFrame], origin_s: float | 
     """Frames with strictly rising times; a missing or falling timestamp becomes "one period later"."""
     period_s = 1 / (video.fps or 25)
     last_s: float | None = None
+    last_lasts_s = 0.0
     for index, frame in enumerate(frames):
         check_size(frame.width, frame.height, video.max_pixels)
         time_s = index * period_s if video.is_untimed else frame.time
         if last_s is not None and (time_s is None or time_s <= last_s):
             time_s = last_s + period_s
-        last_s = time_s or 0.0
+        last_s, last_lasts_s = time_s or 0.0, float((frame.duration or 0) * (frame.time_base or 0))
         origin_s = last_s if origin_s is None else origin_s
         if last_s - origin_s > MAX_VIDEO_S:
             raise UnusableError(f"a frame at {last_s - origin_s:.3g} s; at most {MAX_VIDEO_S:g} s are read")
         yield TimedFrame(last_s - origin_s, frame)
     if last_s is not None and origin_s is not None:
-        _check_end(video, last_s - origin_s)
+        _check_end(video, last_s - origin_s + last_lasts_s)
 
 
-def _check_end(video: OpenVideo, last_s: float) -> None:
-    """FFmpeg ends silently where an MP4 was cut off, but its header says how long the stream was.
+def _check_end(video: OpenVideo, end_s: float) -> None:
+    """Raise UnusableError if the last frame ends (`end_s`) long before the stream does.
 
-    Those of other formats do not: AVI's is corrected, Matroska's is that of the longest stream.
+    FFmpeg ends silently where an MP4 was cut off, but its header says how long the stream was. Those of other formats
+    do not: AVI's is corrected, Matroska's is that of the longest stream. The last frame may be held for many seconds:
+    screen recorders write no frame while nothing moves.
     """
     stream = video.stream
     if not (stream.duration and stream.time_base and video.format_name == "mov"):
         return
     duration_s = float(stream.duration * stream.time_base)
-    if last_s + EARLY_END_S + EARLY_END_RATIO * duration_s < duration_s:
-        raise UnusableError(f"its frames end at {last_s:.3g} s of {duration_s:.3g} s: cut off or damaged")
+    if end_s + EARLY_END_S + EARLY_END_RATIO * duration_s < duration_s:
+        raise UnusableError(f"its frames end at {end_s:.3g} s of {duration_s:.3g} s: cut off or damaged")

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipelines.shards.media.clip_bytes import ClipForm, DroppedClip, RawClip, encode_clip, even_size, read_clips
 from pipelines.shards.sources.items import UnusableError
@@ -366,3 +367,11 @@ def test_dali_decodes_every_frame(tmp_path: Path) -> None:
         frames = out.at(0)
         assert frames.shape == (10, 50, 70, 3)
         assert np.abs(frames.mean(axis=(1, 2, 3)) - (20 + 20 * np.arange(10))).max() < 3
+
+
+@pytest.mark.parametrize("num_pictures", [1, 2])
+def test_a_gif_too_short_for_a_clip_says_that_it_counts_as_video(tmp_path: Path, num_pictures: int) -> None:
+    pictures = [Image.new("RGB", (32, 24), color) for color in ("red", "blue")[:num_pictures]]
+    pictures[0].save(tmp_path / "still.gif", save_all=True, append_images=pictures[1:], duration=40)
+    with pytest.raises(UnusableError, match=r"no clip of 10 frames.*; .gif counts as video, so save .* as PNG"):
+        list(read_clips(str(tmp_path / "still.gif"), ClipForm()))

@@ -1,12 +1,13 @@
 import io
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from pipelines.shards.media.videos import MAX_VIDEO_S, frames_from, probe_video, rotation_of
+from pipelines.shards.media.videos import MAX_VIDEO_S, frames_from, probe_video
 from pipelines.shards.sources.items import UnusableError
 from tests.made.films import number_in, numbered, write_film
 
@@ -167,9 +168,55 @@ def test_duration_that_the_bytes_cannot_hold_is_not_believed(tmp_path: Path) -> 
     assert probe_video(str(film)).duration_s is None
 
 
-def test_rotation_is_a_clockwise_turn() -> None:
-    frame = av.VideoFrame(16, 16, "gray")
-    assert rotation_of(frame) == 0
+def held_film(path: Path, lasts_ms: list[int], codec: str = "libx264") -> Path:
+    """A film whose frames are shown for so long, the last one too, as screen recorders write it."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.max_b_frames = 0
+        times_ms = [0, *np.cumsum(lasts_ms).tolist()]
+        lasts = iter(lasts_ms)
+        for index in range(len(lasts_ms) + 1):
+            frame = None
+            if index < len(lasts_ms):
+                frame = av.VideoFrame.from_ndarray(numbered(index), "rgb24")
+                frame.pts, frame.time_base = times_ms[index], Fraction(1, 1000)
+            for packet in stream.encode(frame):
+                packet.duration = next(lasts)
+                container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    "lasts_ms",
+    [[40, 6000], [40] * 50 + [6000], [40] * 5 + [2500] * 3, [100, 60_000], [1000], [40] * 30 + [5000, 40], [33] * 9],
+    ids=str,
+)
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_the_last_frame_may_be_held(tmp_path: Path, lasts_ms: list[int], suffix: str) -> None:
+    film = held_film(tmp_path / f"v.{suffix}", lasts_ms)
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        assert float(stream.duration * stream.time_base) == pytest.approx(sum(lasts_ms) / 1000, abs=0.002)
+    assert [number for _, number in read(str(film))] == list(range(len(lasts_ms)))
+
+
+@pytest.mark.parametrize("last_ms", [40, 6000])
+def test_a_film_cut_off_before_a_held_frame_is_damaged(tmp_path: Path, last_ms: int) -> None:
+    """The bytes of the last half are gone, but the header at the start still promises them."""
+    film = held_film(tmp_path / "v.mp4", [40] * 100 + [last_ms])
+    with av.open(str(film)) as source, av.open(str(tmp_path / "f.mp4"), "w", options={"movflags": "faststart"}) as sink:
+        stream = sink.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                sink.mux(packet)
+    content = (tmp_path / "f.mp4").read_bytes()
+    start = content.index(b"mdat")
+    (tmp_path / "cut.mp4").write_bytes(content[: start + (len(content) - start) // 2])
+    with pytest.raises(UnusableError, match=r"cut off or damaged|cannot decode"):
+        read(str(tmp_path / "cut.mp4"))
 
 
 @pytest.mark.parametrize("measure_gop", [False, True])
