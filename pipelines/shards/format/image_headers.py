@@ -43,6 +43,8 @@ OTHER_FORMATS = (
     (0, b"BM", "BMP"),
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
     (4, b"ftypavi", "AVIF"),
     (4, b"ftyphei", "HEIC"),
     (4, b"ftypmif1", "HEIC"),
@@ -50,7 +52,19 @@ OTHER_FORMATS = (
     (4, b"jP  ", "JPEG 2000"),
     (0, b"\xff\x0a", "JPEG XL"),
     (4, b"JXL ", "JPEG XL"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
     (0, b"8BPS", "Photoshop"),
+    (0, b"v/1\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"DDS ", "DDS"),
+    (0, b"qoif", "QOI"),
+    (0, b"gimp xcf", "GIMP"),
+    (0, b"P7\n", "PAM"),
+    (0, b"PF\n", "PFM"),
+    (0, b"Pf\n", "PFM"),
+    (0, b"\x93NUMPY", "NumPy"),
+    (0, b"SIMPLE  =", "FITS"),
+    (0, b"\0\0\1\0", "an icon"),
     (0, b"%PDF", "PDF"),
     (0, b"PK\3\4", "ZIP"),
     (0, b"\x1f\x8b", "gzip"),
@@ -69,6 +83,7 @@ class ImageHeader(NamedTuple):
 
     `mode`: what the stored colors are, alpha apart. `is_animated`: decoders show the first picture only.
     `odd_exif`: (start, end) of EXIF blocks that decoders do not read alike; empty in nearly every file.
+    `has_hidden_exif`: a WebP whose EXIF block DALI's parser does not find, and then refuses the file.
     """
 
     extension: Extension
@@ -80,6 +95,7 @@ class ImageHeader(NamedTuple):
     has_alpha: bool = False
     is_animated: bool = False
     odd_exif: tuple[tuple[int, int], ...] = ()
+    has_hidden_exif: bool = False
 
     def upright_size(self) -> tuple[int, int]:
         """(width, height) of the picture as decoders give it, after orientation."""
@@ -203,7 +219,7 @@ def _webp_header(encoded: Buffer) -> ImageHeader:
 def _extended_webp_header(encoded: Buffer, end: int) -> ImageHeader:
     flags = encoded[20]
     width, height = 1 + int.from_bytes(encoded[24:27], "little"), 1 + int.from_bytes(encoded[27:30], "little")
-    place, has_pixels = 30, False
+    place, has_pixels, has_padding, is_hidden = 30, False, False, bool(flags & WEBP_EXIF)
     exif: list[ExifBlock] = []
     while place + 8 <= end:
         kind, length = _riff_chunk(encoded, place)
@@ -212,13 +228,15 @@ def _extended_webp_header(encoded: Buffer, end: int) -> ImageHeader:
         elif kind == b"EXIF" and flags & WEBP_EXIF:
             tiff = encoded[place + 8 : place + 8 + length]
             tiff = tiff[6:] if tiff[:6] == b"Exif\0\0" else tiff
+            is_hidden = has_padding if not exif else is_hidden
             exif.append((place, min(end, place + 8 + length + (length & 1)), tiff))
+        has_padding |= bool(length & 1)
         place += 8 + length + (length & 1)
     if not has_pixels:
         raise ValueError("WebP without pixels")
     is_animated, has_alpha = bool(flags & WEBP_ANIMATED), bool(flags & WEBP_ALPHA)
     orientation, odd_exif = _orientation(exif)
-    return ImageHeader("webp", width, height, orientation, "rgb", 8, has_alpha, is_animated, odd_exif)
+    return ImageHeader("webp", width, height, orientation, "rgb", 8, has_alpha, is_animated, odd_exif, is_hidden)
 
 
 def _orientation(exif: list[ExifBlock]) -> tuple[int, tuple[tuple[int, int], ...]]:

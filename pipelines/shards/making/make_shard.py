@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "RESUME_HINT", "ShardJob", "MadeShard", "make_shard"]
 
 # Part of every record: raise it when the bytes of a shard change, and older shards are made again.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 RESUME_HINT = "Make room or mend it, then run the same build again: finished shards are kept."
 """What to do when a build cannot go on."""
 TELL_EVERY_S = 0.5

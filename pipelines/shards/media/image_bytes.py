@@ -5,21 +5,22 @@ Kept byte for byte unless both backends would not show the same picture, or `sho
     JPEG (baseline, progressive), PNG, WebP   kept; so are gray, palette, 16 bits, alpha, color profiles
     EXIF orientation                          kept and recorded; width and height are those of the upright picture
     damaged or doubled EXIF                   replaced by a block with the orientation alone; pixels untouched
-    animated PNG, animated WebP               kept; decoders show the first picture
+    WebP chunks of odd length before its EXIF  their pad byte is counted in: DALI's parser skips none
+    animated PNG, animated WebP               kept, decoders show the first picture; with an orientation, to PNG, for
+                                              neither backend turns them
     CMYK and YCCK JPEG                        to RGB JPEG: without an Adobe marker OpenCV and DALI invert each other
     GIF, BMP, TIFF, PPM                       first picture, upright, to 8-bit PNG: DALI reads no GIF, not every TIFF
     arithmetic-coded, lossless, 12-bit JPEG,  rejected, as are cut off, damaged and too large images
     HEIC, AVIF, JPEG 2000, anything else
 
 Decoders drop alpha and color profiles: what is seen are the colors stored below transparent pixels, as numbers.
-What is encoded anew is upright, without metadata; the sidecar's `original_*` facts say what it was.
+What is encoded anew is upright, without metadata; the sidecar's `original_*` facts say what it was. Its pixels are
+Pillow's, unless it is an ordinary image that is only reduced or turned.
 """
 
-import io
-import warnings
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,11 +28,11 @@ import numpy.typing as npt
 
 from pipelines.shards.format.exif import with_fresh_exif
 from pipelines.shards.format.image_headers import Extension, ImageHeader, format_name, read_header
-from pipelines.shards.media.decoder_messages import captured_messages
+from pipelines.shards.format.webp_chunks import with_counted_padding
+from pipelines.shards.media.decoder_messages import captured_messages, damage_in
+from pipelines.shards.media.jpeg_holes import hole_in
+from pipelines.shards.media.pillow_pixels import decode_by_pillow
 from pipelines.shards.sources.items import UnusableError
-
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
 
 __all__ = ["MAX_PIXELS", "MAX_SIDE_PX", "ImageForm", "PreparedImage", "UnusableError", "prepare_image"]
 
@@ -40,11 +41,9 @@ MAX_PIXELS = 178_956_970
 """The size at which Pillow, too, refuses an image: three bytes each make half a gigabyte."""
 MAX_SIDE_PX = 65_500
 """libjpeg's limit; OpenCV refuses sides not much longer."""
-CONVERTED = ("GIF", "BMP", "TIFF", "PPM")
-# libjpeg goes on after these and fills what is missing with gray; other complaints of it are harmless.
-DAMAGE_WORDS = ("remature end", "bad Huffman code", "instead of RST")
+OTHER_FORMATS = ("GIF", "BMP", "TIFF", "PPM")
 NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WebP"}
-# By how much smaller, then (color, gray).
+# By how much smaller, then (color, gray). OpenCV decodes a JPEG at these sizes in less time than at its own.
 REDUCED = {
     1: (cv2.IMREAD_COLOR, cv2.IMREAD_GRAYSCALE),
     2: (cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
@@ -91,15 +90,21 @@ class PreparedImage(NamedTuple):
 
 def prepare_image(encoded: bytes, form: ImageForm) -> PreparedImage:
     """Check an image file of any name, and convert it if its policy or `form` says so. Raises UnusableError."""
+    # 1. By its bytes, not its name. Formats that are never stored go their own way.
     if encoded and (name := _other_format(encoded)) is not None:
         return _from_other_format(encoded, name, form)
+    # 2. The header before any pixel: it finds what is cut off, and a bomb, in microseconds.
     try:
         header = read_header(encoded)
     except ValueError as error:
         raise UnusableError(str(error)) from error
     _check_size(header.width, header.height, form)
+    # 3. Metadata that decoders read differently. After that both backends turn the picture alike.
     if header.odd_exif:
         encoded = with_fresh_exif(encoded, header.extension, header.odd_exif, header.orientation)
+    if header.has_hidden_exif:
+        encoded = with_counted_padding(encoded)
+    # 4. Encode anew what needs it, which decodes all of it. The rest is decoded only to be checked.
     if _is_converted(header, form):
         return _converted(encoded, header, form)
     if form.check == "decode":
@@ -113,8 +118,8 @@ def _other_format(encoded: bytes) -> str | None:
     if encoded[:2] == b"\xff\xd8" or encoded[:4] == b"\x89PNG" or encoded[8:12] == b"WEBP":
         return None
     name = format_name(encoded)
-    if name not in CONVERTED:
-        allowed = ", ".join([*NAMES.values(), *CONVERTED])
+    if name not in OTHER_FORMATS:
+        allowed = ", ".join([*NAMES.values(), *OTHER_FORMATS])
         raise UnusableError(f"not an image that can be used, but {name}; allowed: {allowed}")
     return name
 
@@ -129,7 +134,7 @@ def _check_size(width: int, height: int, form: ImageForm) -> None:
 def _is_converted(header: ImageHeader, form: ImageForm) -> bool:
     """Whether its pixels are encoded anew."""
     is_too_large = form.short_side_px is not None and min(header.width, header.height) > form.short_side_px
-    is_turned = form.orientation == "apply" and header.orientation != 1
+    is_turned = header.orientation != 1 and (form.orientation == "apply" or header.is_animated)
     return is_too_large or is_turned or header.mode == "cmyk"
 
 
@@ -162,12 +167,14 @@ def _decode_as(header: ImageHeader, encoded: bytes, scale: int, *, is_gray: bool
 
 def _decode(encoded: bytes, flags: int, name: str) -> Pixels:
     """(H, W, 3) uint8 BGR or (H, W) gray, upright. Raises UnusableError."""
+    if name == NAMES["jpg"] and (hole := hole_in(encoded)) is not None:
+        raise UnusableError(f"damaged JPEG ({hole})")
     with captured_messages() as messages:
         try:
             pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
         except cv2.error as error:
             raise UnusableError(f"damaged {name} ({error.err})") from error
-    damage = [message for message in messages if any(word in message for word in DAMAGE_WORDS)]
+    damage = damage_in(messages, encoded)
     if pixels is None or damage:
         reasons = damage or [message for message in messages if "rror" in message] or ["OpenCV cannot decode it"]
         raise UnusableError(f"damaged {name} ({reasons[0]})")
@@ -176,36 +183,30 @@ def _decode(encoded: bytes, flags: int, name: str) -> Pixels:
 
 def _converted(encoded: bytes, header: ImageHeader, form: ImageForm) -> PreparedImage:
     size = _target_size(*header.upright_size(), form)
-    scale = _decode_scale(header, size)
-    pixels = _decode_as(header, encoded, scale, is_gray=header.mode == "gray")
-    is_lossless = header.extension == "png" and size == header.upright_size()
-    facts = _original("CMYK JPEG" if header.mode == "cmyk" else NAMES[header.extension], header.width, header.height)
+    name = "CMYK JPEG" if header.mode == "cmyk" else NAMES[header.extension]
+    is_first_of_many = header.is_animated and header.orientation != 1
+    if header.mode == "cmyk" or is_first_of_many:
+        # Pillow takes the gray that stands for damage inside a JPEG as part of the picture, so OpenCV looks for it.
+        _decode(encoded, REDUCED[8 if header.extension == "jpg" else 1][False], NAMES[header.extension])
+        pixels = _as_opencv(decode_by_pillow(encoded, name, partial(_check_size, form=form))[0])
+    else:
+        pixels = _decode_as(header, encoded, _decode_scale(header, size), is_gray=header.mode == "gray")
+    is_lossless = (header.extension == "png" or is_first_of_many) and size == header.upright_size()
+    facts = _original(name, header.width, header.height)
     return _encoded(pixels, size, "png" if is_lossless else "jpg", form.quality, facts)
 
 
 def _from_other_format(encoded: bytes, name: str, form: ImageForm) -> PreparedImage:
-    """Pillow reads the size (and finds what is cut off), OpenCV the pixels, as it does for all other images."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            image = _opened(name, encoded)
-            _check_size(*image.size, form)
-            image.load()
-    except UnusableError:
-        raise
-    except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error and others for damaged files
-        raise UnusableError(f"damaged {name} ({error})") from error
-    pixels = _decode(encoded, cv2.IMREAD_ANYCOLOR, name)
+    pixels, stored_size = decode_by_pillow(encoded, name, partial(_check_size, form=form))
     height, width = pixels.shape[:2]
     size = _target_size(width, height, form)
     extension: Extension = "png" if size == (width, height) else "jpg"
-    return _encoded(pixels, size, extension, form.quality, _original(name, *image.size))
+    return _encoded(_as_opencv(pixels), size, extension, form.quality, _original(name, *stored_size))
 
 
-def _opened(name: str, encoded: bytes) -> "ImageFile":
-    """By the plugin of that format alone, imported when the first such image comes: nearly no build meets one."""
-    plugin = import_module(f"PIL.{name.title()}ImagePlugin")
-    image: ImageFile = getattr(plugin, f"{name.title()}ImageFile")(io.BytesIO(encoded))
-    return image
+def _as_opencv(pixels: Pixels) -> Pixels:
+    """Gray as it is, RGB as BGR."""
+    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1])
 
 
 def _original(name: str, width: int, height: int) -> dict[str, Any]:
