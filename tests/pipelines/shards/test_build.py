@@ -337,7 +337,8 @@ def test_progress_shows_samples_bytes_and_ends_whole(photos: Path, tmp_path: Pat
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
-from pipelines.shards import build as b, writer as w
+from pipelines.shards import build as b
+from pipelines.shards.format import tar_writer as w
 add = w.TarWriter.add
 def slow_add(self, sample):
     time.sleep(0.05)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.shards.sources import items
+from pipelines.shards.sources import item_reader
 from pipelines.shards.sources.item_reader import ItemReader
 from pipelines.shards.sources.items import Reject, SourceItem, UnusableError, kind_of, local_item, safe_key
 
@@ -146,7 +146,7 @@ def test_tar_members_and_cut_off_tars(tmp_path: Path, reader: ItemReader) -> Non
 
 
 def test_few_tars_stay_open(tmp_path: Path, reader: ItemReader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(items, "MAX_OPEN_TARS", 2)
+    monkeypatch.setattr(item_reader, "MAX_OPEN_TARS", 2)
     members = []
     for number in range(5):
         ((offset, size),) = made_tar(tmp_path / f"{number}.tar", [b"%d" % number])
