@@ -1,7 +1,7 @@
 """From a batch of the plan to pixels: read bytes, draw all geometry, decode. One `SampleSource` per kind of sample.
 
-Every random number is drawn from (seed, epoch, key, task) before any pixel exists, so neither order nor threads nor
-backend can change it.
+Every random number is drawn from (seed, epoch, key, task) before any pixel exists. So order, threads and backend cannot
+change it.
 """
 
 import time
@@ -43,8 +43,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What one task needs to make its batch. `failed`: rows whose pixels (and key) are another sample's. `known`: for
-    tasks that remember targets."""
+    """Input of one task for one batch of B samples.
+
+    pixels: uint8 RGB canvases (B, S, S, 3), or planes of clips (B, 3 + N, H, W; see clip_planes.py). geometry: drawn
+    numbers by name, leading axis B. failed: rows whose sample failed; their pixels and key are another row's.
+    known: targets found in the task's cache; None for a task without one.
+    """
 
     pixels: torch.Tensor
     geometry: Geometry
@@ -56,12 +60,13 @@ class Prepared:
 def canvas_boxes(
     uniform_B4: Floats, width_B: Int64s, height_B: Int64s, scale: tuple[float, float], canvas_px: int
 ) -> npt.NDArray[np.int32]:
-    """Square boxes x0, y0, x1, y1, int32 (B, 4), inside images of the given sizes.
+    """Return random square boxes x0, y0, x1, y1 in pixels, ends excluded, inside images: int32 (B, 4).
 
-    `uniform_B4`: numbers in [0, 1) for side, x, y (and flip, not used here). `scale`: bounds of the side as a share
-    of the short side. Of images that are much larger than the canvas, boxes start and end at multiples of the factor
-    by which a decoder may reduce them.
+    `uniform_B4`: numbers in [0, 1) for side, x, y and flip (not used here). `width_B`, `height_B`: in pixels. `scale`:
+    bounds of the side as a share of the short side.
     """
+    # In large images boxes start and end at multiples of the factor by which the JPEG decoder may shrink them. Only
+    # such boxes cover whole pixels of the shrunk image; any other crop would be off by a part of a pixel.
     low, high = scale
     short_B = np.minimum(width_B, height_B)
     side_B = np.clip(np.rint(short_B * (low + (high - low) * uniform_B4[:, 0])), 1, short_B)
@@ -74,21 +79,24 @@ def canvas_boxes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """Geometry of one decode of a batch, drawn before any pixel exists. common: what all tasks share. own: by task.
-    known: targets computed earlier, by task, for the tasks that remember them."""
+    """Geometry of one decode of a batch, drawn before any pixel exists; every array has leading axis B.
+
+    common: what all tasks share, by name. own: by task, then by name. known: by task, for tasks with a target cache.
+    """
 
     common: Geometry
     own: Mapping[str, Geometry]
     known: Mapping[str, CachedTargets]
 
     def geometry_of(self, name: str) -> Geometry:
+        """Return all drawn numbers of one task."""
         return self.own[name] | self.common
 
 
 class SampleSource:
-    """Pixels and geometry of batch after batch of one table, for the tasks that use this kind of sample.
+    """Reader and decoder of one table's batches, for all tasks that use this kind of sample.
 
-    `load` runs the stages `read`, `draw` and `decode` and counts them on its clocks; a profiler runs them one by one.
+    `load` runs the stages `read`, `draw` and `decode` and counts them; a profiler runs them one by one.
     """
 
     def __init__(
@@ -113,36 +121,44 @@ class SampleSource:
         self._read_clock, self._decode_clock = clocks
 
     def load(self, batch_index: int, names: Sequence[str]) -> tuple[dict[str, Prepared], list[Fault]]:
-        """What each of the named tasks needs for one batch, and the samples that failed."""
+        """Return the input of each of the named tasks for one batch, and the samples that failed, in the order of rows.
+
+        Raises DataError if a shard cannot be read.
+        """
+        # 1. Read: bytes are views into memory-mapped tars, so nothing is copied here.
         with self._reading():
             picks = self.plan.picks(batch_index)
             encoded = self.read(picks)
         self._read_clock.add(num_items=len(encoded))
+        # 2. Decode once for all tasks, or once a task if `share_decode` is off: then each task gets a crop of its own.
         prepared: dict[str, Prepared] = {}
         reasons: dict[int, str] = {}
         for group in [list(names)] if self._share_decode else [[name] for name in names]:
             made, failures = self._load_group(picks, encoded, group)
             prepared |= made
             reasons |= failures
+        # 3. A sample that fails for several tasks is one failure.
         self._decode_clock.add(num_failures=len(reasons))
         return prepared, [self._fault(int(picks.rows[index]), reason) for index, reason in sorted(reasons.items())]
 
     def keys(self, picks: Picks) -> tuple[str, ...]:
+        """Return the keys of a batch's samples, in order."""
         return tuple(self.table.keys[row] for row in picks.rows.tolist())
 
     def read(self, picks: Picks) -> list[memoryview]:
-        """Encoded images or clips, a memoryview a sample."""
+        """Return the encoded image or clip of each sample, as views into mapped tars. Raises DataError."""
         return [self.reader.read(row) for row in picks.rows.tolist()]
 
     def draw(self, picks: Picks, names: Sequence[str]) -> Drawn:
-        """Geometry for the named tasks, which share a decode; the first one's if every task has a decode of its own."""
+        """Draw the geometry of the named tasks, which share one decode, and look up their cached targets."""
+        # Without `share_decode` there is one task here, and its name makes its crops differ from other tasks'.
         keys = self.keys(picks)
         common = self._common_geometry(picks, keys, "canvas" if self._share_decode else f"canvas {names[0]}")
         own = {name: self._task_geometry(picks, keys, name) for name in names}
         return Drawn(common=common, own=own, known=self._known(picks, common, names))
 
     def decode(self, encoded: Sequence[memoryview], drawn: Drawn) -> Decoded:
-        """Canvases or planes of clips, on the device of the pipeline. The copy there may still be under way."""
+        """Return canvases or planes of clips on the pipeline's device; the copy there may still be running."""
         is_known_B = _is_known_to_all(drawn.known, list(drawn.own), len(encoded))
         decoded = self._decode(encoded, drawn.common, is_known_B)
         return replace(decoded, pixels=decoded.pixels.to(self._device, non_blocking=True))
@@ -150,13 +166,17 @@ class SampleSource:
     def _load_group(
         self, picks: Picks, encoded: Sequence[memoryview], group: Sequence[str]
     ) -> tuple[dict[str, Prepared], dict[int, str]]:
-        """One decode, for all tasks of the group."""
+        """Decode a batch once, for all tasks of the group. Returns their inputs, and reasons of failures by row."""
+        # 1. Draw all random numbers before there are pixels: a backend cannot change an augmentation then. Cached
+        # targets are looked up before decoding, because a clip with a known target needs only its first frame.
         with self._reading():
             keys, drawn = self.keys(picks), self.draw(picks, group)
+        # 2. Decode, and start the copy to the device.
         start_s = time.perf_counter()
         decoded = self.decode(encoded, drawn)
         self._count_decoding(time.perf_counter() - start_s, decoded.waited_s)
         self._decode_clock.add(num_items=len(keys))
+        # 3. Say of every row which sample it shows: the backend has put a good one into failed rows.
         failed = tuple(index for index, _ in decoded.failures)
         rows = _shown_rows(len(keys), failed)
         shown = tuple(keys[row] for row in rows)
@@ -173,13 +193,13 @@ class SampleSource:
         return prepared, dict(decoded.failures)
 
     def _known(self, picks: Picks, common: Geometry, group: Sequence[str]) -> dict[str, CachedTargets]:
-        """By name, for the tasks that remember targets."""
+        """Return the cached targets of the batch by task, for the tasks that have a cache."""
         memories = {name: self._tasks[name].targets for name in group}
         addresses = list(zip(picks.rows.tolist(), common["flip"].tolist(), strict=True))
         return {name: cached_targets(memory, addresses) for name, memory in memories.items() if memory is not None}
 
     def _common_geometry(self, picks: Picks, keys: tuple[str, ...], stream: str) -> Geometry:
-        """ "label" (B,), "flip" (B,) and, for images, "box" (B, 4)."""
+        """Draw what all tasks share: "label" int64 (B,), "flip" bool (B,) and, for images, "box" int32 (B, 4)."""
         seed, epochs = self.plan.seed, picks.epochs.tolist()
         uniform_B4 = BatchRng(seed, epochs, keys, stream).random(4)
         geometry: Geometry = {
@@ -203,7 +223,8 @@ class SampleSource:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """One thread reads and decodes in turn, so each of the two stages waits while the other works."""
+        """Count the seconds inside as reading."""
+        # One thread reads and decodes in turn, so each of the two stages waits while the other works.
         start_s = time.perf_counter()
         yield
         seconds = time.perf_counter() - start_s
@@ -211,7 +232,8 @@ class SampleSource:
         self._decode_clock.add(blocked_on_input_s=seconds)
 
     def _count_decoding(self, seconds: float, waited_s: float) -> None:
-        """What passed before a worker was free is the tasks' doing, which come after."""
+        """Count `seconds` of decoding, of which `waited_s` passed before a thread was free."""
+        # Decoding and tasks share the threads. If none is free, the tasks, which come after, are what holds it up.
         self._decode_clock.add(busy_s=seconds - waited_s, blocked_on_output_s=waited_s)
         self._read_clock.add(blocked_on_output_s=seconds)
 
@@ -223,7 +245,7 @@ class SampleSource:
 def _is_known_to_all(
     known: Mapping[str, CachedTargets], group: Sequence[str], num_samples: int
 ) -> npt.NDArray[np.bool_]:
-    """bool (B,): samples whose target every task of the group knows."""
+    """Return which samples have a cached target for every task of the group: bool (B,)."""
     if len(known) < len(group):
         return np.zeros(num_samples, np.bool_)
     is_known = zip(*([target is not None for target in one.target] for one in known.values()), strict=True)
@@ -231,8 +253,9 @@ def _is_known_to_all(
 
 
 def _shown_rows(num_samples: int, failed: tuple[int, ...]) -> list[int]:
-    """A failed row shows the next good row's pixels, so it gets that row's key: tasks that look for a different
-    image (exemplar's negative) must not take it for one."""
+    """Return the row whose pixels each row shows: its own, or for a failed one the next good row."""
+    # The row gets that sample's key, too. With its own key, exemplar would take a copy of an image for another image,
+    # and so for a negative.
     shown = np.arange(num_samples)
     if len(failed) < num_samples:
         fill_failed(shown, failed)

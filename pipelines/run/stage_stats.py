@@ -1,7 +1,7 @@
-"""What each stage of a pipeline did: items, failures, and where its seconds went.
+"""Count what each stage of a pipeline did: items, failures, and seconds of work and of waiting.
 
-A stage is working (busy), waiting for the stage before it (blocked on input) or waiting for room after it
-(blocked on output); the three ratios of a stage sum to 1.
+A stage works (busy), waits for the stage before it (blocked on input) or waits for room after it (blocked on output).
+The three ratios of a stage sum to 1.
 """
 
 import time
@@ -13,18 +13,18 @@ from threading import Lock, current_thread
 __all__ = ["CONSUMER", "Listener", "StageClock", "StageStats", "added_up", "bottleneck"]
 
 Listener = Callable[[str, float, float, str], None]
-"""Told of a stage's name, of when a piece of its work began and ended, in seconds of `time.perf_counter`, and of the
-thread that did it."""
+"""Function called after each piece of work with the stage's name, begin and end in seconds of `time.perf_counter`, and
+the thread's name."""
 
 CONSUMER = "consumer"
-"""What `bottleneck` says when the pipeline waits for the one who uses its batches."""
+"""Answer of `bottleneck` when the pipeline waits for the code that uses its batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStats:
-    """One stage since the pipeline was built. Seconds are of wall time, a stage's concurrent jobs summed.
+    """Counts of one stage since the pipeline was built. Seconds of wall time, summed over a stage's concurrent jobs.
 
-    num_left_out: samples that a task could make no target of, such as clips with a cut; they are among the items.
+    num_left_out: samples for which a task has no target, such as clips with a cut. They count in `num_items`, too.
     """
 
     name: str
@@ -53,12 +53,12 @@ class StageStats:
 
     @property
     def items_per_s(self) -> float:
-        """What the stage could do if it never waited."""
+        """Items per second if the stage never waited."""
         return self.num_items / self.busy_s if self.busy_s else 0.0
 
 
 class StageClock:
-    """Adds up one stage's counts and seconds, from any thread."""
+    """Counter of one stage's items and seconds. Safe to use from several threads."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -69,7 +69,7 @@ class StageClock:
         self._idle_since_s = time.perf_counter()
 
     def start(self) -> None:
-        """Idle from now on: the time before the pipeline runs is nobody's."""
+        """Start the clock: the time before the pipeline runs counts as neither work nor waiting."""
         with self._lock:
             self._idle_since_s = time.perf_counter()
 
@@ -83,10 +83,14 @@ class StageClock:
             self.add(num_items=num_items, busy_s=time.perf_counter() - start_s)
 
     def arrival(self, room_wait_s: float) -> None:
-        """An item has come. Idle time until now was spent waiting for it, or, up to `room_wait_s`, because there was
-        no room behind this stage and so nothing was sent."""
+        """Count the arrival of an item, and attribute the idle time before it.
+
+        Up to `room_wait_s` of it is blocked on output: nothing was sent because the queue after the tasks was full. The
+        rest is blocked on input.
+        """
         with self._lock:
             now_s = time.perf_counter()
+            # A stage with another item at work was not idle, however long this item took to come.
             if self._num_running == 0:
                 idle_s = now_s - self._idle_since_s
                 self._output_s += min(idle_s, room_wait_s)
@@ -94,7 +98,7 @@ class StageClock:
             self._num_running += 1
 
     def departure(self) -> None:
-        """The item of an `arrival` is done."""
+        """Count the end of an item that `arrival` counted; the stage may be idle from now on."""
         with self._lock:
             self._num_running -= 1
             self._idle_since_s = time.perf_counter()
@@ -109,7 +113,8 @@ class StageClock:
         blocked_on_input_s: float = 0.0,
         blocked_on_output_s: float = 0.0,
     ) -> None:
-        """Count what has just ended."""
+        """Add counts and seconds of work that has just ended."""
+        # Outside the lock: a listener may be slow, or may ask for the stats.
         if self.listener is not None and busy_s:
             now_s = time.perf_counter()
             self.listener(self.name, now_s - busy_s, now_s, current_thread().name)
@@ -122,6 +127,7 @@ class StageClock:
             self._output_s += blocked_on_output_s
 
     def read(self) -> StageStats:
+        """Return the counts so far."""
         with self._lock:
             return StageStats(
                 name=self.name,
@@ -135,7 +141,7 @@ class StageClock:
 
 
 def added_up(parts: Sequence[tuple[StageStats, ...]]) -> tuple[StageStats, ...]:
-    """The same stages at work in several processes, as one."""
+    """Sum the stats of several processes, stage by stage. Every process has the same stages in the same order."""
     numbers = [field.name for field in fields(StageStats) if field.name != "name"]
     return tuple(
         StageStats(name=stages[0].name, **{name: sum(getattr(one, name) for one in stages) for name in numbers})
@@ -144,7 +150,7 @@ def added_up(parts: Sequence[tuple[StageStats, ...]]) -> tuple[StageStats, ...]:
 
 
 def bottleneck(stats: Sequence[StageStats]) -> str:
-    """Name of the stage that limits the pipeline: the busiest one, or CONSUMER if all wait mostly for room.
+    """Return the stage that limits the pipeline: the busiest one, or CONSUMER if that one waits mostly for room.
 
     Raises ValueError if nothing has run.
     """

@@ -1,7 +1,7 @@
-"""The parts of a pipeline, checked and put together: tables, tasks, plans, backend, sources.
+"""Check the parts of a pipeline and put them together: tables, tasks, plans, backend, sources.
 
-The first thing that cannot work (a folder, a split, a size, a backend) is a UsageError that says what to change. Used
-by the process that builds a pipeline and by each of its worker processes.
+The first part that cannot work (a folder, a split, a size, a backend) raises a UsageError that says what to change. The
+process that builds a pipeline and each of its worker processes use the same code, so they make the same steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ KINDS: tuple[Kind, ...] = ("image", "clip")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a `StepChain` is built from; it is pickled on its way to a worker process."""
+    """Arguments of `build_pipeline` from which a `StepChain` is built; pickled for worker processes."""
 
     config: PipelineConfig
     seed: int
@@ -51,7 +51,7 @@ class Recipe:
 
 
 def active_tasks(config: PipelineConfig, seed: int, step: int) -> tuple[str, ...]:
-    """Names of the tasks that run at a step: each by its `task_weight`, drawn from (seed, step, task) alone."""
+    """Return names of the tasks that run at a step: each by its `task_weight`, drawn from (seed, step, task) alone."""
     return tuple(
         name
         for name, task in config.tasks.items()
@@ -60,9 +60,12 @@ def active_tasks(config: PipelineConfig, seed: int, step: int) -> tuple[str, ...
 
 
 def build_step_maker(recipe: Recipe) -> StepMaker:
-    """For a worker process: it has its share of the threads, and leaves it to its parent to fetch remote shards."""
+    """Build the step maker of a worker process, with its share of `num_threads`."""
+    # No shard cache: the parent process downloads remote shards for all workers, else each would download them.
     config = recipe.config
     num_threads = max(thread_count(config.num_threads) // max(config.num_workers, 1), 1)
+    # With one thread, work is done where it is submitted: handing it to a second thread and waiting moves every batch
+    # to the caches of another core and back.
     workers = Workers(num_threads) if num_threads > 1 else CallingThread()
     maker = StepChain(recipe, torch.device("cpu")).step_maker(None, workers)
     for task in maker.tasks.values():
@@ -71,16 +74,21 @@ def build_step_maker(recipe: Recipe) -> StepMaker:
 
 
 class StepChain:
-    """All parts of a pipeline but those that run. Raises as `build_pipeline` does."""
+    """Parts of a pipeline that exist before it runs: tables, tasks, plans, backend choice.
+
+    Raises UsageError if the configuration cannot work, DataError if a shard is missing or has another size.
+    """
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         config, seed = recipe.config, recipe.seed
         if seed < 0:
             raise UsageError(f"seed {seed}; need an integer of at least 0.")
         if device.type == "cuda":
-            # With its first call torch loads its solvers, and fails if two threads do so at once.
+            # torch loads its solvers with the first call, and fails if two threads do so at once (seen on an H200).
             torch.linalg.eigh(torch.eye(3, device=device))
         self.recipe, self.device = recipe, device
+        # The order: 1. tables, on which all else depends; 2. tasks, which need the color counts beside them; 3. the
+        # backend; 4. plans, which check batch sizes against tables and tasks.
         kinds = _kinds(config)
         parts = {kind: _tables(config, kind) for kind in kinds}
         self.tables = {kind: union_table(parts[kind]) for kind in kinds}
@@ -91,14 +99,16 @@ class StepChain:
         self.plans = {kind: _plan(config, kind, orders[kind], self.tasks, place) for kind in kinds}
 
     def shard_cache(self) -> ShardCache | None:
+        """Return the cache of remote shards; None if all shards are on this machine. Raises UsageError if too small."""
         config = self.recipe.config
         cache_bytes = None if config.cache_gib is None else int(config.cache_gib * BYTES_PER_GIB)
         return open_shard_cache(self.tables, self.plans, limit_bytes=cache_bytes, window_shards=config.window_shards)
 
     def step_maker(self, shard_cache: ShardCache | None, workers: Workers) -> StepMaker:
+        """Open backend and sources, and return a maker that owns them."""
         config, augment = self.recipe.config, self.recipe.augment
         clocks = {name: StageClock(name) for name in ("read", "decode", *self.tasks)}
-        # The same threads decode and make the tasks: more at work than there are cores push each other's pixels out of
+        # Decoding and tasks share one pool: with more threads at work than cores, they push each other's pixels out of
         # the caches.
         backend = open_backend(self.backend_choice, device=self.device, workers=workers)
         open_source = partial(
@@ -127,11 +137,15 @@ class StepChain:
 
 
 def memory_of(config: PipelineConfig, *, world_size: int = 1) -> PipelineMemory:
-    """What the batches of one rank will take, from the configuration alone. Raises UsageError if it cannot work."""
+    """Return the bytes that the batches of one rank will take, computed from the configuration alone.
+
+    Raises UsageError if the configuration cannot work.
+    """
     return chain_memory(config, _make_tasks(config, ()), world_size)
 
 
 def chain_memory(config: PipelineConfig, tasks: Mapping[str, Task], world_size: int) -> PipelineMemory:
+    """Return the bytes that the batches of one rank take, from tasks that exist already."""
     return pipeline_memory(
         tasks,
         {kind: config.batch_size_of(kind) // world_size for kind in KINDS},
@@ -143,7 +157,7 @@ def chain_memory(config: PipelineConfig, tasks: Mapping[str, Task], world_size: 
 
 
 def _kinds(config: PipelineConfig) -> list[Kind]:
-    """The kinds of samples that the tasks need, images first. Raises UsageError if one is not given."""
+    """Return the kinds of samples that the tasks need, images first. Raises UsageError if one has no folder."""
     if not config.tasks:
         raise UsageError(
             f"tasks: none given; allowed are {', '.join(TASKS)}. Add at least one, such as colorization: {{}}."
@@ -167,8 +181,8 @@ def _make_tasks(config: PipelineConfig, images: Sequence[SampleTable]) -> dict[s
 
 
 def _with_prior(task: TaskConfig, images: Sequence[SampleTable]) -> TaskConfig:
-    """Colorization uses the colors counted in its own images, unless told otherwise; in a mix, those of the first
-    source that has some."""
+    """Return colorization's config with the color counts of its images filled in; other configs as they are."""
+    # In a mix the first source with counted colors decides: counts of several folders are not added up.
     if isinstance(task, ColorizationConfig) and task.prior is None:
         counted = [table.folder for table in images if (table.folder / PRIOR_NAME).is_file()]
         return task.model_copy(update={"prior": counted[0]}) if counted else task
@@ -197,7 +211,7 @@ def _table(config: PipelineConfig, kind: Kind, source: SourceConfig, name: str) 
 def _orders(
     config: PipelineConfig, kind: Kind, tables: Sequence[SampleTable], seed: int, *, augment: bool
 ) -> tuple[Order, ...]:
-    """One order per source; without augmentation one for all."""
+    """Return one order per source; without augmentation a single one that goes through all sources in turn."""
     sizes = [tuple(shard.num_samples for shard in table.shards) for table in tables]
     if not augment:
         sizes = [sum(sizes, ())]
@@ -205,7 +219,8 @@ def _orders(
         Order(
             one,
             seed=seed,
-            # The first source of a mix is read in the order that it has alone.
+            # Without a number, so that the first source of a mix keeps the order it has alone, and adding a source
+            # does not change which of its samples come together.
             stream=kind if index == 0 else f"{kind} {index}",
             window_shards=config.window_shards,
             is_shuffled=augment,
@@ -221,6 +236,7 @@ def _plan(
     tasks: Mapping[str, Task],
     place: tuple[int, int, int],
 ) -> SamplePlan:
+    """Return the plan of a kind of sample. Raises UsageError for a batch size that does not fit ranks or tasks."""
     seed, rank, world_size = place
     field = "batch_size" if kind == "image" else "clip_batch_size"
     if config.batch_size_of(kind) % world_size:
@@ -236,6 +252,7 @@ def _plan(
         rank=rank,
         world_size=world_size,
     )
+    # Per rank: exemplar needs a second image in the same batch for its negative, and ranks do not share batches.
     for name, task in tasks.items():
         available = min(plan.local_batch_size, plan.num_samples)
         if task.source == kind and available < task.min_batch_size:

@@ -1,4 +1,4 @@
-"""Makes the step at any place of the stream: reads and decodes it here, and hands its tasks to a pool of threads."""
+"""Make the step at any position of the stream: read and decode it in this thread, make its batches in a thread pool."""
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -18,13 +18,16 @@ __all__ = ["POSITION_KEYS", "BegunStep", "MadeStep", "Step", "StepMaker"]
 
 POSITION_KEYS = ("step", "image_batch", "clip_batch")
 READING_STAGES = ("read", "decode")
-"""Both run in the thread that begins a step, one after the other."""
+"""Stages that run in the thread that begins a step, one after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one step of training gets: a batch per active task. `faults`: samples that failed; the next good one of the
-    plan is in their place, or, where none was found, weight 0."""
+    """Batches of one training step, one per active task.
+
+    faults: samples that could not be used. The next good sample of the plan takes the place of each; where none was
+    found, the row has weight 0.
+    """
 
     index: int
     batches: dict[str, TaskBatch]
@@ -33,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeStep:
-    """A step, how many samples were read for it, and the place in the stream after it."""
+    """A finished step, the number of samples read for it, and the position after it (POSITION_KEYS)."""
 
     step: Step
     num_samples: int
@@ -42,7 +45,7 @@ class MadeStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BegunStep:
-    """A step whose tasks are at work."""
+    """A step that is read and decoded, while a thread pool still makes its batches."""
 
     index: int
     batches: dict[str, Future[TaskBatch]]
@@ -52,7 +55,7 @@ class BegunStep:
 
 
 class StepMaker:
-    """`begin` a step, then `finish` it; several may be begun at a time. A place holds POSITION_KEYS."""
+    """Maker of steps: `begin` one, then `finish` it; several may be begun. Positions hold POSITION_KEYS."""
 
     def __init__(
         self,
@@ -65,29 +68,32 @@ class StepMaker:
         shard_cache: ShardCache | None,
         workers: Workers,
     ) -> None:
-        """`sources`: by kind. `schedule`: step -> active tasks. `clocks`: "read", "decode" and one per task.
-        `shard_cache` and `workers` are closed with the maker."""
+        """`sources`: by kind of sample. `schedule`: step -> names of active tasks. `clocks`: "read", "decode" and one per
+        task. `close` also closes `shard_cache` and `workers`."""
         self.tasks, self.sources, self.workers, self.backend = dict(tasks), sources, workers, backend
         self._schedule, self._clocks, self._shard_cache = schedule, clocks, shard_cache
 
     def start(self) -> None:
-        """From now on idle time is somebody's."""
+        """Start the clocks of all stages."""
         for clock in self._clocks.values():
             clock.start()
 
     def after(self, position: Mapping[str, int]) -> dict[str, int]:
-        """The place after a step, which need not be made to know it."""
+        """Return the position after the step at `position`, without making it."""
+        # Only the kinds that the step used move on, so that no sample is skipped in a step without its task.
         kinds = {self.tasks[name].source for name in self._schedule(position["step"])}
         used = {"step", *(f"{kind}_batch" for kind in kinds)}
         return {key: position[key] + (key in used) for key in POSITION_KEYS}
 
     def begin(self, position: Mapping[str, int], room_wait_s: float = 0.0) -> BegunStep:
-        """Read and decode a step. `room_wait_s`: how long there was no room for it.
+        """Read and decode a step, and start its tasks. `room_wait_s`: how long the queue had no room for it.
 
-        Raises DataError if a whole batch failed.
+        Raises DataError if every sample of a batch failed.
         """
+        # 1. Downloads first: they run while this step is read, and may bring its own shards.
         names = self._schedule(position["step"])
         self.fetch_ahead(position)
+        # 2. Kind by kind, and tasks start as soon as their pixels are there: image tasks work while clips are decoded.
         batches: dict[str, Future[TaskBatch]] = {}
         faults: list[Fault] = []
         num_samples = 0
@@ -100,6 +106,7 @@ class StepMaker:
             faults += failed
             num_samples += source.plan.local_batch_size
             batches |= {name: self._submit(name, prepared[name], room_wait_s) for name in active}
+        # 3. Batches in the order of the schedule, not of the kinds: the training loop goes through them in this order.
         return BegunStep(
             index=position["step"],
             batches={name: batches[name] for name in names},
@@ -109,13 +116,16 @@ class StepMaker:
         )
 
     def finish(self, begun: BegunStep) -> MadeStep:
-        """Wait for the tasks. Raises what a task raised, and FourfoldError within a second if their thread has died."""
+        """Wait for the tasks of a begun step.
+
+        Raises the error of a task, and FourfoldError within a second if a thread has died.
+        """
         batches = {name: self.workers.result_of(future) for name, future in begun.batches.items()}
         step = Step(index=begun.index, batches=batches, faults=begun.faults)
         return MadeStep(step=step, num_samples=begun.num_samples, after=begun.after)
 
     def make(self, name: str, prepared: Prepared) -> TaskBatch:
-        """The batch of one task, made in the thread that calls."""
+        """Make the batch of one task, in the calling thread. Rows of failed samples get weight 0."""
         task = self.tasks[name]
         with self._clocks[name].busy(len(prepared.keys)):
             given = prepared.pixels, prepared.geometry, prepared.keys
@@ -124,19 +134,21 @@ class StepMaker:
         return _silence(batch, prepared.failed, task.examples_per_sample)
 
     def fetch_ahead(self, position: Mapping[str, int]) -> None:
-        """Have the shards of remote folders downloaded that are read next. Returns at once."""
+        """Download the shards of remote folders that are read next, in the background. Returns at once."""
         if self._shard_cache is not None:
             self._shard_cache.advance({kind: position[f"{kind}_batch"] for kind in self.sources})
 
     def count_room_wait(self, seconds: float) -> None:
-        """The thread that begins steps could not, because nobody had room for one."""
+        """Count seconds in which no step could begin because the queue after it was full."""
         for name in READING_STAGES:
             self._clocks[name].add(blocked_on_output_s=seconds)
 
     def stats(self) -> tuple[StageStats, ...]:
+        """Return the counts of all stages, "read" and "decode" first."""
         return tuple(clock.read() for clock in self._clocks.values())
 
     def observe(self, listener: Listener | None) -> None:
+        """Report every piece of work to `listener` from now on; None reports to no one."""
         for clock in self._clocks.values():
             clock.listener = listener
 
@@ -156,7 +168,7 @@ class StepMaker:
 
 
 def _silence(batch: TaskBatch, failed: tuple[int, ...], examples_per_sample: int) -> TaskBatch:
-    """Weight 0 for all examples of failed samples."""
+    """Set the weight of all examples of failed samples to 0."""
     if not failed:
         return batch
     weight = batch.weight.clone()
@@ -166,6 +178,7 @@ def _silence(batch: TaskBatch, failed: tuple[int, ...], examples_per_sample: int
 
 
 def _refuse_hopeless(batches: Iterable[Prepared], faults: list[Fault]) -> None:
+    # Weight 0 everywhere would be a step that learns nothing, without a word.
     size = next((len(one.keys) for one in batches if len(one.failed) == len(one.keys)), None)
     if size is not None:
         raise DataError(

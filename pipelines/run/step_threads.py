@@ -1,4 +1,4 @@
-"""Steps made ahead by threads of this process: one begins them, a pool decodes and makes the tasks' batches."""
+"""Make steps ahead in threads of this process: one thread begins them, a pool decodes and makes the batches."""
 
 import time
 from collections.abc import Generator, Mapping
@@ -11,10 +11,10 @@ __all__ = ["StepThreads"]
 
 
 class StepThreads:
-    """A bounded queue of begun steps stands before the consumer."""
+    """Steps made by threads, with a bounded queue of begun steps before the consumer. See `stream.Supply`."""
 
     def __init__(self, maker: StepMaker, depth: int) -> None:
-        """`depth`: steps held ready, besides the one in the making."""
+        """`depth`: steps held ready, besides the one that is being made; each costs the bytes of all its batches."""
         self.maker = maker
         self._depth = depth
         self._prefetcher: Prefetcher[BegunStep] | None = None
@@ -44,6 +44,8 @@ class StepThreads:
     def _begin_all(self, position: dict[str, int]) -> Generator[BegunStep, None, None]:
         room_wait_s = 0.0
         self.maker.start()
+        # The order: 1. begin a step, 2. hand it over, which blocks while the queue is full, 3. count that time. It goes
+        # to the next step, whose tasks were idle because of it.
         while True:
             begun = self.maker.begin(position, room_wait_s)
             position = begun.after

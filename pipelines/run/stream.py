@@ -1,7 +1,7 @@
-"""The running pipeline: an endless iterator of steps, prepared in the background, that can say and resume its place.
+"""The running pipeline: an endless iterator of training steps, made ahead in the background, that can be resumed.
 
-Steps are made ahead, by threads of this process (step_threads.py) or by processes of their own (step_worker_pool.py).
-`position()` is the place of the consumer, not of what is made ahead.
+Steps are made by threads of this process (step_threads.py) or by worker processes (step_worker_pool.py). `position()`
+says how far the consumer is; steps that are made but not yet taken do not count.
 """
 
 from collections.abc import Mapping
@@ -23,33 +23,35 @@ START = dict.fromkeys(POSITION_KEYS, 0)
 
 
 class Supply(Protocol):
-    """Steps of the stream one after the other, made ahead of who gets them."""
+    """Protocol of what makes steps in the background: the same steps in the same order, by threads or processes."""
 
     def start(self, position: Mapping[str, int]) -> None:
-        """From this place on."""
+        """Begin to make steps, the first at `position` (POSITION_KEYS to integers of at least 0)."""
 
     def get(self) -> MadeStep:
-        """The next step; waits for it. Raises what prevented it."""
+        """Return the next step; wait until it is made. Raises the error that prevented it."""
 
     def stop(self) -> None:
-        """Drop what was made ahead. Safe to call twice."""
+        """Drop the steps that were made ahead. Safe to call twice."""
 
-    def stats(self) -> tuple[StageStats, ...]: ...
+    def stats(self) -> tuple[StageStats, ...]:
+        """Return the counts and seconds of "read", "decode" and each task, in this order."""
 
-    def observe(self, listener: Listener | None) -> None: ...
+    def observe(self, listener: Listener | None) -> None:
+        """Report every piece of work to `listener` from now on; None reports to no one."""
 
     def close(self) -> None:
         """End all threads and processes. Safe to call twice."""
 
 
 class Pipeline:
-    """Made by `build_pipeline`. Iterate for ever; use as a context manager, or call `close`.
+    """An endless iterator of `Step`, made by `build_pipeline`. Use it as a context manager, or call `close`.
 
-    tasks: the tasks by name. plans: which samples come when, by kind. backend_choice: which one decodes, and why.
-    labels: names of the classes that targets count in. memory: what its batches take. maker: its sources, backend and
-    tasks, whose stages can be run one by one; with worker processes, each has one of its own. `next` raises DataError
-    when more samples fail than allowed, and FourfoldError within a second when a thread or process it waits for has
-    died.
+    tasks: the tasks by name. plans: the order of samples, by kind. backend_choice: the decoding backend, and why.
+    labels: class names; a label is an index into them. memory: bytes that the batches take. maker: sources, backend and
+    tasks, whose stages can be run one by one; each worker process has a maker of its own, this one makes no steps then.
+    `next` raises DataError when more samples fail than `max_failure_ratio` allows, and FourfoldError within a second
+    when a thread or process that it waits for has died.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Pipeline:
         labels: tuple[str, ...],
         max_failure_ratio: float,
     ) -> None:
-        """`maker`: of the steps that `supply` gives. Both are closed with the pipeline."""
+        """`maker` and `supply` make the steps; `close` closes both."""
         self.maker = maker
         self.tasks = dict(maker.tasks)
         self.plans: dict[Kind, SamplePlan] = {kind: source.plan for kind, source in maker.sources.items()}
@@ -92,17 +94,19 @@ class Pipeline:
             made = self._supply.get()
             self._budget.count(made.num_samples, made.step.faults)
         except Exception:
+            # End threads and processes now: a caller that got an error rarely calls `close`.
             self.close()
             raise
+        # Only after the step is sure to be returned: a step that failed is made again after a resume.
         self._position = made.after
         return made.step
 
     def position(self) -> dict[str, int]:
-        """The place after the last step received: small, JSON, the same for every rank. See `restore`."""
+        """Return the place after the last step received: a dict for JSON, the same on every rank. See `restore`."""
         return dict(self._position)
 
     def restore(self, position: Mapping[str, int]) -> None:
-        """Go on from a saved position; the steps that follow are the same to the bit. Raises UsageError."""
+        """Resume at a saved position; the steps that follow are the same to the bit. Raises UsageError."""
         legal = set(position) == set(POSITION_KEYS) and all(type(v) is int and v >= 0 for v in position.values())
         if not legal:
             raise UsageError(f"pipeline position {dict(position)!r}; need {', '.join(POSITION_KEYS)}, each at least 0.")
@@ -112,17 +116,19 @@ class Pipeline:
 
     @property
     def pass_steps(self) -> dict[str, int]:
-        """By task, the steps after which every sample was there once, if the task is active in all of them; where
-        the last batch has room left, the next pass begins in it."""
+        """Steps of one pass over all samples, by task, for a task that is active in every step.
+
+        If the samples do not fill the last batch of a pass, the next pass begins in it.
+        """
         plans = {name: self.plans[task.source] for name, task in self.tasks.items()}
         return {name: -(-plan.num_samples // plan.global_batch_size) for name, plan in plans.items()}
 
     def stage_stats(self) -> tuple[StageStats, ...]:
-        """What "read", "decode" and each task did since the pipeline was built; see stage_stats.bottleneck."""
+        """Return what "read", "decode" and each task did since the pipeline was built; see `stage_stats.bottleneck`."""
         return self._supply.stats()
 
     def observe(self, listener: Listener | None) -> None:
-        """From now on, tell a listener of every piece of work of every stage; None for no one."""
+        """Report every piece of work of every stage to `listener` from now on; None reports to no one."""
         self._supply.observe(listener)
 
     def close(self) -> None:
