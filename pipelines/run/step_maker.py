@@ -68,8 +68,8 @@ class StepMaker:
         shard_cache: ShardCache | None,
         workers: Workers,
     ) -> None:
-        """`sources`: by kind of sample. `schedule`: step -> names of active tasks. `clocks`: "read", "decode" and one per
-        task. `close` also closes `shard_cache` and `workers`."""
+        """`sources`: by kind of sample. `schedule`: step -> names of active tasks. `clocks`: "read", "decode", and one
+        per task. `close` also closes `shard_cache` and `workers`."""
         self.tasks, self.sources, self.workers, self.backend = dict(tasks), sources, workers, backend
         self._schedule, self._clocks, self._shard_cache = schedule, clocks, shard_cache
 
