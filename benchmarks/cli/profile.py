@@ -36,7 +36,7 @@ def profile(
 
     fourfold profile yaml/profiles/fast-gpu.yaml --set pipeline.images=shards --apply 1
     """
-    from benchmarks.profile.measure.trace import write_trace
+    from benchmarks.profile.measure.recording import write_trace
     from benchmarks.profile.profile_config import changed, load_profile
     from benchmarks.profile.run_profile import make_profile
     from benchmarks.profile.show.document import document_of
@@ -57,7 +57,7 @@ def profile(
     document = document_of(found)
     write_json(out / JSON_NAME, document)
     write_text(out / PAGE_NAME, page_of(found))
-    write_trace(out / TRACE_NAME, list(found.live.spans))
+    write_trace(out / TRACE_NAME, found.live.spans)
     if as_json:
         print_json(document)
     else:

@@ -7,18 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loaders import CompareOptions, compare_loaders
-from benchmarks.profile.judge.advice import Advice, Option, advise, options_of
+from benchmarks.profile.judge.advice import Advice, advise, options_of
 from benchmarks.profile.judge.apply import Applied, apply_option
-from benchmarks.profile.judge.measurements import Measured, measure
+from benchmarks.profile.judge.measurements import Measurements, measure
 from benchmarks.profile.judge.stage_rows import Blocked, StageRow, blocked_of, decode_limit, gains_without, stage_rows
-from benchmarks.profile.judge.standing_questions import standing_questions
+from benchmarks.profile.judge.standing_questions import in_threads, standing_questions, worker_processes
 from benchmarks.profile.judge.verdict import Verdict, judge
 from benchmarks.profile.measure.ceilings import Ceilings, ceilings
-from benchmarks.profile.measure.gpu import GpuWatch, Kernel, top_kernels, watched
-from benchmarks.profile.measure.growth_by_stage import Truncated, measure_truncated
-from benchmarks.profile.measure.trace import Recorder, Span
-from benchmarks.profile.measure.windows import Bench
-from benchmarks.profile.measure.worker_trial import in_threads, tried_workers
+from benchmarks.profile.measure.recording import Live, record_live
+from benchmarks.profile.measure.truncation import Truncated, measure_truncated
 from benchmarks.profile.model.scaling import ScalingRow, plan_scaling
 from benchmarks.profile.profile_config import ProfileConfig
 from pipelines.base.errors import UsageError
@@ -26,36 +23,32 @@ from pipelines.build import PipelineConfig, memory_of
 from pipelines.shards.format.locations import is_remote
 from training.parallel import choose_device, cpu_threads
 
-__all__ = ["Live", "Profile", "Tested", "make_profile", "quick_verdict", "sample_bytes"]
+__all__ = ["Profile", "Tested", "make_profile", "quick_verdict"]
 
 MEASURE_SHARE, STAGES_SHARE, TRACE_SHARE = 0.65, 0.3, 0.05
 APPLY_S, APPLY_REPEATS = 10.0, 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
-    """One more stretch of the running pipeline, every piece of work recorded, and what only a GPU can tell."""
-
-    spans: tuple[Span, ...]
-    gpu: GpuWatch
-    kernels: tuple[Kernel, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Tested:
-    """A piece of advice, followed: what came of it."""
+    """A piece of advice that was followed, and what was measured then."""
 
     advice: Advice
     applied: Applied
 
+    @property
+    def error_ratio(self) -> float:
+        """Predicted gain over the measured one, minus 1."""
+        return self.advice.gain / self.applied.gain - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Everything a profile says. decode_limit_samples_per_s: if all cores only decoded. loaders: what
-    `compare_loaders` found, if it was asked for. seconds: what it took."""
+    """Everything a profile says. decode_limit_samples_per_s: if all cores only decoded. loaders: result of
+    `compare_loaders`, None if it was not run. seconds: time it took."""
 
     source: str
-    measured: Measured
+    measured: Measurements
     ceilings: Ceilings
     are_ceilings_cached: bool
     verdict: Verdict
@@ -73,11 +66,10 @@ class Profile:
     seconds: float
 
 
-def quick_verdict(config: ProfileConfig, seconds: float) -> tuple[Verdict, Measured]:
-    """Only what the verdict needs."""
+def quick_verdict(config: ProfileConfig, seconds: float) -> tuple[Verdict, Measurements]:
+    """Measure only what the verdict needs."""
     measured = measure(config, seconds)
-    options: tuple[Option, ...] = options_of(measured)
-    return judge(measured, options), measured
+    return judge(measured, options_of(measured)), measured
 
 
 def make_profile(
@@ -92,23 +84,25 @@ def make_profile(
     the same images. Raises UsageError if there is less advice, or there are no images on this machine to compare on.
     """
     start_s = time.perf_counter()
+    # 1. What cannot work is an error before anything is measured.
     compared = _compare_options(config.pipeline) if with_loaders else None
-    asked, config = config, in_threads(config)
-    device = choose_device(config.device)
+    given, config = config, in_threads(config)
     with cpu_threads(config.train.cpu_threads if config.train else 0):
+        # 2. Limits, costs and windows; the advice follows from them, and is tried while they are fresh.
         progress("limits of this machine, measured once for these shards")
-        found, is_cached = ceilings(config.pipeline, device)
+        found, is_cached = ceilings(config.pipeline, choose_device(config.device))
         progress("costs of each stage, and the running pipeline")
         measured = measure(config, MEASURE_SHARE * config.seconds)
         progress("what could be changed")
         options = options_of(measured)
         advice = advise(measured, options)
         tested = _tested(config, advice, num_apply, progress)
+        # 3. What needs pipelines of its own.
         progress("worker processes instead of threads")
-        workers = tried_workers(asked)
+        workers = worker_processes(given)
         progress("the pipeline, stage by stage")
         truncated = measure_truncated(config, STAGES_SHARE * config.seconds)
-        live = _live(config, TRACE_SHARE * config.seconds)
+        live = record_live(config, TRACE_SHARE * config.seconds)
     loaders = compare_loaders(compared, lambda text: progress(f"loaders: {text}")) if compared else None
     return Profile(
         source=source,
@@ -139,13 +133,6 @@ def _compare_options(config: PipelineConfig) -> CompareOptions:
     return CompareOptions(shards=Path(sources[0].path), canvas_px=config.canvas_px, batch_size=config.batch_size)
 
 
-def sample_bytes(measured: Measured) -> float:
-    """Mean bytes of a file, images and clips as they are mixed in a step."""
-    feeds = measured.model.feeds
-    total = sum(feed.batch_size * measured.costs[f"read {feed.kind}"].sample_bytes for feed in feeds)
-    return total / sum(feed.batch_size for feed in feeds)
-
-
 def _tested(
     config: ProfileConfig, advice: tuple[Advice, ...], number: int, progress: Callable[[str], None]
 ) -> Tested | None:
@@ -160,20 +147,8 @@ def _tested(
     return Tested(advice=chosen, applied=apply_option(config, chosen.option, APPLY_S, APPLY_REPEATS))
 
 
-def _scaling(measured: Measured) -> tuple[ScalingRow, ...]:
-    config = measured.config
-    own = measured.taker_samples_per_s
-    speeds = (*config.gpu_samples_per_s, *([own] if own is not None and own > 0 else []))
+def _scaling(measured: Measurements) -> tuple[ScalingRow, ...]:
+    config, own = measured.config, measured.consumer_samples_per_s
+    speeds = (*config.gpu_samples_per_s, *([own] if own else []))
     step_bytes = memory_of(config.pipeline).step_bytes
-    return plan_scaling(measured.model, config.num_gpus, speeds, sample_bytes(measured), step_bytes)
-
-
-def _live(config: ProfileConfig, seconds: float) -> Live:
-    recorder = Recorder()
-    with Bench(config) as bench:
-        bench.observe(recorder)
-        with watched(bench.device) as gpu:
-            bench.window(seconds)
-        bench.observe(None)
-        kernels = top_kernels(lambda: bench.window(60.0, max_steps=1), bench.device)
-    return Live(spans=tuple(recorder.spans), gpu=gpu, kernels=kernels)
+    return plan_scaling(measured.model, config.num_gpus, speeds, measured.sample_bytes, step_bytes)

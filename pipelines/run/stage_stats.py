@@ -35,6 +35,10 @@ class StageStats:
     blocked_on_output_s: float
     num_left_out: int = 0
 
+    def since(self, before: "StageStats") -> "StageStats":
+        """What the stage did after an earlier look at it."""
+        return StageStats(name=self.name, **{name: getattr(self, name) - getattr(before, name) for name in _NUMBERS})
+
     @property
     def busy_ratio(self) -> float:
         return self._ratio(self.busy_s)
@@ -55,6 +59,9 @@ class StageStats:
     def items_per_s(self) -> float:
         """Items per second if the stage never waited."""
         return self.num_items / self.busy_s if self.busy_s else 0.0
+
+
+_NUMBERS = [field.name for field in fields(StageStats) if field.name != "name"]
 
 
 class StageClock:
@@ -142,9 +149,8 @@ class StageClock:
 
 def added_up(parts: Sequence[tuple[StageStats, ...]]) -> tuple[StageStats, ...]:
     """Sum the stats of several processes, stage by stage. Every process has the same stages in the same order."""
-    numbers = [field.name for field in fields(StageStats) if field.name != "name"]
     return tuple(
-        StageStats(name=stages[0].name, **{name: sum(getattr(one, name) for one in stages) for name in numbers})
+        StageStats(name=stages[0].name, **{name: sum(getattr(one, name) for one in stages) for name in _NUMBERS})
         for stages in zip(*parts, strict=True)
     )
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.profile.judge.measurements import Measured
+from benchmarks.profile.judge.measurements import Measurements
 from benchmarks.profile.measure.costs import StageCost
 from benchmarks.profile.measure.load import CoreUse
 from benchmarks.profile.measure.windows import Window
-from benchmarks.profile.model.queueing import Feed, PipelineModel, StageWork, Taking
+from benchmarks.profile.model.queueing import ConsumerCost, Feed, PipelineModel, StageWork
 from benchmarks.profile.profile_config import ProfileConfig
 from pipelines.run.stage_stats import StageStats
 
@@ -21,14 +21,14 @@ def made_feed(**changes: Any) -> Feed:
 
 def made_model(*jobs: StageWork, feed: Feed | None = None, **changes: Any) -> PipelineModel:
     """Two threads on two cores; colorization for 8 ms of a core a step; nobody takes the steps."""
-    facts: dict[str, Any] = {"taking": Taking(), "num_threads": 2, "prefetch_batches": 4, "num_cores": 2.0}
+    facts: dict[str, Any] = {"consumer": ConsumerCost(), "num_threads": 2, "prefetch_batches": 4, "num_cores": 2.0}
     feeds = (feed or made_feed(),)
     facts |= {"samples_per_step": float(sum(one.batch_size for one in feeds)), "feeds": feeds}
     return PipelineModel(**(facts | {"jobs": jobs or (StageWork(task="colorization", cpu_s=8e-3),)} | changes))
 
 
 def made_use(own_s: float = 1.0, seconds: float = 1.0) -> CoreUse:
-    return CoreUse(seconds=seconds, own_s=own_s, queued_s=0.0, num_cores=2)
+    return CoreUse(seconds=seconds, own_s=own_s, queued_s=0.0)
 
 
 def made_window(**changes: Any) -> Window:
@@ -73,19 +73,17 @@ def made_measured(
     config: ProfileConfig | None = None,
     base: Sequence[Window] = (made_window(),),
     cores: float | None = None,
-) -> Measured:
+) -> Measurements:
     """As if a pipeline that a model describes had been measured. cores: those to be had."""
-    taking = model.taking
-    has_taker = taking.step_s + taking.transfer_s > 0
-    samples = model.samples_per_step
-    taken_s = taking.step_s + taking.transfer_s
-    alone = made_window(seconds=taken_s, num_steps=1, num_samples=samples) if has_taker else made_window()
-    return Measured(
+    cost = model.consumer
+    step_s = cost.step_s + cost.transfer_s
+    alone = made_window(seconds=step_s, num_steps=1, num_samples=model.samples_per_step) if step_s else made_window()
+    return Measurements(
         config=config or made_config(),
         base=tuple(base),
         free=(),
         consumer=(alone,),
-        taker_name="device" if has_taker else "nobody",
+        consumer_name="device" if step_s else "nobody",
         flop_per_step=0.0,
         costs=made_costs(model),
         model=model,

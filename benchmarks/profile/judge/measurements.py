@@ -1,4 +1,4 @@
-"""Everything the verdict is made of: windows of the running pipeline, of its consumer alone, and what each stage costs.
+"""Everything the verdict is made of: windows of the running pipeline, of its consumer alone, and each stage's cost.
 
 The model's costs are CPU seconds measured one stage at a time; a running pipeline needs more of them, since its threads
 share caches and memory. By how much is the model's `contention`, from the same windows that the samples per second are
@@ -9,14 +9,15 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from benchmarks.harness.turns import turns
 from benchmarks.profile.measure.costs import StageCost, measure_costs
 from benchmarks.profile.measure.load import cores_to_be_had
 from benchmarks.profile.measure.windows import Bench, Window
-from benchmarks.profile.model.queueing import PipelineModel, Taking, fit
+from benchmarks.profile.model.queueing import ConsumerCost, PipelineModel, fit
 from benchmarks.profile.profile_config import ProfileConfig
 from pipelines.base.machine import num_cores
 
-__all__ = ["Measured", "measure", "median_of", "taking_of"]
+__all__ = ["Measurements", "consumer_cost", "measure", "median_of"]
 
 COSTS_SHARE, WINDOWS_SHARE = 0.4, 0.6
 PROBE_S = 0.1
@@ -26,8 +27,9 @@ IDLE_RATIO = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """Windows of the pipeline with its consumer and of each alone; the costs of the stages; the fitted model.
+class Measurements:
+    """Windows of the pipeline with its consumer (base), of the pipeline alone (free) and of the consumer alone; the
+    costs of the stages; the fitted model.
 
     model: on all cores, as if nobody else used the machine. model_here: on those that were to be had.
     """
@@ -36,7 +38,7 @@ class Measured:
     base: tuple[Window, ...]
     free: tuple[Window, ...]
     consumer: tuple[Window, ...]
-    taker_name: str
+    consumer_name: str
     flop_per_step: float
     costs: Mapping[str, StageCost]
     model: PipelineModel
@@ -53,9 +55,9 @@ class Measured:
         return median_of(self.free or self.base, lambda window: window.samples_per_s)
 
     @property
-    def taker_samples_per_s(self) -> float | None:
-        """Of the consumer with data in memory; None for nobody."""
-        if self.taker_name == "nobody":
+    def consumer_samples_per_s(self) -> float | None:
+        """Of the consumer with data in memory; None if nobody takes the batches."""
+        if self.consumer_name == "nobody":
             return None
         return median_of(self.consumer, lambda window: window.samples_per_s)
 
@@ -63,66 +65,68 @@ class Measured:
     def wait_ratio(self) -> float:
         return median_of(self.base, lambda window: window.wait_ratio)
 
+    @property
+    def sample_bytes(self) -> float:
+        """Mean bytes of a file, images and clips as they are mixed in a step."""
+        feeds = self.model.feeds
+        total = sum(feed.batch_size * self.costs[f"read {feed.kind}"].sample_bytes for feed in feeds)
+        return total / sum(feed.batch_size for feed in feeds)
+
 
 def median_of(windows: Sequence[Window], value: Callable[[Window], float]) -> float:
     return statistics.median(value(window) for window in windows)
 
 
-def measure(config: ProfileConfig, seconds: float) -> Measured:
-    """Costs first, then all windows in turn, `config.num_repeats` times. Takes about `seconds`."""
-    with Bench(config) as base:
+def measure(config: ProfileConfig, seconds: float) -> Measurements:
+    """Costs first, then all windows in turns, `config.num_repeats` times. Takes about `seconds`."""
+    with Bench(config) as base, Bench(config, is_taken=False) as free:
+        has_consumer = base.consumer.name != "nobody"
+        # 1. Stages one at a time, while both pipelines stand still.
         costs = measure_costs(config.pipeline, COSTS_SHARE * seconds, base.device)
-        has_taker = base.consumer.name != "nobody"
-        num_windows = config.num_repeats * (3 if has_taker else 1)
-        window_s = WINDOWS_SHARE * seconds / num_windows
+        # 2. Steps in memory for the consumer; its first step is not counted, since a trainer builds its buffers in it.
         base.hold()
+        base.consumer_window(0.0)
+        # 3. Windows, and the cores that were to be had meanwhile.
+        window_s = WINDOWS_SHARE * seconds / config.num_repeats / (3 if has_consumer else 1)
         had: list[float] = []
-        rows: dict[str, list[Window]] = {"base": [], "free": [], "consumer": [base.taker_window(0.0)]}
-        rows["consumer"].clear()  # the first step of a trainer builds its buffers
-        with Bench(config.model_copy(update={"train": None, "device_samples_per_s": None}), is_taken=False) as free:
-            for _ in range(config.num_repeats):
+        rows: dict[str, list[Window]] = {name: [] for name in ("base", "consumer", *(["free"] if has_consumer else []))}
+        for _, name in turns(rows, config.num_repeats):
+            if name == "base":
                 had.append(cores_to_be_had(PROBE_S))
-                rows["base"].append(base.window(window_s))
-                base.pause()
-                rows["consumer"].append(base.taker_window(window_s if has_taker else 0.0))
-                if has_taker:
-                    rows["free"].append(free.window(window_s))
-                    free.pause()
-        taking = taking_of(rows["consumer"], is_overlapped=config.overlap_transfer)
-        name, flop = base.consumer.name, base.consumer.flop_per_step
-    whole = fit(config.pipeline, costs, taking)
-    whole = replace(whole, contention=contention_of(whole, rows["base"]))
+                rows[name].append(base.turn(window_s))
+            elif name == "consumer":
+                rows[name].append(base.consumer_window(window_s if has_consumer else 0.0))
+            else:
+                rows[name].append(free.turn(window_s))
+        cost = consumer_cost(rows["consumer"], is_overlapped=config.overlap_transfer)
+    model = fit(config.pipeline, costs, cost)
+    model = replace(model, contention=contention_of(model, rows["base"]))
     # A window that used more than the probe was given has shown that there were more.
     cores = max(statistics.median(had), median_of(rows["base"], lambda window: window.use.own_s / window.seconds))
-    return Measured(
+    return Measurements(
         config=config,
         base=tuple(rows["base"]),
-        free=tuple(rows["free"]),
+        free=tuple(rows.get("free", ())),
         consumer=tuple(rows["consumer"]),
-        taker_name=name,
-        flop_per_step=flop,
+        consumer_name=base.consumer.name,
+        flop_per_step=base.consumer.flop_per_step,
         costs=costs,
-        model=whole,
-        model_here=replace(whole, num_cores=cores),
+        model=model,
+        model_here=replace(model, num_cores=cores),
         cores_to_be_had=cores,
     )
 
 
-def taking_of(windows: Sequence[Window], *, is_overlapped: bool) -> Taking:
-    """What a step costs its consumer, of windows without a pipeline."""
+def consumer_cost(windows: Sequence[Window], *, is_overlapped: bool) -> ConsumerCost:
+    """What a step costs its consumer, from windows without a pipeline."""
     transfer_s = median_of(windows, lambda window: window.transfer_s / window.num_steps)
     step_s = median_of(windows, lambda window: window.step_s / window.num_steps)
     cpu_s = median_of(windows, lambda window: window.use.own_s / window.num_steps)
+    found = ConsumerCost(transfer_s=transfer_s, step_wait_s=step_s, is_overlapped=is_overlapped)
     if cpu_s < IDLE_RATIO * step_s or step_s < 1e-4:
-        return Taking(transfer_s=transfer_s, step_wait_s=step_s, is_overlapped=is_overlapped)
+        return found
     threads = min(max(round(cpu_s / step_s), 1), num_cores())
-    return Taking(
-        transfer_s=transfer_s,
-        step_cpu_s=cpu_s,
-        step_threads=threads,
-        step_wait_s=max(step_s - cpu_s / threads, 0.0),
-        is_overlapped=is_overlapped,
-    )
+    return replace(found, step_cpu_s=cpu_s, step_threads=threads, step_wait_s=max(step_s - cpu_s / threads, 0.0))
 
 
 def contention_of(model: PipelineModel, windows: Sequence[Window]) -> float:

@@ -5,17 +5,16 @@ alone; an image task, against copying its pixels and its batch once; motion, aga
 against page-locked memory; the step, against a matrix product. "Not measured" is None.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.profile.judge.measurements import Measured
+from benchmarks.profile.judge.measurements import Measurements
 from benchmarks.profile.measure.ceilings import Ceilings
-from benchmarks.profile.measure.costs import StageCost
 from benchmarks.profile.measure.windows import Window
 from benchmarks.profile.model.simulation import simulate
 from pipelines.build import memory_of
 from pipelines.decode.clip_planes import chosen_frames
-from pipelines.run.stage_stats import StageStats
+from pipelines.run.stage_stats import added_up
 from pipelines.tasks import TASKS
 
 __all__ = ["Blocked", "StageRow", "blocked_of", "decode_limit", "gains_without", "stage_rows"]
@@ -51,129 +50,108 @@ class Blocked:
     blocked_on_output_ratio: float
 
 
-def stage_rows(measured: Measured, found: Ceilings) -> tuple[StageRow, ...]:
-    """By order of a sample's way; then the step."""
-    return (*_feed_rows(measured, found), *_task_rows(measured, found), *_taker_rows(measured, found))
+def stage_rows(measured: Measurements, found: Ceilings) -> tuple[StageRow, ...]:
+    """Rows in the order in which a sample passes the stages; then the step."""
+    return (*_feed_rows(measured, found), *_task_rows(measured, found), *_consumer_rows(measured, found))
 
 
-def _feed_rows(measured: Measured, found: Ceilings) -> Iterator[StageRow]:
+def _feed_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow]:
     read = found.read.random_warm_bytes_per_s if found.read else None
     decode = {"image": found.decode_images_per_s_core, "clip": found.decode_clips_per_s_core}
     for feed in measured.model.feeds:
-        costs = {name: measured.costs[f"{name} {feed.kind}"] for name in ("read", "draw", "decode")}
-        bytes_per_s = costs["read"].sample_bytes * costs["read"].samples_per_s
-        unit = f"{feed.kind}s/s a core"
-        rows = (
-            ("read", "bytes/s a core", bytes_per_s, read, "random reads, in memory"),
-            ("draw", unit, costs["draw"].samples_per_s, None, "none"),
-            ("decode", unit, costs["decode"].samples_per_s, decode[feed.kind], "decoding alone"),
-        )
-        for name, row_unit, achieved, ceiling, what in rows:
-            times = feed.share * feed.batch_size * (feed.num_decodes if name == "decode" else 1)
-            yield _row(measured, costs[name], (row_unit, achieved, ceiling, what), times)
+        kind, times = feed.kind, feed.share * feed.batch_size
+        yield _row(measured, f"read {kind}", "bytes", read, "random reads, in memory", times)
+        yield _row(measured, f"draw {kind}", f"{kind}s", None, "none", times)
+        times *= feed.num_decodes
+        yield _row(measured, f"decode {kind}", f"{kind}s", decode[kind], "decoding alone", times)
 
 
-def _task_rows(measured: Measured, found: Ceilings) -> Iterator[StageRow]:
-    batch_bytes = memory_of(measured.config.pipeline).batch_bytes
-    for job in measured.model.jobs:
-        cost = measured.costs[job.task]
-        size = measured.config.pipeline.batch_size_of(cost.kind)
-        ceiling, what = _task_ceiling(measured, found, job.task, batch_bytes[job.task] / size)
-        yield _row(measured, cost, (f"{cost.kind}s/s a core", cost.samples_per_s, ceiling, what), job.share * size)
-
-
-def _task_ceiling(measured: Measured, found: Ceilings, task: str, sample_bytes: float) -> tuple[float | None, str]:
+def _task_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow]:
     config = measured.config.pipeline
-    if TASKS[task].source == "image":
-        moved = sample_bytes + 3 * config.canvas_px**2
-        return found.memory_copy_bytes_per_s / moved, "copying its pixels and its batch"
-    options = config.tasks[task]
-    engine = getattr(options, "engine", "")
-    preset = f" {getattr(options, 'preset', '')}" if engine == "dis" else ""
-    pairs_per_s = found.flow_pairs_per_s.get(f"{engine}{preset}")
-    pairs = len(chosen_frames(config.num_frames)) - 1
-    return (pairs_per_s / pairs if pairs_per_s else None), "tracking alone"
+    batch_bytes = memory_of(config).batch_bytes
+    for job in measured.model.jobs:
+        kind, ceiling = TASKS[job.task].source, None
+        size = config.batch_size_of(kind)
+        if kind == "image":
+            ceiling = found.memory_copy_bytes_per_s / (batch_bytes[job.task] / size + 3 * config.canvas_px**2)
+        else:
+            task = config.tasks[job.task]
+            engine = getattr(task, "engine", "")
+            engine += f" {getattr(task, 'preset', '')}" if engine == "dis" else ""
+            if pairs_per_s := found.flow_pairs_per_s.get(engine):
+                ceiling = pairs_per_s / (len(chosen_frames(config.num_frames)) - 1)
+        what = "copying its pixels and its batch" if kind == "image" else "tracking alone"
+        yield _row(measured, job.task, f"{kind}s", ceiling, what, job.share * size)
 
 
 def _row(
-    measured: Measured, cost: StageCost, rates: tuple[str, float | None, float | None, str], times: float
+    measured: Measurements, stage: str, unit: str, ceiling_per_s: float | None, ceiling: str, times: float
 ) -> StageRow:
     """`times`: samples of the stage's kind in a step."""
-    unit, achieved, ceiling, what = rates
+    cost = measured.costs[stage]
     return StageRow(
-        stage=cost.name,
-        unit=unit,
-        achieved_per_s=achieved,
-        ceiling_per_s=ceiling,
-        ceiling=what,
+        stage=stage,
+        unit=f"{unit}/s a core",
+        achieved_per_s=cost.samples_per_s * (cost.sample_bytes if unit == "bytes" else 1),
+        ceiling_per_s=ceiling_per_s,
+        ceiling=ceiling,
         cpu_ms_per_sample=cost.busy_s * 1e3,
         cpu_ratio=cost.busy_s * times / max(measured.model.cpu_s, 1e-12),
     )
 
 
-def _taker_rows(measured: Measured, found: Ceilings) -> Iterator[StageRow]:
+def _consumer_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow]:
     """Copies and step, where there are any; seconds of a step are of all its samples."""
-    taking, size = measured.model.taking, measured.model.samples_per_step
-    if found.to_device_bytes_per_s and taking.transfer_s:
-        step_bytes = memory_of(measured.config.pipeline).step_bytes
+    cost, size = measured.model.consumer, measured.model.samples_per_step
+    if found.to_device_bytes_per_s and cost.transfer_s:
         yield StageRow(
             stage="transfer",
             unit="bytes/s",
-            achieved_per_s=step_bytes / taking.transfer_s,
+            achieved_per_s=memory_of(measured.config.pipeline).step_bytes / cost.transfer_s,
             ceiling_per_s=found.to_device_pinned_bytes_per_s,
             ceiling="copies from page-locked memory",
             cpu_ms_per_sample=0.0,
             cpu_ratio=0.0,
         )
-    if measured.flop_per_step and taking.step_s:
+    if measured.flop_per_step and cost.step_s:
         yield StageRow(
             stage="step",
             unit="FLOP/s",
-            achieved_per_s=measured.flop_per_step / taking.step_s,
+            achieved_per_s=measured.flop_per_step / cost.step_s,
             ceiling_per_s=found.matrix_flop_per_s,
             ceiling="a matrix product",
-            cpu_ms_per_sample=taking.step_cpu_s / size * 1e3,
-            cpu_ratio=taking.step_cpu_s / max(measured.model.cpu_s, 1e-12),
+            cpu_ms_per_sample=cost.step_cpu_s / size * 1e3,
+            cpu_ratio=cost.step_cpu_s / max(measured.model.cpu_s, 1e-12),
         )
 
 
-def decode_limit(measured: Measured, found: Ceilings) -> float | None:
+def decode_limit(measured: Measurements, found: Ceilings) -> float | None:
     """Samples/s if all cores only decoded, whole images and clips, each as often as the pipeline does."""
     per_s = {"image": found.decode_images_per_s, "clip": found.decode_clips_per_s}
-    seconds = 0.0
-    for feed in measured.model.feeds:
-        limit = per_s[feed.kind]
-        if not limit:
-            return None
-        seconds += feed.share * feed.batch_size * feed.num_decodes / limit
-    return measured.model.samples_per_step / seconds if seconds else None
+    limits = [(feed.share * feed.batch_size * feed.num_decodes, per_s[feed.kind]) for feed in measured.model.feeds]
+    if not all(limit for _, limit in limits):
+        return None
+    return measured.model.samples_per_step / sum(count / limit for count, limit in limits if limit)
 
 
-def gains_without(measured: Measured) -> dict[str, float]:
+def gains_without(measured: Measurements) -> dict[str, float]:
     """The cost of the mix: by task, how many times as many steps/s the pipeline alone would give without it."""
-    model = measured.model.without_taker()
+    model = measured.model.without_consumer()
     if len(model.jobs) < 2:
         return {}
+    others = {job.task: model.without_task(job.task) for job in model.jobs}
     whole = simulate(model).samples_per_s / model.samples_per_step
-    found = {}
-    for job in model.jobs:
-        other = model.without_task(job.task)
-        found[job.task] = simulate(other).samples_per_s / other.samples_per_step / whole
-    return found
+    return {task: simulate(other).samples_per_s / other.samples_per_step / whole for task, other in others.items()}
 
 
 def blocked_of(windows: Sequence[Window]) -> tuple[Blocked, ...]:
-    """The pipeline's own clocks, over all windows."""
-    names = [stage.name for stage in windows[0].stages]
-    return tuple(_blocked(name, [window.stage(name) for window in windows]) for name in names)
-
-
-def _blocked(name: str, stages: Sequence[StageStats]) -> Blocked:
-    parts: Mapping[str, Callable[[StageStats], float]] = {
-        "busy_ratio": lambda stage: stage.busy_s,
-        "blocked_on_input_ratio": lambda stage: stage.blocked_on_input_s,
-        "blocked_on_output_ratio": lambda stage: stage.blocked_on_output_s,
-    }
-    sums = {key: sum(map(part, stages)) for key, part in parts.items()}
-    total = sum(sums.values())
-    return Blocked(stage=name, **{key: seconds / total if total else 0.0 for key, seconds in sums.items()})
+    """From the pipeline's own clocks, over all windows."""
+    return tuple(
+        Blocked(
+            stage=stage.name,
+            busy_ratio=stage.busy_ratio,
+            blocked_on_input_ratio=stage.blocked_on_input_ratio,
+            blocked_on_output_ratio=stage.blocked_on_output_ratio,
+        )
+        for stage in added_up([window.stages for window in windows])
+    )

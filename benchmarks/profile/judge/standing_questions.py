@@ -1,30 +1,37 @@
 """What people ask of a pipeline and need not change: answers from the measurements, beside the advice.
 
-Is the DCT-domain decoder of any use here? Would other files, plain ones or other shards, be read faster?
+Would worker processes be faster than threads? Would other files, plain ones or other shards, be read faster? Is the
+DCT-domain decoder of any use here?
 """
 
-from dataclasses import replace
+import statistics
+from typing import Any
 
 import numpy as np
 
 from benchmarks.profile.judge.advice import MIN_GAIN
-from benchmarks.profile.judge.measurements import Measured
-from benchmarks.profile.measure.stage_hooks import sources_of
+from benchmarks.profile.judge.measurements import Measurements
+from benchmarks.profile.measure.costs import source_of
+from benchmarks.profile.measure.windows import Bench, rates_in_turns
 from benchmarks.profile.model.queueing import PipelineModel
 from benchmarks.profile.model.simulation import simulate
+from benchmarks.profile.profile_config import ProfileConfig, changed
+from pipelines.base.machine import num_cores
 from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.decode.choice import choose_backend
 from pipelines.decode.reduction import MIN_SHRINKING, reduction
 from pipelines.tasks import TASKS
 from training.parallel import choose_device
 
-__all__ = ["reduced_decode", "standing_questions", "storage"]
+__all__ = ["in_threads", "reduced_decode", "standing_questions", "storage", "worker_processes"]
 
 NUM_CROPS = 256
+NUM_REPEATS = 3
+WINDOW_S = 0.8
 
 
-def standing_questions(measured: Measured) -> tuple[tuple[str, str], ...]:
-    """(question, answer)."""
+def standing_questions(measured: Measurements) -> tuple[tuple[str, str], ...]:
+    """(question, answer), of what the measurements can answer."""
     config = measured.config
     found = [("plain files, or other shards", storage(measured.model))]
     if "decode image" in measured.costs:
@@ -36,7 +43,7 @@ def standing_questions(measured: Measured) -> tuple[tuple[str, str], ...]:
 
 def storage(model: PipelineModel) -> str:
     """What storing samples in another way could give at most: what free reading would."""
-    free = replace(model, feeds=tuple(replace(feed, read_s=0.0, waits_s=(0.0,)) for feed in model.feeds))
+    free = model.with_feeds(read_s=0.0, waits_s=(0.0,))
     gain = simulate(free).samples_per_s / simulate(model).samples_per_s
     share = model.cpu_by_stage()["read"] / max(model.cpu_s, 1e-12)
     most = f"reading has {share:.1%} of the CPU time; were it free, x {gain:.2f}"
@@ -57,11 +64,42 @@ def reduced_decode(sides_px: list[int], canvas_px: int, backend: str) -> str:
 
 def crop_sides_px(config: PipelineConfig) -> list[int]:
     """Sides of the first crops of the plan."""
+    names = [name for name in config.tasks if TASKS[name].source == "image"]
     with build_pipeline(config, seed=0) as pipeline:
-        source = sources_of(pipeline)["image"]
-        names = [name for name in config.tasks if TASKS[name].source == "image"]
-        sides: list[int] = []
-        for batch in range(-(-NUM_CROPS // config.batch_size)):
-            box_B4 = source.draw(source.plan.picks(batch), names).common["box"]
-            sides += (box_B4[:, 2] - box_B4[:, 0]).tolist()
-        return sides
+        source = source_of(pipeline, "image")
+        batches = range(-(-NUM_CROPS // config.batch_size))
+        boxes_N4 = np.concatenate([source.draw(source.plan.picks(batch), names).common["box"] for batch in batches])
+        return [int(side_px) for side_px in boxes_N4[:, 2] - boxes_N4[:, 0]]
+
+
+def in_threads(config: ProfileConfig) -> ProfileConfig:
+    """The same with threads in place of worker processes, at least as many. All else of a profile is about threads,
+    whose stages can be told apart; the batches are the same."""
+    count = config.pipeline.num_workers
+    threads = max(config.pipeline.num_threads or num_cores(), count)
+    return changed(config, {"pipeline.num_workers": 0, "pipeline.num_threads": threads}) if count else config
+
+
+def worker_processes(config: ProfileConfig) -> str:
+    """Try the pipeline alone in turns: with the processes it is set to, or one a core, and in threads. It must be
+    tried: which is faster depends on how often threads wait for Python's lock."""
+    count = config.pipeline.num_workers or num_cores()
+    # As in a first epoch: targets that one process has cached, the others do not have.
+    settings: dict[str, Any] = {
+        f"pipeline.tasks.{name}.remembered_clips": 0
+        for name, task in config.pipeline.tasks.items()
+        if hasattr(task, "remembered_clips")
+    }
+    alone = changed(config, {"train": None, "device_samples_per_s": None, **settings})
+    workers = changed(alone, {"pipeline.num_workers": count})
+    with Bench(in_threads(alone), is_taken=False) as one, Bench(workers, is_taken=False) as other:
+        rates = rates_in_turns({"threads": one, "workers": other}, NUM_REPEATS, WINDOW_S)
+    return worded(count, statistics.median(rates["threads"]), statistics.median(rates["workers"]))
+
+
+def worded(count: int, threads_per_s: float, workers_per_s: float) -> str:
+    gain = workers_per_s / threads_per_s
+    told = f"tried with nobody taking the steps: {workers_per_s:,.0f} samples/s, {threads_per_s:,.0f} in threads"
+    if gain < MIN_GAIN:
+        return f"{told}: no use here"
+    return f"{told}: num_workers: {count} gives x {gain:.2f} where the pipeline is the limit"

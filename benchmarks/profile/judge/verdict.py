@@ -1,17 +1,18 @@
-"""One sentence: which stage limits the pipeline, and what shows it.
+"""The verdict, in one sentence: which stage limits the pipeline, and what shows it.
 
 The rule goes by the model on all cores of this machine, whose costs are CPU seconds and waits: a clock on the wall
-would blame the pipeline for what others do to the machine. A setting is named where changing it would help: too small a
-prefetch, copies that block, too few threads, reads that wait. Else, if the pipeline could give more, the step is the
-limit, and if not, the cores are: the natural limit, and no alarm, unless images are stored too large, decoded more than
-once, or a task uses a method that has a faster one.
+would blame the pipeline for what others do to the machine. In this order:
+
+1. A setting, where changing it would help: too small a prefetch, copies that block, too few threads, reads that wait.
+2. The step, if the pipeline could give more.
+3. A method: images stored too large or decoded more than once, a task that has a faster engine.
+4. The cores. Step and cores are natural limits, and no alarm.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.profile.judge.advice import Option
-from benchmarks.profile.judge.measurements import Measured
+from benchmarks.profile.judge.measurements import Measurements
 from benchmarks.profile.model.queueing import PipelineModel, bounds
 from benchmarks.profile.model.simulation import simulate
 
@@ -48,59 +49,50 @@ class Verdict:
     others: tuple[Finding, ...] = ()
 
 
-def judge(measured: Measured, options: tuple[Option, ...]) -> Verdict:
+def judge(measured: Measurements, options: tuple[Option, ...]) -> Verdict:
     """The verdict, and what else would be an alarm."""
     found = {option.name: (option, option.gain(measured.model)) for option in options}
-    alarms = [
-        Finding(stage=found[name][0].stage, gain=found[name][1], evidence=_evidence(name, found[name][0], measured))
+    settings, methods = (
+        [
+            Finding(stage=found[name][0].stage, gain=found[name][1], evidence=_evidence(found[name][0], measured.model))
+            for name, least in limits.items()
+            if name in found and found[name][1] >= least
+        ]
         for limits in (SETTINGS, METHODS)
-        for name, least in limits.items()
-        if name in found and found[name][1] >= least
-    ]
-    settings = [one for one in alarms if one.stage in ("prefetch", "transfer", "threads", "read")]
-    methods = sorted((one for one in alarms if one not in settings), key=lambda one: -one.gain)
-    consumer = taker_finding(measured.model)
-    if settings:
-        first, is_alarm = settings[0], True
-    elif consumer is not None:
-        # Copies that take longer than what is computed on them are no natural limit.
-        first, is_alarm = consumer, consumer.stage == "transfer"
-    elif methods:
-        first, is_alarm = methods[0], True
-    else:
-        first, is_alarm = cores_finding(measured), False
-    others = tuple(one for one in (*settings, *methods) if one is not first)
-    return Verdict(stage=first.stage, is_alarm=is_alarm, sentence=_sentence(first, is_alarm), others=others)
-
-
-def _sentence(finding: Finding, is_alarm: bool) -> str:
-    cure = f"; cured, {finding.gain:.2f} times the samples/s" if is_alarm else ""
-    return f"The bottleneck is {finding.stage}: {finding.evidence}{cure}."
-
-
-def taker_finding(model: PipelineModel) -> Finding | None:
-    """The step or its copies as the limit, if the pipeline alone would be faster."""
-    taking = model.taking
-    gain = simulate(model.without_taker()).samples_per_s / simulate(model).samples_per_s
-    if gain < STEP_GAIN or not taking.step_s + taking.transfer_s:
-        return None
-    times = (
-        f"a step takes {taking.step_s * 1e3:.1f} ms with data in memory, its copies {taking.transfer_s * 1e3:.1f} ms"
     )
-    stage = "transfer" if taking.transfer_s > taking.step_s else "step"
-    return Finding(stage=stage, gain=gain, evidence=f"{times}, and the pipeline could give {gain:.2f} times as much")
+    methods.sort(key=lambda one: -one.gain)
+    consumer = consumer_finding(measured.model)
+    first, *_ = (*settings, *([consumer] if consumer else []), *methods, cores_finding(measured.model))
+    # Copies that take longer than what is computed on them are no natural limit.
+    is_alarm = first in (*settings, *methods) or first.stage == "transfer"
+    cure = f"; cured, {first.gain:.2f} times the samples/s" if is_alarm else ""
+    return Verdict(
+        stage=first.stage,
+        is_alarm=is_alarm,
+        sentence=f"The bottleneck is {first.stage}: {first.evidence}{cure}.",
+        others=tuple(one for one in (*settings, *methods) if one is not first),
+    )
 
 
-def cores_finding(measured: Measured) -> Finding:
-    """The natural limit, and who has the largest share of it."""
-    model = measured.model
-    shares = shares_of(model)
-    parts = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:3])
-    played = simulate(model)
+def consumer_finding(model: PipelineModel) -> Finding | None:
+    """The step or its copies as the limit, if the pipeline alone would be faster."""
+    step_s, transfer_s = model.consumer.step_s, model.consumer.transfer_s
+    gain = simulate(model.without_consumer()).samples_per_s / simulate(model).samples_per_s
+    if gain < STEP_GAIN or not step_s + transfer_s:
+        return None
+    evidence = (
+        f"a step takes {step_s * 1e3:.1f} ms with data in memory, its copies {transfer_s * 1e3:.1f} ms, and the "
+        f"pipeline could give {gain:.2f} times as much"
+    )
+    return Finding(stage="transfer" if transfer_s > step_s else "step", gain=gain, evidence=evidence)
+
+
+def cores_finding(model: PipelineModel) -> Finding:
+    """The natural limit, and the stages with the largest shares of it."""
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in list(shares_of(model).items())[:3])
+    busy = f"{simulate(model).busy_ratio:.0%} of {model.num_cores:.0f}"
     work_ms = model.cpu_s * model.contention * 1e3
-    busy = f"{played.busy_ratio:.0%} of {model.num_cores:.0f}"
-    evidence = f"{busy} are busy with {work_ms:.1f} ms of work a step ({parts})"
-    return Finding(stage="cores", gain=1.0, evidence=evidence)
+    return Finding(stage="cores", gain=1.0, evidence=f"{busy} are busy with {work_ms:.1f} ms of work a step ({parts})")
 
 
 def shares_of(model: PipelineModel) -> dict[str, float]:
@@ -109,15 +101,28 @@ def shares_of(model: PipelineModel) -> dict[str, float]:
     return dict(sorted(parts.items(), key=lambda one: -one[1]))
 
 
-def _evidence(name: str, option: Option, measured: Measured) -> str:
-    return _EVIDENCE.get(name, _method_evidence)(measured, option)
+def _evidence(option: Option, model: PipelineModel) -> str:
+    """What shows that an option is missing."""
+    if option.name == "prefetch":
+        return _prefetch_evidence(model)
+    if option.name == "overlap_transfer":
+        step_s, transfer_s = model.consumer.step_s, model.consumer.transfer_s
+        times = f"takes {transfer_s * 1e3:.1f} ms a step, and the step of {step_s * 1e3:.1f} ms waits for it"
+        return f"copying to the device {times}"
+    if option.name == "threads":
+        idle = 1 - simulate(model).busy_ratio
+        return f"{model.num_threads} of {model.num_cores:.0f} are used, which keeps the cores {idle:.0%} idle"
+    if option.name == "memory":
+        step_s = model.samples_per_step / simulate(model).samples_per_s
+        wait_ms = mean_wait_s(model) * 1e3
+        return f"{wait_ms:.1f} of {step_s * 1e3:.1f} ms a step, the producing thread waits for bytes"
+    return f"it has {shares_of(model).get(option.stage, 0.0):.0%} of the CPU time, and need not ({option.text})"
 
 
-def _prefetch_evidence(measured: Measured, option: Option) -> str:
-    model = measured.model
+def _prefetch_evidence(model: PipelineModel) -> str:
     limit, samples_per_s = min(bounds(model).items(), key=lambda one: one[1])
     allowed = f"on average the {limit} would allow {samples_per_s:.0f} samples/s, but"
-    worst_s, mean_s = uneven(model)
+    worst_s, mean_s = max(max(feed.waits_s) for feed in model.feeds), mean_wait_s(model)
     if worst_s < UNEVEN_RATIO * mean_s or worst_s < model.samples_per_step / samples_per_s:
         return f"{allowed} with {model.prefetch_batches} prefetched steps too few are under way at a time"
     return (
@@ -126,42 +131,6 @@ def _prefetch_evidence(measured: Measured, option: Option) -> str:
     )
 
 
-def uneven(model: PipelineModel) -> tuple[float, float]:
-    """The longest wait of a batch, and the mean."""
-    return max(max(feed.waits_s) for feed in model.feeds), sum(feed.share * feed.wait_s for feed in model.feeds)
-
-
-def _transfer_evidence(measured: Measured, option: Option) -> str:
-    taking = measured.model.taking
-    return (
-        f"copying to the device takes {taking.transfer_s * 1e3:.1f} ms a step, and the step of "
-        f"{taking.step_s * 1e3:.1f} ms waits for it"
-    )
-
-
-def _threads_evidence(measured: Measured, option: Option) -> str:
-    played = simulate(measured.model)
-    return (
-        f"{measured.model.num_threads} of {measured.model.num_cores:.0f} are used, which keeps the cores "
-        f"{1 - played.busy_ratio:.0%} idle"
-    )
-
-
-def _read_evidence(measured: Measured, option: Option) -> str:
-    model = measured.model
-    wait_s = sum(feed.share * feed.wait_s for feed in model.feeds)
-    step_s = model.samples_per_step / simulate(model).samples_per_s
-    return f"{wait_s * 1e3:.1f} of {step_s * 1e3:.1f} ms a step, the producing thread waits for bytes"
-
-
-def _method_evidence(measured: Measured, option: Option) -> str:
-    shares: Mapping[str, float] = shares_of(measured.model)
-    return f"it has {shares.get(option.stage, 0.0):.0%} of the CPU time, and need not ({option.text})"
-
-
-_EVIDENCE = {
-    "prefetch": _prefetch_evidence,
-    "overlap_transfer": _transfer_evidence,
-    "threads": _threads_evidence,
-    "memory": _read_evidence,
-}
+def mean_wait_s(model: PipelineModel) -> float:
+    """Seconds a step that the producing thread waits for bytes."""
+    return sum(feed.share * feed.wait_s for feed in model.feeds)

@@ -1,13 +1,12 @@
-"""What a stage would cost if its input or its method were another: measured on this folder's own samples.
+"""What a stage would cost with another input or method, measured on this folder's own samples; nothing is written.
 
-Smaller source images, another backend, another clip codec, another flow engine. Each gives the cost of one stage, to be
-put into the model; nothing is written.
+Smaller source images, another backend, another clip codec, another flow engine, cached targets: each gives the cost of
+one stage, to be put into the model.
 """
 
 import io
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -16,9 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.profile.measure.costs import lanes, measure_costs
-from benchmarks.profile.measure.load import LoadMeter
-from benchmarks.profile.measure.stage_hooks import sources_of
+from benchmarks.profile.measure.costs import lanes, measure_costs, source_of, used_in_lanes
 from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.decode.base import BackendName
 from pipelines.run.sample_source import canvas_boxes
@@ -26,11 +23,11 @@ from pipelines.shards.media.clip_bytes import ClipForm, Codec, encode_clip
 from pipelines.tasks import TASKS
 
 __all__ = [
-    "decode_with_backend",
-    "decode_with_codec",
-    "decode_with_small_images",
-    "motion_remembered",
-    "motion_with",
+    "cost_with_backend",
+    "cost_with_codec",
+    "cost_with_small_images",
+    "cost_with_targets_cached",
+    "motion_cost_with",
     "needed_short_side_px",
     "recoded_clip",
     "short_side_px",
@@ -41,11 +38,20 @@ JPEG_QUALITY = 95
 NUM_SAMPLES = 16
 NUM_TURNS = 5
 NUM_SIZES = 256
+MOTION = "motion_segmentation"
 
 
 def needed_short_side_px(config: PipelineConfig) -> int:
     """The smallest image whose smallest crop still has the pixels of the canvas."""
     return -int(-config.canvas_px // config.canvas_scale[0])
+
+
+def short_side_px(config: PipelineConfig) -> float:
+    """Median of the first images of the plan."""
+    with build_pipeline(config, seed=0) as pipeline:
+        source = source_of(pipeline, "image")
+        rows = np.concatenate([source.plan.picks(batch).rows for batch in range(1 + NUM_SIZES // config.batch_size)])
+        return float(np.median(np.minimum(source.table.width[rows], source.table.height[rows])))
 
 
 def shrunk_jpeg(encoded: bytes | memoryview, short_side_px: int) -> tuple[bytes, int, int]:
@@ -68,81 +74,66 @@ def recoded_clip(encoded: bytes | memoryview, codec: Codec) -> bytes:
     return encode_clip([frame.reformat(format=pixel_format) for frame in frames], ClipForm(codec=codec))
 
 
-def decode_with_small_images(config: PipelineConfig, short_side_px: int, device: torch.device) -> float:
+def cost_with_small_images(config: PipelineConfig, short_side_px: int, device: torch.device) -> float:
     """CPU seconds of decoding an image that was stored at that short side."""
     with lanes(config, device) as pipelines:
-        source = sources_of(pipelines[0])["image"]
-        rows = source.plan.picks(0).rows.tolist()[:NUM_SAMPLES]
-        made = [shrunk_jpeg(source.reader.read(row), short_side_px) for row in rows]
+        source = source_of(pipelines[0], "image")
+        made = [shrunk_jpeg(view, short_side_px) for view in source.read(source.plan.picks(0))[:NUM_SAMPLES]]
         encoded = [memoryview(content) for content, _, _ in made]
         width_B, height_B = (np.array([one[axis] for one in made], np.int64) for axis in (1, 2))
-        uniform_B4 = np.random.default_rng(0).random((len(rows), 4))
+        uniform_B4 = np.random.default_rng(0).random((len(made), 4))
         boxes_B4 = canvas_boxes(uniform_B4, width_B, height_B, config.canvas_scale, config.canvas_px)
         flips_B = uniform_B4[:, 3] < config.flip_probability
         backends = [pipeline.maker.backend for pipeline in pipelines]
         work = [partial(one.canvases, encoded, boxes_B4, flips_B, config.canvas_px) for one in backends]
-        return _median_cpu_s(work, len(rows))
+        return _median_cpu_s(work, len(made))
 
 
-def decode_with_codec(config: PipelineConfig, codec: Codec, device: torch.device) -> float:
+def cost_with_codec(config: PipelineConfig, codec: Codec, device: torch.device) -> float:
     """CPU seconds of decoding a clip that was stored in that codec."""
     size = config.canvas
     with lanes(config, device) as pipelines:
-        source = sources_of(pipelines[0])["clip"]
-        rows = source.plan.picks(0).rows.tolist()[: NUM_SAMPLES // 2]
-        encoded = [memoryview(recoded_clip(source.reader.read(row), codec)) for row in rows]
-        flips_B = np.zeros(len(rows), np.bool_)
-        frames = size.num_frames, size.clip_height_px, size.clip_width_px
-        work = [partial(one.maker.backend.clip_planes, encoded, flips_B, *frames) for one in pipelines]
-        return _median_cpu_s(work, len(rows))
+        source = source_of(pipelines[0], "clip")
+        stored = source.read(source.plan.picks(0))[: NUM_SAMPLES // 2]
+        encoded = [memoryview(recoded_clip(view, codec)) for view in stored]
+        frames = np.zeros(len(encoded), np.bool_), size.num_frames, size.clip_height_px, size.clip_width_px
+        work = [partial(one.maker.backend.clip_planes, encoded, *frames) for one in pipelines]
+        return _median_cpu_s(work, len(encoded))
 
 
-def decode_with_backend(config: PipelineConfig, backend: BackendName, seconds: float, device: torch.device) -> float:
+def cost_with_backend(config: PipelineConfig, backend: BackendName, seconds: float, device: torch.device) -> float:
     """CPU seconds of making a canvas with that backend."""
     images = {name: task for name, task in config.tasks.items() if TASKS[name].source == "image"}
     only = config.model_copy(update={"backend": backend, "tasks": images})
     return measure_costs(only, seconds, device)["decode image"].busy_s
 
 
-def motion_with(config: PipelineConfig, options: Mapping[str, Any], seconds: float, device: torch.device) -> float:
+def motion_cost_with(config: PipelineConfig, options: Mapping[str, Any], seconds: float, device: torch.device) -> float:
     """CPU seconds of a clip's motion target with other options of the task."""
-    task = config.tasks["motion_segmentation"].model_copy(update=dict(options))
-    only = config.model_copy(update={"tasks": {"motion_segmentation": task}})
-    return measure_costs(only, seconds, device)["motion_segmentation"].busy_s
+    return measure_costs(_only_motion(config, options), seconds, device)[MOTION].busy_s
 
 
-def _median_cpu_s(work: Sequence[Callable[[], object]], num_samples: int) -> float:
-    """Per sample, all lanes at once; the first turn warms up."""
-    seconds: list[float] = []
-    with ThreadPoolExecutor(len(work)) as pool:
-        for _ in range(NUM_TURNS + 1):
-            meter = LoadMeter()
-            list(pool.map(lambda one: one(), work))
-            seconds.append(meter.read().own_s / num_samples / len(work))
-    return statistics.median(seconds[1:])
-
-
-def motion_remembered(config: PipelineConfig, device: torch.device) -> tuple[float, float]:
-    """CPU seconds of decoding a clip whose motion target was computed before, and of its part of the batch."""
-    name = "motion_segmentation"
-    task = config.tasks[name].model_copy(update={"remembered_clips": 2 * config.clip_batch_size})
-    only = config.model_copy(update={"tasks": {name: task}})
+def cost_with_targets_cached(config: PipelineConfig, device: torch.device) -> tuple[float, float]:
+    """CPU seconds of decoding a clip whose motion target is in the cache, and of its part of the batch."""
+    only = _only_motion(config, {"remembered_clips": 2 * config.clip_batch_size})
     decodes: list[Callable[[], object]] = []
     makes: list[Callable[[], object]] = []
     with lanes(only, device, is_cached=True) as pipelines:
         for pipeline in pipelines:
-            source = sources_of(pipeline)["clip"]
-            pipeline.maker.make(name, source.load(0, [name])[0][name])  # makes the targets of the first batch
-            makes.append(partial(pipeline.maker.make, name, source.load(0, [name])[0][name]))
+            source, make = source_of(pipeline, "clip"), pipeline.maker.make
+            make(MOTION, source.load(0, [MOTION])[0][MOTION])  # computes and caches the targets of the first batch
+            makes.append(partial(make, MOTION, source.load(0, [MOTION])[0][MOTION]))
             picks = source.plan.picks(0)
-            decodes.append(partial(source.decode, source.read(picks), source.draw(picks, [name])))
+            decodes.append(partial(source.decode, source.read(picks), source.draw(picks, [MOTION])))
         count = config.clip_batch_size
         return _median_cpu_s(decodes, count), _median_cpu_s(makes, count)
 
 
-def short_side_px(config: PipelineConfig) -> float:
-    """Median of the first images of the plan."""
-    with build_pipeline(config, seed=0) as pipeline:
-        source = sources_of(pipeline)["image"]
-        rows = np.concatenate([source.plan.picks(batch).rows for batch in range(1 + NUM_SIZES // config.batch_size)])
-        return float(np.median(np.minimum(source.table.width[rows], source.table.height[rows])))
+def _only_motion(config: PipelineConfig, options: Mapping[str, Any]) -> PipelineConfig:
+    return config.model_copy(update={"tasks": {MOTION: config.tasks[MOTION].model_copy(update=dict(options))}})
+
+
+def _median_cpu_s(work: Sequence[Callable[[], object]], num_samples: int) -> float:
+    """Per sample, all lanes at once; the first turn warms up."""
+    uses = [used_in_lanes(work)[0] for _ in range(NUM_TURNS + 1)]
+    return statistics.median(use.own_s for use in uses[1:]) / num_samples / len(work)

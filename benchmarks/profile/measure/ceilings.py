@@ -1,7 +1,7 @@
 """The limits of this machine that no pipeline can beat: reading these shards, copying memory, decoding this folder's
 images and clips and nothing else, optical flow, copying to the device, multiplying matrices on it.
 
-Measured once for a machine and a set of shards, and kept in the cache folder; a limit that cannot be measured here is
+Measured once for a machine and a set of shards, and kept in the cache folder. A limit that cannot be measured here is
 None, shown as "not measured".
 """
 
@@ -10,12 +10,12 @@ import io
 import json
 import os
 import platform
-import statistics
-import time
+import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.harness.page_cache import MAX_RESIDENT_RATIO, drop
+from benchmarks.harness.turns import Job, time_in_turns
 from benchmarks.profile.measure.consumers import wait_for
-from benchmarks.profile.measure.disk import DiskSpeed, Span, read_speed
-from benchmarks.profile.measure.stage_hooks import sources_of
 from benchmarks.results.record import environment, write_json
 from pipelines.base.errors import DataError
 from pipelines.base.machine import num_cores
@@ -34,20 +34,39 @@ from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.run.sample_source import SampleSource
 from pipelines.targets.motion.flow import DisFlow, LucasKanade
 
-__all__ = ["Ceilings", "ceilings", "fingerprint_of", "measure_ceilings"]
+__all__ = ["Ceilings", "DiskSpeed", "ceilings", "fingerprint_of", "measure_ceilings", "read_speed"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NUM_SAMPLES = 64
-ONE_S = 0.5
-"""For each limit."""
+NUM_REPEATS = 5
+NUM_READ_REPEATS = 3
 MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
 COPY_BYTES = 64 << 20
+MAX_BYTES = 96 << 20
+MAX_RANDOM_READS = 512
+CHUNK_BYTES = 1 << 20
+
+Span = tuple[Path, int, int]
+"""A file, an offset and a number of bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskSpeed:
+    """Bytes per second: warm from memory, cold from the disk. Cold is None where files stayed in memory although the
+    system was asked to drop them; `note` says so. What a disk or the host of a virtual machine keeps is not known."""
+
+    sequential_warm_bytes_per_s: float
+    sequential_cold_bytes_per_s: float | None
+    random_warm_bytes_per_s: float
+    random_cold_bytes_per_s: float | None
+    random_cold_reads_per_s: float | None
+    note: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
-    """Per second. decode_*: whole images of this folder by OpenCV, without crop and resize. clip_*: whole clips by
-    PyAV. flow_pairs: frame pairs of 320 x 240 on one core. None: not measured, for there is nothing to measure."""
+    """Per second. decode_*: whole images of this folder by OpenCV, without crop and resize; whole clips by PyAV.
+    flow_pairs: frame pairs of 320 x 240 on one core. None: there is nothing to measure."""
 
     read: DiskSpeed | None
     memory_copy_bytes_per_s: float
@@ -64,7 +83,8 @@ class Ceilings:
 
 def ceilings(config: PipelineConfig, device: torch.device, folder: Path | None = None) -> tuple[Ceilings, bool]:
     """The limits, and whether they come from the cache. `folder`: of the cache."""
-    path = (folder or _cache_folder()) / f"ceilings-{fingerprint_of(config, device)}.json"
+    folder = folder or Path(os.environ.get("FOURFOLD_CACHE") or Path.home() / ".cache" / "fourfold")
+    path = folder / f"ceilings-{fingerprint_of(config, device)}.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         read = DiskSpeed(**content["read"]) if content["read"] else None
@@ -76,15 +96,12 @@ def ceilings(config: PipelineConfig, device: torch.device, folder: Path | None =
         return found, False
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("FOURFOLD_CACHE") or Path.home() / ".cache" / "fourfold")
-
-
 def fingerprint_of(config: PipelineConfig, device: torch.device) -> str:
     """Hash of the machine (processor, cores, kernel, GPU, packages that decode) and of the shards' content."""
     place = environment()
     with build_pipeline(config, seed=0, device=device) as pipeline:
-        shards = [[shard.sha256 for shard in source.table.shards] for source in sources_of(pipeline).values()]
+        tables = [source.source.table for source in pipeline.maker.sources.values()]
+    shards = [[shard.sha256 for shard in table.shards] for table in tables]
     versions = {name: place.versions.get(name) for name in ("torch", "opencv-python-headless")}
     parts = [FORMAT_VERSION, place.cpu_name, num_cores(), platform.release(), place.gpu_name, versions, av.__version__]
     return hashlib.sha256(json.dumps([*parts, str(device), shards]).encode()).hexdigest()[:16]
@@ -92,60 +109,54 @@ def fingerprint_of(config: PipelineConfig, device: torch.device) -> str:
 
 def measure_ceilings(config: PipelineConfig, device: torch.device) -> Ceilings:
     """Takes some seconds."""
+    # 1. The first samples of the plan; those of a remote folder that are not here yet are not measured.
     with build_pipeline(config, seed=0) as pipeline:
-        sources = sources_of(pipeline)
-        spans = {kind: _spans(source) for kind, source in sources.items()}
-    paths = list(dict.fromkeys(path for found in spans.values() for path, _, _ in found))
+        spans = {kind: _spans(source.source) for kind, source in pipeline.maker.sources.items()}
+    every = [span for found in spans.values() for span in found]
+    paths = list(dict.fromkeys(path for path, _, _ in every))
     is_local = all(path.exists() for path in paths)
-    images, clips = (_contents(spans.get(kind, [])) if is_local else [] for kind in ("image", "clip"))
-    decoders = (("image", _decode_image, images), ("clip", _decode_clip, clips))
-    one_core = {name: per_second(work, items, 1) for name, work, items in decoders if items}
-    all_cores = {name: per_second(work, items, num_cores()) for name, work, items in decoders if items}
-    copies = _device_copies(device)
-    return Ceilings(
-        read=read_speed(paths, [one for found in spans.values() for one in found]) if is_local else None,
-        memory_copy_bytes_per_s=_memory_copy(),
-        decode_images_per_s_core=one_core.get("image"),
-        decode_images_per_s=all_cores.get("image"),
-        decode_clips_per_s_core=one_core.get("clip"),
-        decode_clips_per_s=all_cores.get("clip"),
-        flow_pairs_per_s=_flow(clips) if clips else {},
-        to_device_bytes_per_s=copies.get("pageable"),
-        to_device_pinned_bytes_per_s=copies.get("pinned"),
-        matrix_flop_per_s=_matrix(device),
-        device=str(device),
-    )
+    # 2. All limits in turns, one core beside all cores. The best counts: what others take of the machine is no limit.
+    jobs = {"memory_copy_bytes_per_s": _copy_job(), "matrix_flop_per_s": _matrix_job(device), **_device_jobs(device)}
+    for kind, found in spans.items() if is_local else ():
+        contents, decode = [_content(span) for span in found[:NUM_SAMPLES]], DECODERS[kind]
+        if contents:
+            jobs[f"decode_{kind}s_per_s_core"] = Job(
+                unit=f"{kind}s", num_items=len(contents), run=partial(_all, decode, contents, 1)
+            )
+            jobs[f"decode_{kind}s_per_s"] = Job(
+                unit=f"{kind}s", num_items=len(contents), run=partial(_all, decode, contents, num_cores())
+            )
+            jobs |= _flow_jobs(contents[0]) if kind == "clip" else {}
+    cv2.setNumThreads(1)
+    best = {name: max(timed.per_s) for name, timed in time_in_turns(jobs, NUM_REPEATS).items()}
+    # 3. What there is no job for is None.
+    flow = {name.removeprefix("flow "): best.pop(name) for name in list(best) if name.startswith("flow ")}
+    names = ("decode_images_per_s", "decode_clips_per_s", "to_device_bytes_per_s", "to_device_pinned_bytes_per_s")
+    missing: dict[str, Any] = dict.fromkeys([*names, "decode_images_per_s_core", "decode_clips_per_s_core"])
+    read = read_speed(paths, every) if is_local else None
+    return Ceilings(read=read, flow_pairs_per_s=flow, device=str(device), **(missing | best))
 
 
 def _spans(source: SampleSource) -> list[Span]:
-    """Where the first samples of the plan are."""
-    table, paths, found = source.table, source.reader.paths, []
-    rows = np.concatenate([source.plan.picks(batch).rows for batch in range(1 + 512 // source.plan.local_batch_size)])
-    for row in dict.fromkeys(rows.tolist()):
-        found.append((paths[int(table.shard_index[row])], int(table.offset[row]), int(table.size[row])))
-    return found
+    """Where the first samples of the plan lie."""
+    table, paths, plan = source.table, source.reader.paths, source.plan
+    rows = np.concatenate([plan.picks(batch).rows for batch in range(1 + MAX_RANDOM_READS // plan.local_batch_size)])
+    return [
+        (paths[int(table.shard_index[row])], int(table.offset[row]), int(table.size[row]))
+        for row in dict.fromkeys(rows.tolist())
+    ]
 
 
-def _contents(spans: Sequence[Span]) -> list[bytes]:
-    contents = []
-    for path, offset, size in spans[:NUM_SAMPLES]:
-        with path.open("rb") as file:
-            file.seek(offset)
-            contents.append(file.read(size))
-    return contents
+def _content(span: Span) -> bytes:
+    path, offset, size = span
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
-def per_second(work: Callable[[Any], object], items: Sequence[Any], num_threads: int) -> float:
-    """Items per second of wall time, the best of some turns: what others take of the machine only makes it less."""
-    cv2.setNumThreads(1)
-    best, end_s = 0.0, time.perf_counter() + ONE_S
+def _all(work: Callable[[bytes], object], items: Sequence[bytes], num_threads: int) -> None:
     with ThreadPoolExecutor(num_threads) as pool:
         list(pool.map(work, items))
-        while not best or time.perf_counter() < end_s:
-            start_s = time.perf_counter()
-            list(pool.map(work, items))
-            best = max(best, len(items) / (time.perf_counter() - start_s))
-    return best
 
 
 def _decode_image(content: bytes) -> object:
@@ -159,46 +170,49 @@ def _decode_clip(content: bytes) -> int:
         return sum(1 for _ in container.decode(stream))
 
 
-def _memory_copy() -> float:
-    """Of one thread; read and written bytes are counted once."""
+DECODERS: dict[str, Callable[[bytes], object]] = {"image": _decode_image, "clip": _decode_clip}
+
+
+def _copy_job() -> Job:
+    """Copying memory with one thread; read and written bytes are counted once."""
     source = np.ones(COPY_BYTES, np.uint8)
-    target = np.empty_like(source)
-    return COPY_BYTES / min(_seconds(lambda: np.copyto(target, source)) for _ in range(5))
+    return Job(unit="bytes", num_items=COPY_BYTES, run=partial(np.copyto, np.empty_like(source), source))
 
 
-def _flow(clips: Sequence[bytes]) -> dict[str, float]:
-    with av.open(io.BytesIO(clips[0]), mode="r") as container:
+def _flow_jobs(clip: bytes) -> dict[str, Job]:
+    with av.open(io.BytesIO(clip), mode="r") as container:
         frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)][:4]
     gray_THW = np.stack([cv2.resize(frame, (320, 240)) for frame in frames])
     y, x = np.mgrid[4:240:8, 4:320:8]
     points_N2 = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-    engines = {"lucas_kanade": LucasKanade(), "dis fast": DisFlow("fast")}
+    engines: dict[str, Any] = {"lucas_kanade": LucasKanade(), "dis fast": DisFlow("fast")}
     pairs = len(gray_THW) - 1
     return {
-        name: pairs / min(_seconds(lambda engine=engine: engine.tracks(gray_THW, points_N2)) for _ in range(5))  # type: ignore[misc]
-        for name, engine in engines.items()
+        f"flow {name}": Job(unit="pairs", num_items=pairs, run=partial(one.tracks, gray_THW, points_N2))
+        for name, one in engines.items()
     }
 
 
-def _device_copies(device: torch.device) -> dict[str, float]:
-    """Bytes per second from ordinary and from page-locked memory; {} where the device is the CPU."""
+def _device_jobs(device: torch.device) -> dict[str, Job]:
+    """Copies from ordinary and from page-locked memory; {} where the device is the CPU."""
     if device.type != "cuda":
         return {}
+
+    def copy(tensor: torch.Tensor) -> None:
+        tensor.to(device, non_blocking=True)
+        wait_for(device)
+
     pageable = torch.ones(COPY_BYTES, dtype=torch.uint8)
-    found = {}
-    for name, tensor in (("pageable", pageable), ("pinned", pageable.pin_memory())):
-
-        def copy(tensor: torch.Tensor = tensor) -> None:
-            tensor.to(device, non_blocking=True)
-            wait_for(device)
-
-        copy()
-        found[name] = COPY_BYTES / statistics.median(_seconds(copy) for _ in range(9))
-    return found
+    return {
+        "to_device_bytes_per_s": Job(unit="bytes", num_items=COPY_BYTES, run=partial(copy, pageable)),
+        "to_device_pinned_bytes_per_s": Job(
+            unit="bytes", num_items=COPY_BYTES, run=partial(copy, pageable.pin_memory())
+        ),
+    }
 
 
-def _matrix(device: torch.device) -> float:
-    """FLOP/s of a product of square matrices: bf16 on a GPU, fp32 with torch's threads on a CPU."""
+def _matrix_job(device: torch.device) -> Job:
+    """A product of square matrices: bf16 on a GPU, fp32 with torch's threads on a CPU."""
     size = MATRIX_SIZE["cuda" if device.type == "cuda" else "cpu"]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     matrix = torch.randn(size, size, device=device, dtype=dtype)
@@ -207,11 +221,56 @@ def _matrix(device: torch.device) -> float:
         torch.mm(matrix, matrix)
         wait_for(device)
 
-    multiply()
-    return 2 * size**3 / min(_seconds(multiply) for _ in range(7))
+    return Job(unit="FLOP", num_items=2 * size**3, run=multiply)
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    start_s = time.perf_counter()
-    call()
-    return time.perf_counter() - start_s
+def read_speed(paths: Sequence[Path], samples: Sequence[Span]) -> DiskSpeed:
+    """`paths`: read from start to end, up to MAX_BYTES. `samples`: read in random order."""
+    chosen = random.Random(0).sample(list(samples), min(len(samples), MAX_RANDOM_READS))
+    orders = {"sequential": _beginnings(paths), "random": chosen}
+    num_bytes = {name: sum(size for _, _, size in spans) for name, spans in orders.items()}
+    resident: dict[str, float] = {}
+
+    def dropped(name: str) -> None:
+        resident[name] = drop({path for path, _, _ in orders[name]})
+
+    # Cold first, once: reading it warms up what follows.
+    jobs = {
+        name: Job(unit="bytes", num_items=num_bytes[name], run=partial(_read, spans)) for name, spans in orders.items()
+    }
+    cold_jobs = {name: replace(job, prepare=partial(dropped, name)) for name, job in jobs.items()}
+    timed = time_in_turns(cold_jobs, 1, num_warm_up=0)
+    cold = {name: timed[name].per_s[0] if resident[name] <= MAX_RESIDENT_RATIO else None for name in orders}
+    warm = {name: max(one.per_s) for name, one in time_in_turns(jobs, NUM_READ_REPEATS).items()}
+    stayed = ", ".join(f"{ratio:.0%} of the bytes read ({name})" for name, ratio in resident.items())
+    return DiskSpeed(
+        sequential_cold_bytes_per_s=cold["sequential"],
+        random_cold_bytes_per_s=cold["random"],
+        random_cold_reads_per_s=cold["random"] and len(chosen) * cold["random"] / num_bytes["random"],
+        sequential_warm_bytes_per_s=warm["sequential"],
+        random_warm_bytes_per_s=warm["random"],
+        note="cold: what the storage itself or a host keeps in memory is not known"
+        if None not in cold.values()
+        else f"reading is not measured cold: after dropping them, {stayed} were still in memory",
+    )
+
+
+def _beginnings(paths: Sequence[Path]) -> list[Span]:
+    left, spans = MAX_BYTES, []
+    for path in paths:
+        size = min(path.stat().st_size, left)
+        if size <= 0:
+            break
+        spans.append((path, 0, size))
+        left -= size
+    return spans
+
+
+def _read(spans: Sequence[Span]) -> None:
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    with ExitStack() as stack:
+        files = {path: stack.enter_context(path.open("rb", buffering=0)) for path in {path for path, _, _ in spans}}
+        for path, offset, size in spans:
+            files[path].seek(offset)
+            while size > 0 and (got := files[path].readinto(buffer[: min(size, CHUNK_BYTES)])):
+                size -= got

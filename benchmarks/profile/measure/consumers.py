@@ -1,13 +1,13 @@
-"""Who takes a pipeline's steps: nobody in particular, a device of a given speed, or a real trainer.
+"""Consumers of a pipeline's steps: none, a device of a given speed, or a real trainer.
 
-A consumer copies a step's batches to the device (`transfer`), then uses them (`step`); both are timed apart.
+A step's batches are copied to the device (`moved`), then used (`Consumer.step`); both are timed apart.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -17,87 +17,64 @@ from training.compute import BudgetConfig
 from training.parallel import Ranks
 from training.session import Session
 
-__all__ = ["Device", "Nobody", "Consumer", "Trainer", "moved", "open_consumer", "sleep_until"]
+__all__ = ["Consumer", "moved", "nvtx_range", "open_consumer", "sleep_until", "wait_for"]
 
 SPIN_S = 5e-4
 
 
-class Consumer(Protocol):
-    name: str
-    flop_per_step: float
-    """Forward and backward of one step; 0 if nothing is computed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumer:
+    """`step` uses a step whose batches are on the device, and waits until that is done.
 
-    def step(self, step: Step) -> None:
-        """Use a step whose batches are on the device, and wait until that is done."""
+    name: "nobody" takes steps and does nothing. flop_per_step: forward and backward; 0 if nothing is computed.
+    """
 
-
-class Nobody:
-    name = "nobody"
-    flop_per_step = 0.0
-
-    def step(self, step: Step) -> None:
-        pass
+    name: Literal["nobody", "device", "trainer"]
+    step: Callable[[Step], None]
+    flop_per_step: float = 0.0
 
 
-class Device:
-    """Busy for samples / rate seconds a step, without using a core."""
+def open_consumer(config: ProfileConfig, pipeline: Pipeline, device: torch.device, samples_per_step: int) -> Consumer:
+    """The trainer of `config.train`: the session of a real run without log and checkpoints; a device that is busy for
+    samples / `config.device_samples_per_s` seconds a step and uses no core; or nobody."""
+    if config.train is not None:
+        budget = config.train.budget or BudgetConfig(steps=1)
+        whole = config.train.model_copy(update={"pipeline": config.pipeline, "budget": budget})
+        session = Session(whole, pipeline, Ranks(), device)
 
-    name = "device"
-    flop_per_step = 0.0
+        def learn(step: Step) -> None:
+            session.learn(step)
+            wait_for(device)
 
-    def __init__(self, samples_per_s: float, samples_per_step: int) -> None:
-        self._step_s = samples_per_step / samples_per_s
-
-    def step(self, step: Step) -> None:
-        sleep_until(time.perf_counter() + self._step_s)
-
-
-class Trainer:
-    """The session of a real run, without its log and its checkpoints."""
-
-    name = "trainer"
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.flop_per_step = sum(session.flop.values())
-
-    def step(self, step: Step) -> None:
-        self._session.learn(step)
-        wait_for(self._session.device)
+        return Consumer(name="trainer", step=learn, flop_per_step=sum(session.flop.values()))
+    if config.device_samples_per_s is not None:
+        step_s = samples_per_step / config.device_samples_per_s
+        return Consumer(name="device", step=lambda _: sleep_until(time.perf_counter() + step_s))
+    return Consumer(name="nobody", step=lambda _: None)
 
 
 def sleep_until(end_s: float) -> None:
-    """Sleep in pieces: one long sleep ends late by up to milliseconds on a busy machine, which is a whole step."""
+    """Sleep in pieces: on a busy machine, one long sleep ends late by up to milliseconds, which is a whole step."""
     while (left_s := end_s - time.perf_counter()) > 0:
         time.sleep(left_s / 2 if left_s > SPIN_S else 0.0)
 
 
 def wait_for(device: torch.device) -> None:
+    """Wait for all work on a GPU; a CPU has none under way."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def moved(step: Step, device: torch.device) -> Step:
-    """The same step, its batches on the device, after waiting for the copies."""
+    """The same step with its batches on the device, after waiting for the copies."""
     there = replace(step, batches={name: batch.to(device) for name, batch in step.batches.items()})
     wait_for(device)
     return there
 
 
-def open_consumer(config: ProfileConfig, pipeline: Pipeline, device: torch.device, samples_per_step: int) -> Consumer:
-    if config.train is not None:
-        budget = config.train.budget or BudgetConfig(steps=1)
-        whole = config.train.model_copy(update={"pipeline": config.pipeline, "budget": budget})
-        return Trainer(Session(whole, pipeline, Ranks(), device))
-    if config.device_samples_per_s is not None:
-        return Device(config.device_samples_per_s, samples_per_step)
-    return Nobody()
-
-
-@contextmanager
-def nvtx_range(name: str, device: torch.device) -> Iterator[None]:
+def nvtx_range(name: str, device: torch.device) -> AbstractContextManager[object]:
     """A named range for nsys and the torch profiler, on a GPU; nothing elsewhere."""
-    with ExitStack() as stack:
-        if device.type == "cuda":
-            stack.enter_context(torch.cuda.nvtx.range(name))
-        yield
+    if device.type != "cuda":
+        return nullcontext()
+    found: AbstractContextManager[object] = torch.cuda.nvtx.range(name)
+    return found

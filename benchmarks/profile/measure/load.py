@@ -1,8 +1,8 @@
-"""How this process got along with the cores of the machine in a stretch of time: what it used, and what it waited for.
+"""Core seconds of this process over a stretch of time: those it used, and those its threads waited for a free core.
 
-Linux counts, for every thread, the time in which it could have run and no core was free (/proc/self/task/*/schedstat).
-That tells a process that is held up by others, or by its own threads, from one that waits for data: idle cores do not,
-where others fill them with work of low priority.
+Linux counts for every thread the time in which it could have run and no core was free (/proc/self/task/*/schedstat).
+That tells waiting for a core from waiting for data. Idle cores do not tell it: others fill them with work of low
+priority.
 """
 
 import hashlib
@@ -25,17 +25,16 @@ PROBE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreUse:
-    """Core seconds of a stretch of `seconds`: own_s were used; queued_s, threads were ready and had to wait for a core.
+    """Core seconds of a stretch of `seconds`: own_s were used; in queued_s, threads that could run waited for a core.
     Threads that ended meanwhile are in own_s only."""
 
     seconds: float
     own_s: float
     queued_s: float
-    num_cores: int
 
 
 class LoadMeter:
-    """Started when it is made; `read` gives the use since then."""
+    """Starts when it is made; `read` returns the use since then."""
 
     def __init__(self) -> None:
         self._queued_s = queued_by_thread()
@@ -43,16 +42,12 @@ class LoadMeter:
 
     def read(self) -> CoreUse:
         seconds, own_s = time.perf_counter() - self._start_s, time.process_time() - self._own_s
-        return CoreUse(
-            seconds=max(seconds, 1e-9),
-            own_s=own_s,
-            queued_s=sum(seconds - self._queued_s.get(thread, 0.0) for thread, seconds in queued_by_thread().items()),
-            num_cores=num_cores(),
-        )
+        queued_s = sum(now_s - self._queued_s.get(thread, 0.0) for thread, now_s in queued_by_thread().items())
+        return CoreUse(seconds=max(seconds, 1e-9), own_s=own_s, queued_s=queued_s)
 
 
 def queued_by_thread() -> Mapping[str, float]:
-    """Seconds that each thread of this process has waited for a core; {} where the system does not say."""
+    """Seconds that each thread of this process has waited for a core; {} where the system does not count them."""
     found: dict[str, float] = {}
     for path in TASKS.glob("*/schedstat"):
         try:
@@ -63,9 +58,9 @@ def queued_by_thread() -> Mapping[str, float]:
 
 
 def cores_to_be_had(seconds: float) -> float:
-    """Cores that this process gets if it wants all of them: a thread for each hashes bytes for a time.
+    """Measure how many cores this process gets if it wants all: a thread for each hashes bytes for a time.
 
-    What a process gets that waits for something else most of the time says little of what it would get.
+    What a process gets while it mostly waits for something else says little of what it would get.
     """
     count, end_s = num_cores(), time.perf_counter() + seconds
     bytes_ = np.ones(PROBE_BYTES, np.uint8)

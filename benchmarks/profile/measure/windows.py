@@ -1,19 +1,18 @@
-"""A running pipeline and its consumer, looked at in short windows: samples, waiting, copying, stepping, cores.
+"""A running pipeline and its consumer, measured in short windows: samples, waiting, copying, stepping, cores.
 
 Every window begins once the steps that were held ready are used up, so that what was prepared while another pipeline
 had its turn is not counted.
 """
 
 import time
-from collections.abc import Generator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass
 from threading import current_thread
-from types import TracebackType
 
-from benchmarks.profile.measure.consumers import Consumer, Nobody, moved, nvtx_range, open_consumer
+from benchmarks.harness.turns import turns
+from benchmarks.profile.measure.consumers import Consumer, moved, nvtx_range, open_consumer
 from benchmarks.profile.measure.load import CoreUse, LoadMeter
-from benchmarks.profile.measure.stage_hooks import forget_targets
 from benchmarks.profile.profile_config import ProfileConfig
 from pipelines.build import Pipeline, PipelineConfig, Step, build_pipeline
 from pipelines.run.prefetch import Prefetcher
@@ -21,18 +20,23 @@ from pipelines.run.stage_stats import Listener, StageStats
 from pipelines.tasks import TASKS
 from training.parallel import choose_device
 
-__all__ = ["Bench", "Window", "samples_per_step"]
+__all__ = ["Bench", "Window", "forget_targets", "rates_in_turns", "samples_per_step"]
 
 NUM_HELD = 3
-"""Steps kept in memory to step on without a pipeline."""
+"""Steps kept in memory for a consumer that runs without its pipeline."""
 QUIET_S, QUIET_RATIO, QUIET_TIMEOUT_S = 0.004, 0.15, 2.0
 """Using less than that share of a core for that long is quiet."""
 
 
 def samples_per_step(config: PipelineConfig) -> int:
     """Images and clips of a step in which all tasks are active, each counted once."""
-    kinds = {TASKS[name].source for name in config.tasks}
-    return sum(config.batch_size_of(kind) for kind in kinds)
+    return sum(config.batch_size_of(kind) for kind in {TASKS[name].source for name in config.tasks})
+
+
+def forget_targets(pipeline: Pipeline) -> None:
+    """Have every target computed, none taken from the cache: else a window over few clips would be a second epoch."""
+    for task in pipeline.tasks.values():
+        task.targets = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +50,7 @@ class Window:
     transfer_s: float
     step_s: float
     use: CoreUse
-    stages: tuple[StageStats, ...]
+    stages: tuple[StageStats, ...] = ()
 
     @property
     def samples_per_s(self) -> float:
@@ -60,38 +64,40 @@ class Window:
         return next(stage for stage in self.stages if stage.name == name)
 
 
-class Bench:
-    """A pipeline built for a config, and who takes its steps; a context manager."""
+@dataclass(slots=True)
+class _Sums:
+    """Counts and seconds of a window so far."""
 
-    def __init__(self, config: ProfileConfig, *, is_taken: bool = True, remembers: bool = False) -> None:
-        """`is_taken` False: nobody takes the steps, so that the pipeline alone is the limit. `remembers`: targets are
-        kept as they are in training; else every one is made anew, as in a first epoch."""
+    num_steps: int = 0
+    wait_s: float = 0.0
+    transfer_s: float = 0.0
+    step_s: float = 0.0
+
+
+class Bench(AbstractContextManager["Bench"]):
+    """A pipeline built for a config, and the consumer of its steps."""
+
+    def __init__(self, config: ProfileConfig, *, is_taken: bool = True, is_cached: bool = False) -> None:
+        """`is_taken` False: nobody takes the steps, so that the pipeline alone is the limit. `is_cached`: targets are
+        cached as in training; else each is computed, as in a first epoch."""
         self.config = config
         self.device = choose_device(config.device)
         self.samples_per_step = samples_per_step(config.pipeline)
-        self.pipeline: Pipeline = build_pipeline(config.pipeline, seed=0, device=self.device)
-        if not remembers:
+        self.pipeline = build_pipeline(config.pipeline, seed=0, device=self.device)
+        if not is_cached:
             forget_targets(self.pipeline)
-        with ExitStack() as stack:
+        if not is_taken:
+            config = config.model_copy(update={"train": None, "device_samples_per_s": None})
+        with ExitStack() as stack:  # a consumer that cannot be opened must not leave threads behind
             stack.callback(self.pipeline.close)
-            self.consumer: Consumer = Nobody()
-            if is_taken:
-                self.consumer = open_consumer(config, self.pipeline, self.device, self.samples_per_step)
+            self.consumer: Consumer = open_consumer(config, self.pipeline, self.device, self.samples_per_step)
             stack.pop_all()
         self._is_taken = is_taken
         self._ahead: Prefetcher[Step] | None = None
         self._held: list[Step] = []
         self._listener: Listener | None = None
 
-    def __enter__(self) -> "Bench":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._held.clear()
         self.pipeline.close()
         if self._ahead is not None:
@@ -104,20 +110,27 @@ class Bench:
 
     def window(self, seconds: float, max_steps: int = 1 << 62) -> Window:
         """Run for a time, or for a number of steps if that takes less."""
-        # Where nobody takes steps, none is ever held ready: after the first one, all is as it goes on.
+        # 1. Use up what was held ready. Where nobody takes steps, the queue is always empty behind the first one.
         num_held = self.pipeline.memory.prefetch_batches + self.config.overlap_transfer
-        for _ in range(1 if isinstance(self.consumer, Nobody) else 1 + num_held):
-            self._take(Counts())
-        before, meter, counts = self.pipeline.stage_stats(), LoadMeter(), Counts()
+        for _ in range(1 if self.consumer.name == "nobody" else 1 + num_held):
+            self._take(_Sums())
+        # 2. Count.
+        before, meter, sums = self.pipeline.stage_stats(), LoadMeter(), _Sums()
         start_s = time.perf_counter()
-        while counts.num_steps < max_steps and time.perf_counter() - start_s < seconds:
-            self._take(counts)
+        while sums.num_steps < max_steps and time.perf_counter() - start_s < seconds:
+            self._take(sums)
         seconds, use = time.perf_counter() - start_s, meter.read()
-        stages = tuple(map(_difference, before, self.pipeline.stage_stats()))
-        return counts.window(seconds, self.samples_per_step, use, stages)
+        stages = tuple(after.since(first) for first, after in zip(before, self.pipeline.stage_stats(), strict=True))
+        return self._window(seconds, sums, use, stages)
+
+    def turn(self, seconds: float, max_steps: int = 1 << 62) -> Window:
+        """A window, then a pause: else this queue would fill up in somebody else's turn and slow it down."""
+        found = self.window(seconds, max_steps)
+        self.pause()
+        return found
 
     def pause(self) -> None:
-        """Stand still until the next window; else the filling of this queue would slow down whose turn it is."""
+        """Stand still until the next window."""
         if self._ahead is not None:
             self._ahead.stop()
             self._ahead = None
@@ -125,24 +138,28 @@ class Bench:
         wait_until_quiet()
 
     def hold(self) -> None:
-        """Keep some steps in memory for `taker_window`."""
+        """Keep some steps in memory for `consumer_window`."""
         self._held = [next(self.pipeline) for _ in range(NUM_HELD)]
         self.pause()
 
-    def taker_window(self, seconds: float) -> Window:
+    def consumer_window(self, seconds: float) -> Window:
         """The consumer alone, of a bench that stands still: copies and steps with data in memory."""
-        counts, meter, start_s = Counts(), LoadMeter(), time.perf_counter()
-        while not counts.num_steps or time.perf_counter() - start_s < seconds:
-            self._use(self._held[counts.num_steps % NUM_HELD], counts)
-        return counts.window(time.perf_counter() - start_s, self.samples_per_step, meter.read())
+        sums, meter, start_s = _Sums(), LoadMeter(), time.perf_counter()
+        while not sums.num_steps or time.perf_counter() - start_s < seconds:
+            self._use(self._held[sums.num_steps % NUM_HELD], sums)
+        return self._window(time.perf_counter() - start_s, sums, meter.read())
 
-    def _take(self, counts: "Counts") -> None:
+    def _window(self, seconds: float, sums: _Sums, use: CoreUse, stages: tuple[StageStats, ...] = ()) -> Window:
+        num_samples = sums.num_steps * self.samples_per_step
+        return Window(seconds=seconds, num_samples=num_samples, use=use, stages=stages, **asdict(sums))
+
+    def _take(self, sums: _Sums) -> None:
         start_s = time.perf_counter()
         step = self._next()
         got_s = time.perf_counter()
-        counts.wait_s += got_s - start_s
+        sums.wait_s += got_s - start_s
         self._tell("wait", start_s, got_s)
-        self._use(step, counts)
+        self._use(step, sums)
 
     def _next(self) -> Step:
         if not (self.config.overlap_transfer and self._is_taken):
@@ -155,7 +172,7 @@ class Bench:
         while True:
             yield moved(next(self.pipeline), self.device)
 
-    def _use(self, step: Step, counts: "Counts") -> None:
+    def _use(self, step: Step, sums: _Sums) -> None:
         start_s = time.perf_counter()
         if not self.config.overlap_transfer and self._is_taken:
             with nvtx_range("transfer", self.device):
@@ -164,39 +181,15 @@ class Bench:
         with nvtx_range("step", self.device):
             self.consumer.step(step)
         end_s = time.perf_counter()
-        counts.transfer_s += moved_s - start_s
-        counts.step_s += end_s - moved_s
-        counts.num_steps += 1
+        sums.transfer_s += moved_s - start_s
+        sums.step_s += end_s - moved_s
+        sums.num_steps += 1
         self._tell("transfer", start_s, moved_s)
         self._tell("step", moved_s, end_s)
 
     def _tell(self, stage: str, start_s: float, end_s: float) -> None:
         if self._listener is not None:
             self._listener(stage, start_s, end_s, current_thread().name)
-
-
-@dataclass(slots=True)
-class Counts:
-    """Of one window, so far."""
-
-    num_steps: int = 0
-    wait_s: float = 0.0
-    transfer_s: float = 0.0
-    step_s: float = 0.0
-
-    def window(
-        self, seconds: float, samples_per_step: int, use: CoreUse, stages: tuple[StageStats, ...] = ()
-    ) -> Window:
-        return Window(
-            seconds=seconds,
-            num_steps=self.num_steps,
-            num_samples=self.num_steps * samples_per_step,
-            wait_s=self.wait_s,
-            transfer_s=self.transfer_s,
-            step_s=self.step_s,
-            use=use,
-            stages=stages,
-        )
 
 
 def wait_until_quiet() -> None:
@@ -209,13 +202,9 @@ def wait_until_quiet() -> None:
             return
 
 
-def _difference(before: StageStats, after: StageStats) -> StageStats:
-    return StageStats(
-        name=after.name,
-        num_items=after.num_items - before.num_items,
-        num_failures=after.num_failures - before.num_failures,
-        num_left_out=after.num_left_out - before.num_left_out,
-        busy_s=after.busy_s - before.busy_s,
-        blocked_on_input_s=after.blocked_on_input_s - before.blocked_on_input_s,
-        blocked_on_output_s=after.blocked_on_output_s - before.blocked_on_output_s,
-    )
+def rates_in_turns(benches: Mapping[str, Bench], num_repeats: int, window_s: float) -> dict[str, list[float]]:
+    """Samples/s of each bench, a window of each in every turn."""
+    rates: dict[str, list[float]] = {name: [] for name in benches}
+    for _, name in turns(benches, num_repeats):
+        rates[name].append(benches[name].turn(window_s).samples_per_s)
+    return rates

@@ -1,8 +1,8 @@
 """A clock that jumps from event to event, for processes that compute, wait, and wait for each other.
 
-A process is a generator. It yields `Cpu(seconds)`, `Wait(seconds)` or a `TimedEvent`, and continues when that is
-over. Those that compute share the cores evenly, as threads of equal priority do: a thread runs at full speed as long
-as there are cores enough, and slower by `contention` when all of them are busy.
+A process is a generator. It yields `Cpu(seconds)`, `Wait(seconds)` or a `TimedEvent`, and continues when that is over.
+Processes that compute share the cores evenly, as threads of equal priority do. A thread runs at full speed as long as
+there are cores enough, and slower by `contention` when all of them are busy.
 """
 
 import heapq
@@ -10,27 +10,25 @@ import itertools
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-__all__ = ["Cpu", "EventLoop", "TimedEvent", "Process", "Queue", "Wait"]
+__all__ = ["Cpu", "EventLoop", "Process", "Queue", "TimedEvent", "Wait"]
 
 T = TypeVar("T")
 DONE_S = 1e-12
 
 
-@dataclass(frozen=True, slots=True)
-class Cpu:
+class Cpu(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     seconds: float
 
 
 @dataclass(slots=True, eq=False)
 class TimedEvent:
-    """Happens once; whoever waits for it afterwards goes on at once."""
+    """Happens once; a process that waits for it afterwards continues at once."""
 
     has_happened: bool = False
     waiting: list["Process"] = field(default_factory=list)
@@ -40,12 +38,10 @@ Process = Generator[Cpu | Wait | TimedEvent, None, None]
 
 
 class EventLoop:
-    """Runs processes; `now_s` is their time."""
+    """Runs processes. now_s: their time. busy_s: core seconds used so far."""
 
     def __init__(self, num_cores: float, contention: float = 1.0) -> None:
-        self.now_s = 0.0
-        self.busy_s = 0.0
-        """Core seconds used so far."""
+        self.now_s = self.busy_s = 0.0
         self._num_cores, self._contention = num_cores, contention
         self._ready: deque[Process] = deque()
         self._computing: list[tuple[float, Process]] = []
@@ -77,17 +73,13 @@ class EventLoop:
         elif isinstance(wish, Wait):
             heapq.heappush(self._timers, (self.now_s + wish.seconds, next(self._order), process))
         elif isinstance(wish, TimedEvent):
-            if wish.has_happened:
-                self._ready.append(process)
-            else:
-                wish.waiting.append(process)
+            (self._ready if wish.has_happened else wish.waiting).append(process)
 
     def _advance(self) -> None:
-        """To the next end of some work or wait."""
+        """Go to the next end of some work or wait."""
         num_busy = min(float(len(self._computing)), self._num_cores)
         speed = self._speed(num_busy)
-        step_s = min((left_s for left_s, _ in self._computing), default=float("inf"))
-        step_s = step_s / speed if self._computing else step_s
+        step_s = min((left_s / speed for left_s, _ in self._computing), default=float("inf"))
         if self._timers:
             step_s = min(step_s, self._timers[0][0] - self.now_s)
         self.now_s += step_s
@@ -99,10 +91,8 @@ class EventLoop:
             self._ready.append(heapq.heappop(self._timers)[2])
 
     def _speed(self, num_busy: float) -> float:
-        """CPU seconds done per second by each of those that compute."""
-        if not self._computing:
-            return 1.0
-        share = num_busy / len(self._computing)
+        """CPU seconds done per second by each process that computes."""
+        share = num_busy / max(len(self._computing), 1)
         crowd = (num_busy - 1) / (self._num_cores - 1) if self._num_cores > 1 else 0.0
         return share / (1 + (self._contention - 1) * max(crowd, 0.0))
 
@@ -110,8 +100,8 @@ class EventLoop:
 class Queue(Generic[T]):
     """Items in order, at most `depth` of them."""
 
-    def __init__(self, engine: EventLoop, depth: int) -> None:
-        self._engine, self._depth = engine, depth
+    def __init__(self, loop: EventLoop, depth: int) -> None:
+        self._loop, self._depth = loop, depth
         self._items: deque[T] = deque()
         self._changed = TimedEvent()
 
@@ -130,4 +120,4 @@ class Queue(Generic[T]):
 
     def _announce(self) -> None:
         before, self._changed = self._changed, TimedEvent()
-        self._engine.happen(before)
+        self._loop.happen(before)

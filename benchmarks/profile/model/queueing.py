@@ -3,27 +3,29 @@
 The model is fitted to measured costs (costs.py). A step takes: the producing thread, which reads, draws and decodes one
 kind of sample after the other; `num_threads` workers, over which decoding spreads, and which make a job of each task;
 the consumer, who copies and steps; and CPU seconds of all of them on the cores. `bounds` are the laws of operational
-analysis (Denning and Buzen 1978): throughput is at most 1 / demand, for every resource. `simulation.simulate` plays
-the same numbers through, with queues of finite length and uneven waits, and comes out below all bounds.
+analysis (Denning and Buzen 1978): throughput is at most 1 / demand, for every resource. `simulation.simulate` runs
+the same numbers with queues of finite length and uneven waits, and comes out below all bounds.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from benchmarks.profile.measure.costs import StageCost, kind_share, num_decodes
+from benchmarks.profile.measure.costs import StageCost
 from pipelines.base.machine import num_cores
 from pipelines.build import PipelineConfig
 from pipelines.shards.format.manifest import Kind
 from pipelines.tasks import TASKS
 
-__all__ = ["Feed", "StageWork", "PipelineModel", "Taking", "bounds", "fit"]
+__all__ = ["ConsumerCost", "Feed", "PipelineModel", "StageWork", "bounds", "fit"]
 
 KINDS: tuple[Kind, ...] = ("image", "clip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
-    """What the producing thread does for one batch of a kind. Seconds a batch, but decode_s: CPU seconds a sample.
+    """Work of the producing thread for one batch of a kind. Seconds a batch, but decode_s: CPU seconds a sample.
 
     waits_s: of successive batches, over and over. num_decodes: how often every sample is decoded. share: of the steps
     that have a batch of this kind.
@@ -42,6 +44,11 @@ class Feed:
     def wait_s(self) -> float:
         return sum(self.waits_s) / len(self.waits_s) if self.waits_s else 0.0
 
+    @property
+    def decoding_s(self) -> float:
+        """CPU seconds of decoding a batch."""
+        return self.decode_s * self.batch_size * self.num_decodes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageWork:
@@ -54,7 +61,7 @@ class StageWork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taking:
+class ConsumerCost:
     """A step of the consumer: seconds of copying and stepping in which no core works, and CPU seconds of the step."""
 
     transfer_s: float = 0.0
@@ -78,7 +85,7 @@ class PipelineModel:
 
     feeds: tuple[Feed, ...]
     jobs: tuple[StageWork, ...]
-    taking: Taking
+    consumer: ConsumerCost
     num_threads: int
     prefetch_batches: int
     num_cores: float
@@ -92,16 +99,15 @@ class PipelineModel:
 
     def cpu_by_stage(self) -> dict[str, float]:
         """CPU seconds a step by stage, with all shares; "step" is the consumer's."""
-        total: dict[str, float] = {"read": 0.0, "draw": 0.0, "decode": 0.0}
-        for feed in self.feeds:
-            total["read"] += feed.share * feed.read_s
-            total["draw"] += feed.share * feed.draw_s
-            total["decode"] += feed.share * feed.decode_s * feed.batch_size * feed.num_decodes
-        total |= {job.task: job.cpu_s * job.share for job in self.jobs}
-        return total | {"step": self.taking.step_cpu_s}
+        feeds = {
+            "read": sum(feed.share * feed.read_s for feed in self.feeds),
+            "draw": sum(feed.share * feed.draw_s for feed in self.feeds),
+            "decode": sum(feed.share * feed.decoding_s for feed in self.feeds),
+        }
+        return feeds | {job.task: job.cpu_s * job.share for job in self.jobs} | {"step": self.consumer.step_cpu_s}
 
-    def without_taker(self) -> "PipelineModel":
-        return replace(self, taking=Taking())
+    def without_consumer(self) -> "PipelineModel":
+        return replace(self, consumer=ConsumerCost())
 
     def without_task(self, task: str) -> "PipelineModel":
         """Without a task; the last task of a kind takes reading and decoding of that kind with it."""
@@ -127,40 +133,24 @@ class PipelineModel:
             for feed in self.feeds
         )
         jobs = tuple(replace(job, cpu_s=job.cpu_s * slower) for job in self.jobs)
-        taking = replace(self.taking, step_cpu_s=self.taking.step_cpu_s * slower)
-        return replace(self, feeds=feeds, jobs=jobs, taking=taking, contention=1.0)
+        consumer = replace(self.consumer, step_cpu_s=self.consumer.step_cpu_s * slower)
+        return replace(self, feeds=feeds, jobs=jobs, consumer=consumer, contention=1.0)
 
-    def with_decode(self, kind: Kind, decode_s: float) -> "PipelineModel":
-        """Another cost of decoding a sample of a kind."""
-        feeds = tuple(replace(feed, decode_s=decode_s) if feed.kind == kind else feed for feed in self.feeds)
-        return replace(self, feeds=feeds)
+    def with_feeds(self, kind: str | None = None, **changes: Any) -> "PipelineModel":
+        """With other numbers of the feeds of a kind, or of all."""
+        feeds = (replace(feed, **changes) if kind in (None, feed.kind) else feed for feed in self.feeds)
+        return replace(self, feeds=tuple(feeds))
 
     def with_task(self, task: str, cpu_s: float) -> "PipelineModel":
-        """Another cost of a task's batch."""
+        """With another cost of a task's batch."""
         return replace(self, jobs=tuple(replace(job, cpu_s=cpu_s) if job.task == task else job for job in self.jobs))
 
 
-def fit(config: PipelineConfig, costs: Mapping[str, StageCost], taking: Taking, *, cores: float = 0.0) -> PipelineModel:
+def fit(
+    config: PipelineConfig, costs: Mapping[str, StageCost], consumer: ConsumerCost, *, cores: float = 0.0
+) -> PipelineModel:
     """The model of a configuration. `cores`: those to be had; 0 means all of this process."""
-    feeds, samples = [], 0
-    for kind in KINDS:
-        if f"decode {kind}" not in costs:
-            continue
-        size = config.batch_size_of(kind)
-        read = costs[f"read {kind}"]
-        feeds.append(
-            Feed(
-                kind=kind,
-                batch_size=size,
-                read_s=read.busy_s * size,
-                waits_s=tuple(wait_s * size for wait_s in read.waits_s) or (0.0,),
-                draw_s=costs[f"draw {kind}"].busy_s * size,
-                decode_s=costs[f"decode {kind}"].busy_s,
-                num_decodes=num_decodes(config, kind),
-                share=kind_share(config, kind),
-            )
-        )
-        samples += size
+    feeds = tuple(_feed(config, costs, kind) for kind in KINDS if f"decode {kind}" in costs)
     jobs = tuple(
         StageWork(
             task=name,
@@ -171,13 +161,32 @@ def fit(config: PipelineConfig, costs: Mapping[str, StageCost], taking: Taking, 
         for name, task in config.tasks.items()
     )
     return PipelineModel(
-        feeds=tuple(feeds),
+        feeds=feeds,
         jobs=jobs,
-        taking=taking,
+        consumer=consumer,
         num_threads=config.num_threads or num_cores(),
         prefetch_batches=config.prefetch_batches,
         num_cores=cores or float(num_cores()),
-        samples_per_step=samples,
+        samples_per_step=sum(feed.batch_size for feed in feeds),
+    )
+
+
+def _feed(config: PipelineConfig, costs: Mapping[str, StageCost], kind: Kind) -> Feed:
+    size, users = (
+        config.batch_size_of(kind),
+        [task for name, task in config.tasks.items() if TASKS[name].source == kind],
+    )
+    read = costs[f"read {kind}"]
+    return Feed(
+        kind=kind,
+        batch_size=size,
+        read_s=read.busy_s * size,
+        waits_s=tuple(wait_s * size for wait_s in read.waits_s) or (0.0,),
+        draw_s=costs[f"draw {kind}"].busy_s * size,
+        decode_s=costs[f"decode {kind}"].busy_s,
+        num_decodes=1 if config.share_decode else len(users),
+        # A kind is read at every step in which any of its tasks is active.
+        share=1 - math.prod(1 - min(task.task_weight, 1.0) for task in users),
     )
 
 
@@ -190,16 +199,14 @@ def own_threads(config: PipelineConfig, task: str) -> int:
 
 def bounds(model: PipelineModel) -> dict[str, float]:
     """Samples per second that each resource alone would allow: "cores", "producer", "workers", "consumer"."""
-    producer_s = sum(feed.share * _producing_s(feed, model) for feed in model.feeds)
-    decoding_s = sum(feed.share * _decoding_s(feed) for feed in model.feeds)
     making_s = sum(job.share * job.cpu_s / job.num_threads for job in model.jobs)
-    taking = model.taking
-    taker_s = max(taking.transfer_s, taking.step_s) if taking.is_overlapped else taking.transfer_s + taking.step_s
+    consumer = model.consumer
+    parts = consumer.transfer_s, consumer.step_s
     demands = {
         "cores": model.cpu_s * model.contention / model.num_cores,
-        "producer": producer_s,
-        "workers": (decoding_s + making_s) / model.num_threads,
-        "consumer": taker_s,
+        "producer": sum(feed.share * _producing_s(feed, model) for feed in model.feeds),
+        "workers": (model.cpu_by_stage()["decode"] + making_s) / model.num_threads,
+        "consumer": max(parts) if consumer.is_overlapped else sum(parts),
     }
     return {name: model.samples_per_step / demand_s for name, demand_s in demands.items() if demand_s > 0}
 
@@ -207,9 +214,4 @@ def bounds(model: PipelineModel) -> dict[str, float]:
 def _producing_s(feed: Feed, model: PipelineModel) -> float:
     """Seconds that the producing thread needs for a batch at least: decoding spreads over threads, a sample on each."""
     spread = min(model.num_threads, model.num_cores, feed.batch_size)
-    return feed.read_s + feed.wait_s + feed.draw_s + _decoding_s(feed) / spread
-
-
-def _decoding_s(feed: Feed) -> float:
-    """CPU seconds of decoding a batch."""
-    return feed.decode_s * feed.batch_size * feed.num_decodes
+    return feed.read_s + feed.wait_s + feed.draw_s + feed.decoding_s / spread

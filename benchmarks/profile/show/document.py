@@ -1,16 +1,17 @@
 """A profile as one JSON document: every number with its unit in its name, and what is needed to do it again."""
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.profile.judge.measurements import Measured
+from benchmarks.profile.judge.advice import Advice
+from benchmarks.profile.judge.measurements import Measurements
 from benchmarks.profile.measure.costs import StageCost
 from benchmarks.profile.model.queueing import bounds
 from benchmarks.profile.model.scaling import assumptions
 from benchmarks.profile.model.simulation import simulate
-from benchmarks.profile.run_profile import Profile, Tested, sample_bytes
+from benchmarks.profile.run_profile import Profile, Tested
+from benchmarks.results.output import plain
 from benchmarks.results.record import environment, now_utc
 
 __all__ = ["document_of"]
@@ -19,8 +20,8 @@ FORMAT_VERSION = 1
 
 
 def document_of(profile: Profile) -> dict[str, Any]:
-    """What `json` can write. None: not measured."""
-    measured = profile.measured
+    """The document, of values that `json` can write. None: not measured."""
+    measured, live = profile.measured, profile.live
     return {
         "format_version": FORMAT_VERSION,
         "date": now_utc(),
@@ -36,17 +37,13 @@ def document_of(profile: Profile) -> dict[str, Any]:
         "gains_without": profile.gains_without,
         "advice": [_advice(one) for one in profile.advice],
         "standing_questions": [list(one) for one in profile.standing_questions],
-        "applied": _tested(profile.tested),
+        "applied": None if profile.tested is None else _tested(profile.tested),
         "ceilings": asdict(profile.ceilings) | {"is_cached": profile.are_ceilings_cached},
         "model": _model(measured),
         "scaling": [asdict(row) for row in profile.scaling],
-        "assumptions": [list(one) for one in assumptions(measured.model, sample_bytes(measured))],
+        "assumptions": [list(one) for one in assumptions(measured.model, measured.sample_bytes)],
         "loaders": profile.loaders,
-        "gpu": {
-            "busy_ratio": profile.live.gpu.busy_ratio,
-            "note": profile.live.gpu.note,
-            "kernels": [asdict(kernel) for kernel in profile.live.kernels],
-        },
+        "gpu": {"busy_ratio": live.gpu.busy_ratio, "note": live.gpu.note, "kernels": plain(live.kernels)},
     }
 
 
@@ -57,8 +54,8 @@ def _throughput(profile: Profile) -> dict[str, Any]:
         "samples_per_s_values": [window.samples_per_s for window in measured.base],
         "pipeline_alone_samples_per_s": measured.free_samples_per_s,
         "pipeline_alone_samples_per_s_values": [window.samples_per_s for window in measured.free or measured.base],
-        "consumer": measured.taker_name,
-        "taker_needs_samples_per_s": measured.taker_samples_per_s,
+        "consumer": measured.consumer_name,
+        "taker_needs_samples_per_s": measured.consumer_samples_per_s,
         "data_wait_ratio": measured.wait_ratio,
         "data_wait_ratio_values": [window.wait_ratio for window in measured.base],
         "decode_limit_samples_per_s": profile.decode_limit_samples_per_s,
@@ -66,13 +63,13 @@ def _throughput(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _advice(one: Any) -> dict[str, Any]:
+def _advice(one: Advice) -> dict[str, Any]:
     option = one.option
     return {
         "name": option.name,
         "stage": option.stage,
         "text": option.text,
-        "settings": {name: _plain(value) for name, value in option.settings.items()},
+        "settings": plain(option.settings),
         "changes_batches": option.changes_batches,
         "before_samples_per_s": one.before_samples_per_s,
         "predicted_samples_per_s": one.after_samples_per_s,
@@ -80,39 +77,32 @@ def _advice(one: Any) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, int | float | str | bool | None) else str(value)
-
-
-def _tested(tested: Tested | None) -> dict[str, Any] | None:
-    if tested is None:
-        return None
+def _tested(tested: Tested) -> dict[str, Any]:
     return _advice(tested.advice) | {
         "measured_gain": tested.applied.gain,
-        "error_ratio": tested.advice.gain / tested.applied.gain - 1,
+        "error_ratio": tested.error_ratio,
         "before_values": list(tested.applied.before_samples_per_s),
         "after_values": list(tested.applied.after_samples_per_s),
     }
 
 
-def _model(measured: Measured) -> dict[str, Any]:
-    """Costs without the single waits, of which there may be hundreds."""
-    here = simulate(measured.model_here)
+def _model(measured: Measurements) -> dict[str, Any]:
+    model, here = measured.model, simulate(measured.model_here)
     return {
         "costs": {name: _cost(cost) for name, cost in measured.costs.items()},
-        "taking": asdict(measured.model.taking),
-        "contention": measured.model.contention,
-        "num_threads": measured.model.num_threads,
-        "prefetch_batches": measured.model.prefetch_batches,
-        "samples_per_step": measured.model.samples_per_step,
-        "bounds_samples_per_s": bounds(measured.model),
+        "taking": asdict(model.consumer),
+        "contention": model.contention,
+        "num_threads": model.num_threads,
+        "prefetch_batches": model.prefetch_batches,
+        "samples_per_step": model.samples_per_step,
+        "bounds_samples_per_s": bounds(model),
         "simulated_here_samples_per_s": here.samples_per_s,
         "simulated_here_wait_ratio": here.wait_ratio,
     }
 
 
 def _cost(cost: StageCost) -> dict[str, Any]:
-    content = asdict(cost)
-    waits_s: Sequence[float] = content.pop("waits_s")
-    worst_s = max(waits_s, default=0.0)
-    return content | {"median_wait_s": statistics.median(waits_s or [0.0]), "worst_wait_s": worst_s}
+    """Without the single waits, of which there may be hundreds."""
+    waits_s = cost.waits_s or (0.0,)
+    found = asdict(cost) | {"median_wait_s": statistics.median(waits_s), "worst_wait_s": max(waits_s)}
+    return {name: value for name, value in found.items() if name != "waits_s"}

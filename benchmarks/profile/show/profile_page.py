@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.profile.model.scaling import assumptions
 from benchmarks.profile.model.simulation import simulate
-from benchmarks.profile.run_profile import Profile, sample_bytes
+from benchmarks.profile.run_profile import Profile
 from benchmarks.profile.show import terminal as show
 from benchmarks.results.record import environment
 from benchmarks.results.report import charts
@@ -69,16 +69,16 @@ def _time_charts(profile: Profile) -> str:
 
 def _roofline(profile: Profile) -> str:
     measured = profile.measured
-    alone = measured.model.without_taker()
+    alone = measured.model.without_consumer()
     roofs = {"pipeline, by the model": [simulate(alone.on_cores(n), NUM_STEPS).samples_per_s for n in CORES_SHOWN]}
     if profile.decode_limit_samples_per_s is not None:
         per_core = profile.decode_limit_samples_per_s / measured.model.num_cores
         roofs["only decoding"] = [per_core * count for count in CORES_SHOWN]
     if profile.ceilings.read is not None:
-        limit = profile.ceilings.read.random_warm_bytes_per_s / sample_bytes(measured)
+        limit = profile.ceilings.read.random_warm_bytes_per_s / measured.sample_bytes
         roofs["reading from memory, one thread"] = [limit] * len(CORES_SHOWN)
-    if need := measured.taker_samples_per_s:
-        roofs[f"what the {measured.taker_name} needs"] = [need] * len(CORES_SHOWN)
+    if need := measured.consumer_samples_per_s:
+        roofs[f"what the {measured.consumer_name} needs"] = [need] * len(CORES_SHOWN)
     whole = [one for one in profile.truncated if one.last_stage == list(measured.config.pipeline.tasks)[-1]]
     points = {
         "pipeline alone": ([one.num_threads for one in whole], [one.samples_per_s for one in whole]),
@@ -106,7 +106,7 @@ def _advice(profile: Profile) -> str:
 
 
 def _scaling(profile: Profile) -> str:
-    rests = assumptions(profile.measured.model, sample_bytes(profile.measured))
+    rests = assumptions(profile.measured.model, profile.measured.sample_bytes)
     rows = _table(show.SCALING_COLUMNS, map(show.scaling_cells, profile.scaling))
     return f"{rows}<h3>Assumed</h3>{_table(('', ''), rests)}"
 

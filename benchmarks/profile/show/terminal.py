@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.loaders import loader_rows
 from benchmarks.profile.model.scaling import ScalingRow, assumptions
-from benchmarks.profile.run_profile import Profile, Tested, sample_bytes
+from benchmarks.profile.run_profile import Profile, Tested
 from benchmarks.results.output import print_facts, print_table, size_text
 
 __all__ = ["NOT_MEASURED", "facts_of", "loader_cells", "scaling_cells", "show", "stage_cells", "tested_sentence"]
@@ -25,42 +25,39 @@ def show(profile: Profile) -> None:
         print(f"Also {other.stage}: {other.evidence}; cured, {other.gain:.2f} times the samples/s.")
     print()
     print_facts("what it gives", facts_of(profile))
-    print()
-    print_table("stages", STAGE_COLUMNS, stage_cells(profile))
-    print()
-    print_table("where the time of the running pipeline went", BLOCKED_COLUMNS, blocked_cells(profile))
-    print()
-    print_table(
-        "samples/s of the pipeline cut off behind a stage", truncated_columns(profile), truncated_cells(profile)
-    )
-    print()
+    _table("stages", STAGE_COLUMNS, stage_cells(profile))
+    _table("where the time of the running pipeline went", BLOCKED_COLUMNS, blocked_cells(profile))
+    _table("samples/s of the pipeline cut off behind a stage", truncated_columns(profile), truncated_cells(profile))
     if profile.advice:
-        print_table("advice, by the model; --apply NO measures it", ADVICE_COLUMNS, advice_cells(profile))
+        _table("advice, by the model; --apply NO measures it", ADVICE_COLUMNS, advice_cells(profile))
     else:
-        print("advice: nothing that the model says would help by 3 % or more")
+        print("\nadvice: nothing that the model says would help by 3 % or more")
     for question, answer in profile.standing_questions:
         print(f"  {question}: {answer}")
     if profile.tested is not None:
         print(tested_sentence(profile.tested))
-    print()
-    print_table("for other GPUs", SCALING_COLUMNS, map(scaling_cells, profile.scaling))
-    for number, why in assumptions(profile.measured.model, sample_bytes(profile.measured)):
+    _table("for other GPUs", SCALING_COLUMNS, map(scaling_cells, profile.scaling))
+    for number, why in assumptions(profile.measured.model, profile.measured.sample_bytes):
         print(f"  {number}: {why}")
     if profile.loaders is not None:
-        print()
-        print_table("loaders compared: the same tensors on the same cores", LOADER_COLUMNS, loader_cells(profile))
+        _table("loaders compared: the same tensors on the same cores", LOADER_COLUMNS, loader_cells(profile))
+
+
+def _table(title: str, columns: Any, rows: Any) -> None:
+    print()
+    print_table(title, columns, rows)
 
 
 def facts_of(profile: Profile) -> dict[str, Any]:
     """The numbers beside the verdict."""
     measured = profile.measured
-    need = measured.taker_samples_per_s
+    need = measured.consumer_samples_per_s
     values = [window.samples_per_s for window in measured.base]
     limit = profile.decode_limit_samples_per_s
     facts: dict[str, Any] = {
         "samples/s": f"{measured.samples_per_s:.0f} (median of {len(values)}, {min(values):.0f} to {max(values):.0f})",
         "the pipeline alone": f"{measured.free_samples_per_s:.0f} samples/s",
-        f"the {measured.taker_name} needs" if need else "a trainer needs": (
+        f"the {measured.consumer_name} needs" if need else "a trainer needs": (
             f"{need:.0f} samples/s with data in memory" if need else NOT_MEASURED
         ),
         "waiting for data": f"{measured.wait_ratio:.0%} of the time" if need else f"{NOT_MEASURED}, nobody trains",
@@ -73,16 +70,9 @@ def facts_of(profile: Profile) -> dict[str, Any]:
 
 def stage_cells(profile: Profile) -> Iterator[tuple[Any, ...]]:
     for row in profile.rows:
-        yield (
-            row.stage,
-            rate_text(row.achieved_per_s),
-            rate_text(row.ceiling_per_s),
-            "-" if row.ratio is None else f"{row.ratio:.2f}",
-            row.unit,
-            row.ceiling,
-            f"{row.cpu_ms_per_sample:.3f}",
-            f"{row.cpu_ratio:.0%}",
-        )
+        ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
+        rates = rate_text(row.achieved_per_s), rate_text(row.ceiling_per_s), ratio, row.unit
+        yield row.stage, *rates, row.ceiling, f"{row.cpu_ms_per_sample:.3f}", f"{row.cpu_ratio:.0%}"
 
 
 def blocked_cells(profile: Profile) -> Iterator[tuple[str, ...]]:
@@ -124,30 +114,23 @@ def loader_cells(profile: Profile) -> Iterator[tuple[str, ...]]:
 
 def tested_sentence(tested: Tested) -> str:
     """Predicted beside measured."""
-    error = tested.advice.gain / tested.applied.gain - 1
     return (
         f"applied: {tested.advice.option.text}: predicted x {tested.advice.gain:.2f}, "
-        f"measured x {tested.applied.gain:.2f}, prediction off by {error:+.0%}"
+        f"measured x {tested.applied.gain:.2f}, prediction off by {tested.error_ratio:+.0%}"
     )
 
 
 def scaling_cells(row: ScalingRow) -> tuple[Any, ...]:
-    return (
-        row.num_gpus,
-        f"{row.gpu_samples_per_s:.0f}",
-        row.cores_per_gpu,
-        row.processes_per_gpu,
-        row.total_cores,
-        f"{size_text(row.read_bytes_per_s)}/s",
-        f"{row.simulated_wait_ratio:.0%}",
-    )
+    cores = row.cores_per_gpu, row.processes_per_gpu, row.total_cores
+    read = f"{size_text(row.read_bytes_per_s)}/s"
+    return row.num_gpus, f"{row.gpu_samples_per_s:.0f}", *cores, read, f"{row.simulated_wait_ratio:.0%}"
 
 
 def rate_text(per_s: float | None) -> str:
     """2450000 -> "2.45 M"."""
     if per_s is None:
         return NOT_MEASURED
-    for factor, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e4, " k")):
-        if per_s >= factor:
-            return f"{per_s / (1e3 if letter == ' k' else factor):.3g}{letter}"
+    for least, factor, letter in ((1e12, 1e12, " T"), (1e9, 1e9, " G"), (1e6, 1e6, " M"), (1e4, 1e3, " k")):
+        if per_s >= least:
+            return f"{per_s / factor:.3g}{letter}"
     return f"{per_s:.4g}"

@@ -1,7 +1,6 @@
-"""Bottlenecks made on purpose, so that it can be counted how often the profiler names the right one.
+"""Planted bottlenecks: settings, data, and slow devices in the place of fast ones for the time of a block.
 
-Some are settings or data; others are slow devices, put in the place of fast ones for the time of a block: reads that
-take their bytes' time, reads that stall now and then, copies that block.
+With them it can be counted how often the profiler names the right stage.
 """
 
 import time
@@ -24,9 +23,9 @@ __all__ = ["PLANTS", "Plant", "blocking_transfer", "stalling_reads", "throttled_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plant:
-    """stage: what the verdict must name. settings: overrides of the profile. slow: what is slow for the time of a
-    block. needs: which pipelines it is planted in, by name in trials.BASES. is_oversized: on images that are larger
-    than needed."""
+    """stage: what the verdict must name. settings: overrides of the profile. slow: a slow device, given the folder of
+    shards. needs: the pipelines it is planted in, by name in profile_trials.BASES. is_oversized: on images that are
+    larger than needed."""
 
     name: str
     stage: str
@@ -36,8 +35,7 @@ class Plant:
     is_oversized: bool = False
 
 
-@contextmanager
-def throttled_reads(folder: Path, bytes_per_s: float) -> Iterator[None]:
+def throttled_reads(folder: Path, bytes_per_s: float) -> AbstractContextManager[None]:
     """Shards of a folder come at that many bytes per second."""
     read = SampleReader.read
 
@@ -48,12 +46,10 @@ def throttled_reads(folder: Path, bytes_per_s: float) -> Iterator[None]:
             sleep_until(start_s + len(view) / bytes_per_s)
         return view
 
-    with _in_place(SampleReader, "read", slow):
-        yield
+    return in_place_of(SampleReader, "read", slow)
 
 
-@contextmanager
-def stalling_reads(folder: Path, every: int, seconds: float) -> Iterator[None]:
+def stalling_reads(folder: Path, every: int, seconds: float) -> AbstractContextManager[None]:
     """Every so many samples, one of a folder takes that long, as when a connection is opened anew."""
     read = SampleReader.read
     counts: WeakKeyDictionary[SampleReader, int] = WeakKeyDictionary()
@@ -65,12 +61,10 @@ def stalling_reads(folder: Path, every: int, seconds: float) -> Iterator[None]:
                 sleep_until(time.perf_counter() + seconds)
         return read(self, row)
 
-    with _in_place(SampleReader, "read", slow):
-        yield
+    return in_place_of(SampleReader, "read", slow)
 
 
-@contextmanager
-def blocking_transfer(bytes_per_s: float) -> Iterator[None]:
+def blocking_transfer(bytes_per_s: float) -> AbstractContextManager[None]:
     """Batches go to the device at that many bytes per second, and whoever sends them waits."""
     to = TaskBatch.to
 
@@ -78,8 +72,7 @@ def blocking_transfer(bytes_per_s: float) -> Iterator[None]:
         sleep_until(time.perf_counter() + num_bytes(self) / bytes_per_s)
         return to(self, device)
 
-    with _in_place(TaskBatch, "to", slow):
-        yield
+    return in_place_of(TaskBatch, "to", slow)
 
 
 def num_bytes(batch: TaskBatch) -> int:
@@ -91,7 +84,8 @@ def is_inside(reader: SampleReader, folder: Path) -> bool:
 
 
 @contextmanager
-def _in_place(owner: type, name: str, function: Callable[..., object]) -> Iterator[None]:
+def in_place_of(owner: type, name: str, function: Callable[..., object]) -> Iterator[None]:
+    """Replace a method for the time of the block."""
     before = getattr(owner, name)
     setattr(owner, name, function)
     try:

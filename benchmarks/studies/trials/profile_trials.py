@@ -1,33 +1,35 @@
-"""Does the profiler tell the truth? Bottlenecks are planted, and what it says is compared with what is there.
+"""Trials of the profiler: bottlenecks are planted, and what it says is compared with what is there.
 
     python -m benchmarks.studies.trials.profile_trials --out trials.json   all of it, about half an hour
     python -m benchmarks.studies.trials.profile_trials --out trials.json --only verdicts --minutes 3
 
 Counted: how often the planted stage is named, and how often something is called an alarm where nothing is planted.
 Measured beside what was predicted: the gain of pieces of advice, and simulated configurations. And what profiling
-itself costs. The record grows trial by trial; the same command goes on where it stopped.
+itself costs. The record grows trial by trial; the same command resumes.
 """
 
 import argparse
 import itertools
 import json
-import tempfile
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.study import RecordFile, say
+from benchmarks.harness.temporary import temporary_folder
 from benchmarks.profile.profile_config import ProfileConfig, changed
 from benchmarks.profile.run_profile import quick_verdict
-from benchmarks.results.record import Record, environment, now_utc, write_json
 from benchmarks.studies.trials.planted import PLANTS, Plant
+from benchmarks.studies.trials.trial_accuracy import COMMON, gains, overheads, simulations
 from benchmarks.studies.trials.trial_shards import TrialShards, make_trial_shards
 from training.parallel import cpu_threads
 
 __all__ = ["main"]
 
-KIND = "profile_trials"
 NUM_TRIALS = 10
 TRIAL_S = 4.0
 BASES: dict[str, tuple[dict[str, Any], ...]] = {
@@ -54,19 +56,9 @@ DEVICE_SAMPLES_PER_S = 20_000.0
 
 def base_config(shards: TrialShards, plant: Plant, trial: int) -> ProfileConfig:
     """The configuration that something is planted in."""
-    needs = plant.needs
-    if plant.name == "nothing":
-        needs = ("images", "clips")[trial % 2]
-    chosen = BASES[needs][trial % len(BASES[needs])]
+    needs = ("images", "clips")[trial % 2] if plant.name == "nothing" else plant.needs
     images = shards.oversized if plant.is_oversized else shards.images
-    pipeline = {
-        "images": images,
-        "clips": shards.clips,
-        "batch_size": 16,
-        "clip_batch_size": 4,
-        "prefetch_batches": 4,
-        **chosen,
-    }
+    pipeline = {"images": images, "clips": shards.clips, **COMMON, **BASES[needs][trial % len(BASES[needs])]}
     value = {"pipeline": pipeline, "device_samples_per_s": DEVICE_SAMPLES_PER_S, "num_repeats": 3}
     return changed(ProfileConfig.model_validate(value), plant.settings)
 
@@ -74,7 +66,6 @@ def base_config(shards: TrialShards, plant: Plant, trial: int) -> ProfileConfig:
 def run_trial(shards: TrialShards, plant: Plant, trial: int) -> dict[str, Any]:
     """One verdict, with what is planted in place."""
     config = base_config(shards, plant, trial)
-    start_s = time.perf_counter()
     with plant.slow(shards.images), cpu_threads(0):
         verdict, measured = quick_verdict(config, TRIAL_S)
     return {
@@ -88,62 +79,61 @@ def run_trial(shards: TrialShards, plant: Plant, trial: int) -> dict[str, Any]:
         "samples_per_s": measured.samples_per_s,
         "contention": measured.model.contention,
         "cores_to_be_had": measured.cores_to_be_had,
-        "seconds": time.perf_counter() - start_s,
     }
 
 
 def verdicts(shards: TrialShards) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Trial after trial, plants in turn, so that a bad minute of the machine does not hit one of them alone."""
     for trial, plant in itertools.product(range(NUM_TRIALS), PLANTS):
-        yield f"{plant.name} {trial}", lambda plant=plant, trial=trial: run_trial(shards, plant, trial)  # type: ignore[misc]
+        yield f"{plant.name} {trial}", partial(run_trial, shards, plant, trial)
+
+
+PARTS = {"verdicts": verdicts, "gains": gains, "simulations": simulations, "overhead": overheads}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("trials.json"))
-    parser.add_argument("--only", choices=("verdicts", "gains", "simulations", "overhead"))
+    parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop before another trial after so long")
     parser.add_argument("--shards", type=Path, help="folder for the shards; left out, a temporary one")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        shards = make_trial_shards(given.shards or Path(folder))
-        run_all(shards, given)
+    with temporary_folder() as folder:
+        run_all(make_trial_shards(given.shards or folder), given)
 
 
 def run_all(shards: TrialShards, given: argparse.Namespace) -> None:
-    from benchmarks.studies.trials.trial_accuracy import gains, overheads, simulations
-
-    rows: dict[str, dict[str, Any]] = json.loads(given.out.read_text())["results"] if given.out.is_file() else {}
-    seconds = sum(row.get("seconds", 0.0) for part in rows.values() for row in part.values())
-    start_s = time.monotonic()
-    parts = {"verdicts": verdicts, "gains": gains, "simulations": simulations, "overhead": overheads}
-    for part, jobs in parts.items():
-        if given.only not in (None, part):
-            continue
-        for name, job in jobs(shards):
-            if name in rows.setdefault(part, {}):
-                continue
-            if time.monotonic() - start_s > given.minutes * 60:
-                return
-            rows[part][name] = job()
-            print(f"{part}: {name}: {rows[part][name]}", flush=True)
-            write_json(given.out, asdict(_record(rows, seconds + time.monotonic() - start_s)))
-
-
-def _record(rows: dict[str, dict[str, Any]], seconds: float) -> Record:
-    config = {"num_trials": NUM_TRIALS, "trial_s": TRIAL_S, "bases": BASES, "plants": [one.name for one in PLANTS]}
-    date = now_utc()
-    return Record(
-        kind=KIND,
-        key=date,
+    """Run what the record does not have yet, and write the record after each."""
+    before: dict[str, Any] = {"results": {}, "seconds": 0.0}
+    if given.out.is_file():
+        before = json.loads(given.out.read_text())
+    rows: dict[str, dict[str, Any]] = before["results"]
+    command = shlex.join(["python", "-m", "benchmarks.studies.trials.profile_trials", *sys.argv[1:]])
+    record = RecordFile(
+        out=given.out,
+        kind="profile_trials",
         label="planted bottlenecks, predicted gains, simulated configurations",
-        date=date,
-        seconds=seconds,
-        environment=environment(),
-        config=config,
+        config={
+            "num_trials": NUM_TRIALS,
+            "trial_s": TRIAL_S,
+            "bases": BASES,
+            "plants": [one.name for one in PLANTS],
+            "command": command,
+        },
         inputs={"shards": "made by benchmarks/studies/trials/trial_shards.py"},
-        results=rows,
+        earlier_s=before["seconds"],
     )
+    every = ((part, name, job) for part, jobs in PARTS.items() for name, job in jobs(shards))
+    for part, name, job in every:
+        if given.only not in (None, part) or name in rows.setdefault(part, {}):
+            continue
+        if time.monotonic() - record.start_s > given.minutes * 60:
+            return
+        start_s = time.perf_counter()
+        found = job()
+        rows[part][name] = found | {"seconds": time.perf_counter() - start_s}
+        say(f"{part}: {name}: {rows[part][name]}")
+        record.write(rows)
 
 
 if __name__ == "__main__":

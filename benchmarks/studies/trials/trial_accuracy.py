@@ -1,17 +1,18 @@
 """Predicted beside measured: the gain of advice, simulated configurations, and what profiling itself costs."""
 
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.turns import turns
 from benchmarks.profile.judge.advice import options_of
 from benchmarks.profile.judge.apply import apply_option
 from benchmarks.profile.judge.measurements import measure
+from benchmarks.profile.measure.recording import Recorder
 from benchmarks.profile.measure.windows import Bench
 from benchmarks.profile.model.simulation import simulate
 from benchmarks.profile.profile_config import ProfileConfig
@@ -20,9 +21,11 @@ from benchmarks.studies.trials.trial_shards import TrialShards
 from pipelines.base.errors import FourfoldError
 from training.parallel import cpu_threads
 
-__all__ = ["CASES", "Case", "gains", "overheads", "simulations"]
+__all__ = ["CASES", "COMMON", "Case", "gains", "overheads", "simulations"]
 
 MEASURE_S, APPLY_S, APPLY_REPEATS = 6.0, 6.0, 6
+COMMON = {"batch_size": 16, "clip_batch_size": 4, "prefetch_batches": 4}
+"""Of all pipelines of the trials."""
 THREE: dict[str, Any] = {"relative_position": {}, "colorization": {}, "exemplar": {}}
 MOTION: dict[str, Any] = {"motion_segmentation": {"remembered_clips": 0}}
 DIS: dict[str, Any] = {"motion_segmentation": {"remembered_clips": 0, "engine": "dis"}}
@@ -80,19 +83,16 @@ CASES = (
 )
 
 
+Jobs = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
+
+
 def config_of(case: Case, shards: TrialShards) -> ProfileConfig:
-    pipeline = {
-        "images": getattr(shards, case.images),
-        "clips": getattr(shards, case.clips),
-        "batch_size": 16,
-        "clip_batch_size": 4,
-        "prefetch_batches": 4,
-        **case.pipeline,
-    }
+    folders = {"images": getattr(shards, case.images), "clips": getattr(shards, case.clips)}
+    pipeline = {**folders, **COMMON, **case.pipeline}
     return ProfileConfig.model_validate({"pipeline": pipeline, "device_samples_per_s": case.device_samples_per_s})
 
 
-def gains(shards: TrialShards) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def gains(shards: TrialShards) -> Jobs:
     for trial in range(NUM_GAIN_TRIALS):
         for case in CASES:
             if case.option:
@@ -100,31 +100,29 @@ def gains(shards: TrialShards) -> Iterator[tuple[str, Callable[[], dict[str, Any
 
 
 def _gain(case: Case, shards: TrialShards) -> dict[str, Any]:
-    start_s, config = time.perf_counter(), config_of(case, shards)
+    config = config_of(case, shards)
     with case.slow(shards.images), cpu_threads(0):
         measured = measure(config, MEASURE_S)
         option = next((one for one in options_of(measured) if one.name == case.option), None)
         if option is None:
-            return {"option": case.option, "not_measured": "not offered", "seconds": time.perf_counter() - start_s}
+            return {"option": case.option, "not_measured": "not offered"}
         predicted = option.gain(measured.model_here)
         try:
             applied = apply_option(config, option, APPLY_S, APPLY_REPEATS)
         except FourfoldError as error:
-            return {"option": case.option, "not_measured": str(error), "seconds": time.perf_counter() - start_s}
+            return {"option": case.option, "not_measured": str(error)}
     return {
         "option": case.option,
         "predicted_gain": predicted,
         "measured_gain": applied.gain,
         "error_ratio": predicted / applied.gain - 1,
-        "before_samples_per_s": applied.before_samples_per_s,
-        "after_samples_per_s": applied.after_samples_per_s,
+        **asdict(applied),
         "cores_to_be_had": measured.cores_to_be_had,
         "contention": measured.model.contention,
-        "seconds": time.perf_counter() - start_s,
     }
 
 
-def simulations(shards: TrialShards) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def simulations(shards: TrialShards) -> Jobs:
     for case in CASES:
         yield case.name, partial(_simulated, case, shards)
 
@@ -132,9 +130,8 @@ def simulations(shards: TrialShards) -> Iterator[tuple[str, Callable[[], dict[st
 def _simulated(case: Case, shards: TrialShards) -> dict[str, Any]:
     """The simulation is told what the cores to be had were and by how much CPU seconds grew in the run; what is tested
     is its structure: threads, queues, waits and the consumer."""
-    start_s, config = time.perf_counter(), config_of(case, shards)
     with cpu_threads(0), case.slow(shards.images):
-        measured = measure(config, MEASURE_S)
+        measured = measure(config_of(case, shards), MEASURE_S)
     simulated = simulate(measured.model_here, NUM_SIMULATED_STEPS)
     return {
         "simulated_samples_per_s": simulated.samples_per_s,
@@ -145,11 +142,10 @@ def _simulated(case: Case, shards: TrialShards) -> dict[str, Any]:
         "measured_wait_ratio": measured.wait_ratio,
         "contention": measured.model.contention,
         "cores_to_be_had": measured.cores_to_be_had,
-        "seconds": time.perf_counter() - start_s,
     }
 
 
-def overheads(shards: TrialShards) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def overheads(shards: TrialShards) -> Jobs:
     for case in CASES:
         if case.name in ("three image tasks", "one task", "motion alone"):
             yield case.name, partial(_overhead, case, shards)
@@ -157,25 +153,18 @@ def overheads(shards: TrialShards) -> Iterator[tuple[str, Callable[[], dict[str,
 
 def _overhead(case: Case, shards: TrialShards) -> dict[str, Any]:
     """CPU seconds a sample and samples/s with every span recorded, over those without, pair by pair."""
-    from benchmarks.profile.measure.trace import Recorder
-
-    start_s = time.perf_counter()
-    cpu: list[float] = []
-    rate: list[float] = []
+    cpu_s: dict[str, list[float]] = {"with": [], "without": []}
+    per_s: dict[str, list[float]] = {"with": [], "without": []}
     with cpu_threads(0), Bench(config_of(case, shards)) as bench:
-        for pair in range(NUM_OVERHEAD_PAIRS):
-            found = {}
-            for is_on in (True, False) if pair % 2 else (False, True):
-                bench.pipeline.observe(Recorder() if is_on else None)
-                found[is_on] = bench.window(0.5)
-                bench.pause()
-            own_s = {is_on: one.use.own_s / one.num_samples for is_on, one in found.items()}
-            cpu.append(own_s[True] / own_s[False])
-            rate.append(found[True].samples_per_s / found[False].samples_per_s)
-    return {
-        "cpu_ratio": statistics.median(cpu),
-        "cpu_ratios": cpu,
-        "samples_per_s_ratio": statistics.median(rate),
-        "samples_per_s_ratios": rate,
-        "seconds": time.perf_counter() - start_s,
+        for _, name in turns(cpu_s, NUM_OVERHEAD_PAIRS):
+            bench.pipeline.observe(Recorder() if name == "with" else None)
+            found = bench.turn(0.5)
+            cpu_s[name].append(found.use.own_s / found.num_samples)
+            per_s[name].append(found.samples_per_s)
+    ratios = {
+        name: [one / other for one, other in zip(values["with"], values["without"], strict=True)]
+        for name, values in (("cpu_ratio", cpu_s), ("samples_per_s_ratio", per_s))
+    }
+    return {name: statistics.median(values) for name, values in ratios.items()} | {
+        f"{name}s": values for name, values in ratios.items()
     }

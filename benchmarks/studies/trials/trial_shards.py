@@ -1,4 +1,4 @@
-"""Small folders of shards for the trials: images of ordinary size, images that are much too large, clips in two codecs.
+"""Small folders of shards for the trials: images of ordinary size and much too large ones, clips in two codecs.
 
 Content is that of benchmarks/studies/throughput/made_shards.py: noise that compresses like photos.
 """
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import cv2
 
-from benchmarks.profile.judge.rewrite import rewritten
+from benchmarks.profile.judge.apply import rewritten
 from benchmarks.studies.throughput.made_shards import made_picture, make_shards
+from pipelines.shards.build import BuildConfig, build_shards
 
 __all__ = ["TrialShards", "make_trial_shards"]
 
@@ -27,7 +28,7 @@ class TrialShards:
 
 
 def make_trial_shards(folder: Path) -> TrialShards:
-    """What is there already is kept."""
+    """Make the shards, but for those that are there already."""
     both = make_shards(folder, num_images=NUM_IMAGES, num_clips=NUM_CLIPS)
     return TrialShards(
         images=both,
@@ -38,8 +39,6 @@ def make_trial_shards(folder: Path) -> TrialShards:
 
 
 def _oversized(folder: Path) -> Path:
-    from pipelines.shards.build import BuildConfig, build_shards
-
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for index in range(NUM_OVERSIZED):
         path = folder / "images" / f"{index:04d}.jpg"

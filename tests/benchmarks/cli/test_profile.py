@@ -24,7 +24,7 @@ def fourfold(*arguments: str | Path) -> int:
 
 @pytest.fixture(autouse=True)
 def _quick_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(ceilings, "ONE_S", 0.01)
+    monkeypatch.setattr(ceilings, "NUM_REPEATS", 1)
     monkeypatch.setattr(ceilings, "COPY_BYTES", 1 << 16)
     monkeypatch.setattr(ceilings, "MATRIX_SIZE", {"cpu": 64})
     monkeypatch.setenv("FOURFOLD_CACHE", str(tmp_path / "cache"))

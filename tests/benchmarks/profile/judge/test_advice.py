@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.profile.judge import advice
 from benchmarks.profile.judge.advice import MANY_PREFETCHED, Option, advise, settings_options
-from benchmarks.profile.model.queueing import PipelineModel, Taking
+from benchmarks.profile.model.queueing import ConsumerCost, PipelineModel
 from benchmarks.profile.profile_config import changed
 from pipelines.base.machine import num_cores
 from tests.made.made_profiles import made_config, made_feed, made_measured, made_model
@@ -25,7 +25,7 @@ def test_settings_that_are_as_they_should_be_are_not_offered() -> None:
     ("model", "pipeline", "name"),
     [
         (made_model(), {"prefetch_batches": 2}, "prefetch"),
-        (made_model(taking=Taking(transfer_s=0.01)), {"prefetch_batches": 16}, "overlap_transfer"),
+        (made_model(consumer=ConsumerCost(transfer_s=0.01)), {"prefetch_batches": 16}, "overlap_transfer"),
         (made_model(feed=made_feed(waits_s=(0.01,))), {"prefetch_batches": 16}, "memory"),
     ],
 )
@@ -40,7 +40,7 @@ def test_threads_up_to_the_cores() -> None:
 
 def test_settings_of_an_option_are_a_valid_profile() -> None:
     config = made_config(num_threads=1, prefetch_batches=1)
-    model = made_model(taking=Taking(transfer_s=0.01), feed=made_feed(waits_s=(0.01,)))
+    model = made_model(consumer=ConsumerCost(transfer_s=0.01), feed=made_feed(waits_s=(0.01,)))
     for option in settings_options(config, model):
         if option.settings:
             assert changed(config, option.settings) != config
@@ -53,7 +53,7 @@ def test_gains_by_hand() -> None:
     (memory,) = (one for one in settings_options(made_config(), waiting) if one.name == "memory")
     assert memory.gain(waiting) == pytest.approx(56 / 12, rel=0.01)
     # Copies of 20 ms before steps of 30 ms.
-    copying = made_model(taking=Taking(transfer_s=0.02, step_wait_s=0.03))
+    copying = made_model(consumer=ConsumerCost(transfer_s=0.02, step_wait_s=0.03))
     (overlap,) = (one for one in settings_options(made_config(), copying) if one.name == "overlap_transfer")
     assert overlap.gain(copying) == pytest.approx(50 / 30, rel=0.01)
 
@@ -61,7 +61,7 @@ def test_gains_by_hand() -> None:
 def test_the_most_helpful_comes_first_and_the_useless_not_at_all() -> None:
     def option(name: str, factor: float) -> Option:
         def change(model: PipelineModel) -> PipelineModel:
-            return model.with_decode("image", model.feeds[0].decode_s * factor)
+            return model.with_feeds("image", decode_s=model.feeds[0].decode_s * factor)
 
         return Option(name=name, stage="decode", text=name, change=change)
 

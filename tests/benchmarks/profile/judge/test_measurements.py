@@ -2,20 +2,20 @@
 
 import pytest
 
-from benchmarks.profile.judge.measurements import MAX_CONTENTION, contention_of, median_of, taking_of
-from benchmarks.profile.model.queueing import Taking
+from benchmarks.profile.judge.measurements import MAX_CONTENTION, consumer_cost, contention_of, median_of
+from benchmarks.profile.model.queueing import ConsumerCost
 from pipelines.base.machine import num_cores
 from tests.made.made_profiles import made_measured, made_model, made_use, made_window
 
 
 def test_a_step_that_sleeps_waits_for_something_else_than_a_core() -> None:
     windows = [made_window(num_steps=10, step_s=0.5, transfer_s=0.2, use=made_use(own_s=0.01))]
-    assert taking_of(windows, is_overlapped=False) == Taking(transfer_s=0.02, step_wait_s=0.05)
+    assert consumer_cost(windows, is_overlapped=False) == ConsumerCost(transfer_s=0.02, step_wait_s=0.05)
 
 
 def test_a_step_that_computes_takes_cores() -> None:
     windows = [made_window(num_steps=10, step_s=0.5, use=made_use(own_s=0.4))]
-    taking = taking_of(windows, is_overlapped=True)
+    taking = consumer_cost(windows, is_overlapped=True)
     assert taking.step_threads == 1
     assert taking.step_cpu_s == pytest.approx(0.04)
     assert taking.step_s == pytest.approx(0.05)
@@ -24,13 +24,13 @@ def test_a_step_that_computes_takes_cores() -> None:
 
 @pytest.mark.skipif(num_cores() < 2, reason="one core")
 def test_a_step_on_two_cores() -> None:
-    taking = taking_of([made_window(num_steps=10, step_s=0.5, use=made_use(own_s=1.0))], is_overlapped=False)
+    taking = consumer_cost([made_window(num_steps=10, step_s=0.5, use=made_use(own_s=1.0))], is_overlapped=False)
     assert (taking.step_threads, taking.step_wait_s) == (2, pytest.approx(0.0))
 
 
 def test_one_odd_window_does_not_matter() -> None:
     windows = [made_window(num_steps=10, step_s=step_s, use=made_use(own_s=0.0)) for step_s in (0.5, 0.5, 9.0)]
-    assert taking_of(windows, is_overlapped=False).step_wait_s == pytest.approx(0.05)
+    assert consumer_cost(windows, is_overlapped=False).step_wait_s == pytest.approx(0.05)
     assert median_of(windows, lambda window: window.step_s) == 0.5
 
 
@@ -43,6 +43,6 @@ def test_contention_is_what_a_running_step_takes_over_its_stages_alone(factor: f
 
 
 def test_nobody_needs_nothing() -> None:
-    assert made_measured(made_model()).taker_samples_per_s is None
-    trained = made_measured(made_model(taking=Taking(step_wait_s=0.1)))
-    assert trained.taker_samples_per_s == pytest.approx(160)
+    assert made_measured(made_model()).consumer_samples_per_s is None
+    trained = made_measured(made_model(consumer=ConsumerCost(step_wait_s=0.1)))
+    assert trained.consumer_samples_per_s == pytest.approx(160)

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from benchmarks.profile.judge.stage_rows import blocked_of, decode_limit, gains_without, stage_rows
-from benchmarks.profile.measure.ceilings import Ceilings
-from benchmarks.profile.measure.disk import DiskSpeed
-from benchmarks.profile.model.queueing import StageWork, Taking
+from benchmarks.profile.measure.ceilings import Ceilings, DiskSpeed
+from benchmarks.profile.model.queueing import ConsumerCost, StageWork
 from tests.made.made_profiles import made_config, made_feed, made_measured, made_model, made_stats, made_window
 
 CEILINGS = Ceilings(
@@ -55,7 +54,7 @@ def test_a_ceiling_that_was_not_measured_is_none() -> None:
 
 
 def test_the_step_against_a_matrix_product() -> None:
-    measured = made_measured(made_model(taking=Taking(step_cpu_s=0.1, transfer_s=0.01)))
+    measured = made_measured(made_model(consumer=ConsumerCost(step_cpu_s=0.1, transfer_s=0.01)))
     rows = stage_rows(replace(measured, flop_per_step=1e9), CEILINGS)
     assert rows[-1].stage == "step"
     assert rows[-1].ratio == pytest.approx(1e10 / 1e11)
@@ -79,7 +78,7 @@ def test_cost_of_the_mix() -> None:
     # 16 ms of decoding and 16 ms of colorization: without the latter, half the work. Exemplar costs nothing.
     assert found["colorization"] == pytest.approx(2.0, rel=0.05)
     assert found["exemplar"] == pytest.approx(1.0, rel=0.02)
-    taken = replace(model, taking=Taking(step_wait_s=1.0))
+    taken = replace(model, consumer=ConsumerCost(step_wait_s=1.0))
     assert gains_without(made_measured(taken, config=config)) == found
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from benchmarks.profile.judge.advice import Option, settings_options
-from benchmarks.profile.judge.verdict import Verdict, judge, shares_of, taker_finding
-from benchmarks.profile.model.queueing import PipelineModel, StageWork, Taking
+from benchmarks.profile.judge.verdict import Verdict, consumer_finding, judge, shares_of
+from benchmarks.profile.model.queueing import ConsumerCost, PipelineModel, StageWork
 from tests.made.made_profiles import made_config, made_feed, made_measured, made_model
 
 MOTION = "motion_segmentation"
@@ -24,7 +24,7 @@ def faster(stage: str, factor: float, name: str) -> Option:
 
     def change(model: PipelineModel) -> PipelineModel:
         if stage == "decode":
-            return model.with_decode("image", model.feeds[0].decode_s * factor)
+            return model.with_feeds("image", decode_s=model.feeds[0].decode_s * factor)
         return model.with_task(stage, next(job.cpu_s for job in model.jobs if job.task == stage) * factor)
 
     return Option(name=name, stage=stage, text="something faster", change=change)
@@ -37,9 +37,9 @@ HEALTHY = made_model(num_threads=2, prefetch_batches=4)
     ("model", "stage"),
     [
         (HEALTHY, "cores"),
-        (replace(HEALTHY, taking=Taking(step_wait_s=1e-3)), "cores"),
-        (replace(HEALTHY, taking=Taking(step_wait_s=0.2)), "step"),
-        (replace(HEALTHY, taking=Taking(step_wait_s=0.2, transfer_s=2e-3)), "step"),
+        (replace(HEALTHY, consumer=ConsumerCost(step_wait_s=1e-3)), "cores"),
+        (replace(HEALTHY, consumer=ConsumerCost(step_wait_s=0.2)), "step"),
+        (replace(HEALTHY, consumer=ConsumerCost(step_wait_s=0.2, transfer_s=2e-3)), "step"),
         (replace(HEALTHY, contention=1.4), "cores"),
         (made_model(feed=made_feed(waits_s=(1e-4, 2e-4))), "cores"),
         (made_model(feed=made_feed(waits_s=(*[0.0] * 99, 0.02))), "cores"),
@@ -74,14 +74,14 @@ def more_threads(count: int) -> Option:
 
 
 def test_one_thread_where_the_step_is_slower_is_no_alarm() -> None:
-    model = made_model(num_threads=1, num_cores=8.0, taking=Taking(step_wait_s=0.5))
+    model = made_model(num_threads=1, num_cores=8.0, consumer=ConsumerCost(step_wait_s=0.5))
     found = judge(made_measured(model), (more_threads(8),))
     assert (found.stage, found.is_alarm) == ("step", False)
 
 
 def test_small_prefetch_under_reads_that_stall() -> None:
     stalls = made_feed(waits_s=(0.3, *[0.0] * 15))
-    found = verdict(made_model(feed=stalls, prefetch_batches=1, taking=Taking(step_wait_s=0.045)))
+    found = verdict(made_model(feed=stalls, prefetch_batches=1, consumer=ConsumerCost(step_wait_s=0.045)))
     assert (found.stage, found.is_alarm) == ("prefetch", True)
     assert "300 ms at worst" in found.sentence
 
@@ -93,13 +93,13 @@ def test_small_prefetch_on_many_threads_is_not_blamed_on_reads() -> None:
 
 
 def test_blocking_transfer() -> None:
-    found = verdict(replace(HEALTHY, taking=Taking(transfer_s=0.05, step_wait_s=0.04)))
+    found = verdict(replace(HEALTHY, consumer=ConsumerCost(transfer_s=0.05, step_wait_s=0.04)))
     assert (found.stage, found.is_alarm) == ("transfer", True)
     assert "50.0 ms" in found.sentence
 
 
 def test_a_transfer_longer_than_the_step_it_runs_beside_is_an_alarm_too() -> None:
-    found = verdict(replace(HEALTHY, taking=Taking(transfer_s=0.2, step_wait_s=0.01, is_overlapped=True)))
+    found = verdict(replace(HEALTHY, consumer=ConsumerCost(transfer_s=0.2, step_wait_s=0.01, is_overlapped=True)))
     assert (found.stage, found.is_alarm) == ("transfer", True)
 
 
@@ -130,8 +130,8 @@ def test_a_setting_is_blamed_before_a_stage() -> None:
 
 
 def test_a_step_that_is_faster_than_the_pipeline_is_not_the_limit() -> None:
-    assert taker_finding(replace(HEALTHY, taking=Taking(step_wait_s=1e-3))) is None
-    assert taker_finding(HEALTHY) is None
+    assert consumer_finding(replace(HEALTHY, consumer=ConsumerCost(step_wait_s=1e-3))) is None
+    assert consumer_finding(HEALTHY) is None
 
 
 def test_the_verdict_on_cores_names_the_largest_shares() -> None:

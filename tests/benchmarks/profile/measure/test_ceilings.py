@@ -1,13 +1,15 @@
 """Limits of the machine: measured once for a set of shards, kept, measured anew for others or after damage."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.harness.page_cache import MAX_RESIDENT_RATIO
 from benchmarks.profile.measure import ceilings as limits
-from benchmarks.profile.measure.ceilings import ceilings, fingerprint_of
+from benchmarks.profile.measure.ceilings import Span, ceilings, fingerprint_of, read_speed
 from pipelines.build import PipelineConfig
 from tests.made.made_profiles import made_config
 
@@ -17,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "ONE_S", 0.01)
+    monkeypatch.setattr(limits, "NUM_REPEATS", 1)
     monkeypatch.setattr(limits, "COPY_BYTES", 1 << 16)
     monkeypatch.setattr(limits, "MATRIX_SIZE", {"cpu": 32})
 
@@ -79,3 +81,56 @@ def test_other_shards_have_other_limits(small_shards: MakeShards) -> None:
     one, same, other = (small_shards(count, name=name) for count, name in ((8, "a"), (8, "b"), (9, "c")))
     prints = [fingerprint_of(made_config(images=folder).pipeline, CPU) for folder in (one, same, other)]
     assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    for index in range(3):
+        (tmp_path / f"{index}.tar").write_bytes(bytes(100_000 + index))
+    return sorted(tmp_path.iterdir())
+
+
+def samples(files: list[Path]) -> list[Span]:
+    return [(path, 1000 * index, 1000) for path in files for index in range(50)]
+
+
+def test_warm_speeds_are_measured(files: list[Path]) -> None:
+    found = read_speed(files, samples(files))
+    assert found.sequential_warm_bytes_per_s > 0
+    assert found.random_warm_bytes_per_s > 0
+
+
+@pytest.mark.parametrize(("stayed", "is_cold"), [(0.0, True), (MAX_RESIDENT_RATIO, True), (0.5, False), (1.0, False)])
+def test_cold_stands_only_where_files_were_dropped_from_memory(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch, stayed: float, is_cold: bool
+) -> None:
+    dropped: list[set[Path]] = []
+    monkeypatch.setattr(limits, "drop", lambda paths: dropped.append(set(paths)) or stayed)
+    found = read_speed(files, samples(files))
+    cold = found.sequential_cold_bytes_per_s, found.random_cold_bytes_per_s
+    assert [one is not None and one > 0 for one in cold] == [is_cold, is_cold]
+    assert (found.random_cold_reads_per_s == pytest.approx(cold[1] / 1000)) if is_cold else cold == (None, None)
+    assert dropped == [set(files), set(files)]
+    assert found.note.startswith("cold:") == is_cold
+
+
+def test_reading_gets_every_byte_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytes(range(256)) * 20
+    (tmp_path / "a").write_bytes(content)
+    monkeypatch.setattr(limits, "CHUNK_BYTES", 100)
+    read: list[bytes] = []
+
+    class Noted(io.FileIO):
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+            count = super().readinto(buffer)
+            read.append(bytes(buffer[:count]))
+            return count
+
+    monkeypatch.setattr(Path, "open", lambda path, *_, **__: Noted(path))
+    limits._read([(tmp_path / "a", 7, 1000), (tmp_path / "a", 5000, 120)])
+    assert b"".join(read) == content[7:1007] + content[5000:5120]
+
+
+def test_no_more_is_read_than_needed(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_BYTES", 150_000)
+    assert limits._beginnings(files) == [(files[0], 0, 100_000), (files[1], 0, 50_000)]

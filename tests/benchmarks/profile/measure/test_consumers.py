@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.profile.measure.consumers import Device, Nobody, Trainer, moved, nvtx_range, open_consumer, sleep_until
+from benchmarks.profile.measure.consumers import moved, nvtx_range, open_consumer, sleep_until
 from benchmarks.profile.measure.windows import Bench
 from benchmarks.profile.profile_config import ProfileConfig
 from tests.made.made_profiles import made_config
@@ -24,12 +24,11 @@ def test_sleeps_are_never_too_short(seconds: float) -> None:
 
 
 def test_a_device_is_busy_for_its_samples(small_shards: MakeShards) -> None:
-    config = tiny(small_shards(6))
+    config = tiny(small_shards(6)).model_copy(update={"device_samples_per_s": 200.0})
     with Bench(config) as bench:
         step = next(bench.pipeline)
-        device = Device(samples_per_s=200.0, samples_per_step=4)
         start_s = time.perf_counter()
-        device.step(step)
+        bench.consumer.step(step)
         assert time.perf_counter() - start_s >= 0.02
 
 
@@ -41,12 +40,14 @@ def test_moved_steps_hold_the_same_numbers(small_shards: MakeShards) -> None:
     assert torch.equal(there.batches["colorization"].inputs, step.batches["colorization"].inputs)
 
 
-def test_who_is_asked_for_takes_the_steps(small_shards: MakeShards) -> None:
+def test_the_configured_consumer_takes_the_steps(small_shards: MakeShards) -> None:
     config = tiny(small_shards(6))
     with Bench(config) as bench:
-        assert isinstance(bench.consumer, Nobody)
+        assert bench.consumer.name == "nobody"
         other = config.model_copy(update={"device_samples_per_s": 100.0})
-        assert isinstance(open_consumer(other, bench.pipeline, CPU, 4), Device)
+        assert open_consumer(other, bench.pipeline, CPU, 4).name == "device"
+    with Bench(other, is_taken=False) as bench:
+        assert bench.consumer.name == "nobody"
 
 
 def test_a_trainer_learns_and_counts_its_work(small_shards: MakeShards) -> None:
@@ -59,7 +60,7 @@ def test_a_trainer_learns_and_counts_its_work(small_shards: MakeShards) -> None:
     }
     trained = ProfileConfig.model_validate({"pipeline": train["pipeline"], "train": train})
     with Bench(trained) as bench:
-        assert isinstance(bench.consumer, Trainer)
+        assert bench.consumer.name == "trainer"
         assert bench.consumer.flop_per_step > 0
         window = bench.window(60.0, max_steps=1)
         assert (window.num_steps, window.num_samples) == (1, 4)

@@ -39,7 +39,6 @@ def test_computing_is_counted() -> None:
     while time.process_time() < end_s:
         pass
     assert meter.read().own_s >= 0.05
-    assert meter.read().num_cores == num_cores()
 
 
 def test_waiting_for_a_core_never_runs_backwards() -> None:

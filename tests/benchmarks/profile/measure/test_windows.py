@@ -1,4 +1,4 @@
-"""Windows of a running pipeline: what they count adds up; pausing, holding and cutting off leave the stream alone."""
+"""Windows of a running pipeline: what they count adds up; pausing and holding leave the stream alone."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.profile.measure.growth_by_stage import measure_truncated
-from benchmarks.profile.measure.stage_hooks import forget_targets, sources_of, truncated
-from benchmarks.profile.measure.trace import Recorder
-from benchmarks.profile.measure.windows import NUM_HELD, Bench, samples_per_step
+from benchmarks.profile.measure.recording import Recorder
+from benchmarks.profile.measure.windows import NUM_HELD, Bench, forget_targets, rates_in_turns, samples_per_step
 from benchmarks.profile.profile_config import ProfileConfig
-from pipelines.build import Pipeline, build_pipeline
+from pipelines.build import build_pipeline
 from tests.made.made_profiles import made_config
 
 MakeShards = Callable[..., Path]
@@ -50,7 +48,7 @@ def test_a_window_ends_with_its_time(bench: Bench) -> None:
 def test_the_taker_alone_needs_no_pipeline(bench: Bench) -> None:
     bench.hold()
     before = bench.pipeline.stage_stats()
-    window = bench.taker_window(0.02)
+    window = bench.consumer_window(0.02)
     assert window.num_steps >= NUM_HELD
     assert window.wait_s == 0
     assert [stage.num_items for stage in bench.pipeline.stage_stats()] == [stage.num_items for stage in before]
@@ -94,40 +92,6 @@ def test_samples_of_a_step_count_each_kind_once() -> None:
     assert samples_per_step(made_config(tasks={"colorization": {}, "exemplar": {}}).pipeline) == 16
 
 
-@pytest.mark.parametrize("last_stage", ["read", "decode", "relative_position", "colorization"])
-def test_a_pipeline_cut_off_makes_what_comes_before_and_nothing_else(config: ProfileConfig, last_stage: str) -> None:
-    with build_pipeline(config.pipeline, seed=0) as whole, build_pipeline(config.pipeline, seed=0) as cut:
-        expected = next(whole).batches
-        with truncated(cut, last_stage):
-            found = next(cut).batches
-            kept = {"relative_position": 1, "colorization": 2}.get(last_stage, 0)
-            for index, (name, batch) in enumerate(found.items()):
-                assert batch.keys == expected[name].keys
-                assert (batch.inputs.numel() > 0) == (index < kept)
-                assert index >= kept or torch.equal(batch.inputs, expected[name].inputs)
-        cut.restore(whole.position())
-        assert_same_step(whole, cut)
-
-
-def assert_same_step(one: Pipeline, other: Pipeline) -> None:
-    first, second = next(one).batches, next(other).batches
-    assert all(torch.equal(first[name].inputs, second[name].inputs) for name in first)
-
-
-def test_clips_can_be_cut_off_too(small_shards: MakeShards) -> None:
-    config = made_config(
-        clips=small_shards(0, 4),
-        images=None,
-        tasks={"motion_segmentation": {}},
-        clip_batch_size=2,
-        num_frames=6,
-        clip_height_px=48,
-        clip_width_px=64,
-    )
-    with build_pipeline(config.pipeline, seed=0) as pipeline, truncated(pipeline, "read"):
-        assert next(pipeline).batches["motion_segmentation"].inputs.numel() == 0
-
-
 def test_targets_are_forgotten(small_shards: MakeShards) -> None:
     config = made_config(
         clips=small_shards(0, 4), images=None, tasks={"motion_segmentation": {}}, clip_batch_size=2, num_frames=6
@@ -137,14 +101,8 @@ def test_targets_are_forgotten(small_shards: MakeShards) -> None:
         assert pipeline.tasks["motion_segmentation"].targets is None
 
 
-def test_sources_by_kind(config: ProfileConfig) -> None:
-    with build_pipeline(config.pipeline, seed=0) as pipeline:
-        assert list(sources_of(pipeline)) == ["image"]
-
-
-def test_stages_are_measured_at_every_thread_count(config: ProfileConfig) -> None:
-    found = measure_truncated(config.model_copy(update={"thread_counts": (1, 2)}), 0.2)
-    assert {(one.num_threads, one.last_stage) for one in found} == {
-        (count, stage) for count in (1, 2) for stage in ("read", "decode", "relative_position", "colorization")
-    }
-    assert all(one.samples_per_s > 0 and len(one.values) == 2 for one in found)
+def test_benches_take_turns(config: ProfileConfig) -> None:
+    with Bench(config) as one, Bench(config, is_taken=False) as other:
+        rates = rates_in_turns({"one": one, "other": other}, 2, 0.02)
+    assert {name: len(values) for name, values in rates.items()} == {"one": 2, "other": 2}
+    assert min(rates["one"] + rates["other"]) > 0

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from benchmarks.profile.model.queueing import PipelineModel, StageWork, Taking, bounds
+from benchmarks.profile.model.queueing import ConsumerCost, PipelineModel, StageWork, bounds
 from benchmarks.profile.model.simulation import is_active, simulate
 from tests.made.made_profiles import made_feed, made_model
 
@@ -23,7 +23,7 @@ def test_tandem_queue_gives_what_its_slowest_stage_gives(feed_s: float, job_s: f
     model = made_model(
         StageWork(task="colorization", cpu_s=job_s),
         feed=made_feed(read_s=feed_s, decode_s=0.0),
-        taking=Taking(step_wait_s=step_s),
+        consumer=ConsumerCost(step_wait_s=step_s),
         num_cores=PLENTY,
         num_threads=1,
     )
@@ -92,39 +92,41 @@ def test_only_a_deep_queue_bridges_a_long_read(prefetch_batches: int, is_bridged
     model = made_model(
         StageWork(task="colorization", cpu_s=0.0),
         feed=feed,
-        taking=Taking(step_wait_s=0.01),
+        consumer=ConsumerCost(step_wait_s=0.01),
         prefetch_batches=prefetch_batches,
     )
     assert (samples_per_s(model) == pytest.approx(1600, rel=0.02)) == is_bridged
 
 
 def test_copies_block_the_step_or_run_beside_it() -> None:
-    taking = Taking(transfer_s=0.02, step_wait_s=0.03)
-    model = made_model(taking=taking, num_cores=PLENTY)
+    taking = ConsumerCost(transfer_s=0.02, step_wait_s=0.03)
+    model = made_model(consumer=taking, num_cores=PLENTY)
     assert samples_per_s(model) == pytest.approx(16 / 0.05, rel=1e-6)
-    overlapped = replace(model, taking=replace(taking, is_overlapped=True))
+    overlapped = replace(model, consumer=replace(taking, is_overlapped=True))
     assert samples_per_s(overlapped) == pytest.approx(16 / 0.03, rel=1e-6)
 
 
 def test_a_step_on_the_cores_competes_with_the_pipeline() -> None:
     alone = made_model(num_threads=4, prefetch_batches=16)
-    trained = replace(alone, taking=Taking(step_cpu_s=0.024, step_threads=2))
+    trained = replace(alone, consumer=ConsumerCost(step_cpu_s=0.024, step_threads=2))
     assert samples_per_s(trained) == pytest.approx(16 / 0.024, rel=0.03)  # 24 + 24 ms of work on two cores
 
 
 def test_who_waits_for_whom() -> None:
-    slow_step = simulate(made_model(taking=Taking(step_wait_s=0.1)))
+    slow_step = simulate(made_model(consumer=ConsumerCost(step_wait_s=0.1)))
     assert slow_step.wait_ratio == pytest.approx(0.0, abs=1e-6)
-    slow_read = made_model(feed=made_feed(decode_s=0.0, waits_s=(0.09,)), taking=Taking(step_wait_s=0.03))
+    slow_read = made_model(feed=made_feed(decode_s=0.0, waits_s=(0.09,)), consumer=ConsumerCost(step_wait_s=0.03))
     assert simulate(slow_read).wait_ratio == pytest.approx(2 / 3, abs=0.01)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("num_cores", [0.7, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("contention", [1.0, 1.4])
-@pytest.mark.parametrize("taking", [Taking(), Taking(step_wait_s=0.01, transfer_s=0.01, is_overlapped=True)])
-def test_never_above_any_bound(num_threads: int, num_cores: float, contention: float, taking: Taking) -> None:
-    model = made_model(num_threads=num_threads, num_cores=num_cores, contention=contention, taking=taking)
+@pytest.mark.parametrize(
+    "taking", [ConsumerCost(), ConsumerCost(step_wait_s=0.01, transfer_s=0.01, is_overlapped=True)]
+)
+def test_never_above_any_bound(num_threads: int, num_cores: float, contention: float, taking: ConsumerCost) -> None:
+    model = made_model(num_threads=num_threads, num_cores=num_cores, contention=contention, consumer=taking)
     # What was prepared before the count began may come into it: at most what the queue holds, of 60 steps.
     slack = 1 + (model.prefetch_batches + 2) / 60
     limits = bounds(replace(model, contention=1.0))

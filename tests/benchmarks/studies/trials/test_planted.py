@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.profile.measure.stage_hooks import sources_of
 from benchmarks.studies.trials.planted import (
     PLANTS,
     Plant,
@@ -36,8 +35,7 @@ def seconds(work: Callable[[], object]) -> float:
 @pytest.fixture
 def reader(small_shards: MakeShards) -> SampleReader:
     with build_pipeline(made_config(images=small_shards(8), canvas_px=32, batch_size=4).pipeline, seed=0) as pipeline:
-        reader: SampleReader = next(iter(sources_of(pipeline).values())).reader
-        return reader
+        return pipeline.maker.sources["image"].source.reader
 
 
 def test_throttled_reads_take_their_bytes_time(reader: SampleReader) -> None:

@@ -1,12 +1,28 @@
-"""The trace is one that Perfetto and chrome://tracing read: complete events, microseconds, a row for every thread."""
+"""The trace is one that Perfetto reads; what only a GPU can tell is not measured without one."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from benchmarks.profile.measure.trace import Recorder, Span, trace_events, write_trace
+from benchmarks.profile.measure.recording import (
+    GpuWatch,
+    Recorder,
+    Span,
+    kernels_of,
+    record_live,
+    top_kernels,
+    trace_events,
+    watched,
+    write_trace,
+)
+from tests.made.made_profiles import made_config
 
+MakeShards = Callable[..., Path]
+CPU = torch.device("cpu")
 SPANS = [
     Span("decode", 10.5, 10.75, "fourfold-pipeline"),
     Span("read", 10.25, 10.5, "fourfold-pipeline"),
@@ -47,3 +63,33 @@ def test_the_recorder_keeps_what_it_is_told() -> None:
     recorder("read", 1.0, 2.0, "MainThread")
     recorder("decode", 2.0, 3.0, "other")
     assert recorder.spans == [Span("read", 1.0, 2.0, "MainThread"), Span("decode", 2.0, 3.0, "other")]
+
+
+def test_without_a_gpu_nothing_is_measured_and_it_says_so() -> None:
+    with watched(CPU) as watch:
+        pass
+    assert watch.busy_ratio is None
+    assert watch.note == "no GPU"
+
+
+def test_without_a_gpu_the_work_is_not_even_done() -> None:
+    assert top_kernels(lambda: 1 / 0, CPU) == ()
+
+
+def test_utilisation_is_the_mean() -> None:
+    assert GpuWatch(busy_ratios=[0.5, 1.0]).busy_ratio == 0.75
+
+
+def test_kernels() -> None:
+    rows = [("copy", 500.0, 2), ("aten::mm", 0.0, 9), ("gemm", 2500.0, 3)]
+    events = [SimpleNamespace(key=key, self_device_time_total=us, count=count) for key, us, count in rows]
+    found = kernels_of(events)
+    assert [(one.name, one.device_ms, one.num_calls) for one in found] == [("gemm", 2.5, 3), ("copy", 0.5, 2)]
+    assert len(kernels_of(events * 20)) == 10
+
+
+def test_a_live_stretch_records_every_stage(small_shards: MakeShards) -> None:
+    config = made_config(images=small_shards(8), batch_size=4, canvas_px=32, prefetch_batches=1)
+    live = record_live(config, 0.05)
+    assert {span.stage for span in live.spans} == {"read", "decode", "colorization", "wait", "transfer", "step"}
+    assert (live.gpu.busy_ratio, live.kernels) == (None, ())

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.profile.judge.advice import Option
-from benchmarks.profile.judge.apply import Applied, applied, apply_option
-from benchmarks.profile.judge.rewrite import rewritten
+from benchmarks.profile.judge.apply import Applied, applied, apply_option, rewritten
 from benchmarks.profile.measure.alternatives import needed_short_side_px, recoded_clip, short_side_px, shrunk_jpeg
 from pipelines.base.errors import UsageError
 from pipelines.shards.format.manifest import Manifest, load_manifest
