@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from benchmarks.recipe_files import completing
+from benchmarks.recipe_files import completing, find_recipe
 from benchmarks.results.output import AsJson, Overrides, print_json, print_table, say
 from pipelines.base.progress import quiet_progress
 
 if TYPE_CHECKING:
-    from benchmarks.suite.run_suite import CellStatus, SuiteStatus
+    from benchmarks.suite.status import CellStatus, SuiteStatus
     from benchmarks.suite.suite_config import Suite
 
 __all__ = ["app"]
@@ -33,9 +33,9 @@ def run(
     jobs: int = Jobs,
     as_json: bool = AsJson,
 ) -> None:
-    """Run what is not finished yet. Killed, the same command goes on. Exit code 1 if a stage failed.
+    """Run what is not finished yet. After being killed, the same command resumes. Exit code 1 if a stage failed.
 
-    Example: fourfold bench run yaml/suites/demo.yaml --set seeds=[0,1,2]
+    Example: fourfold bench run demo --set images=shards --set clips=shards --set seeds=[0,1,2]
     """
     from benchmarks.suite.run_suite import run_suite
 
@@ -55,33 +55,27 @@ def run(
 def plan(
     suite: Path = SuiteFile, out: Path | None = Out, overrides: list[str] | None = Overrides, as_json: bool = AsJson
 ) -> None:
-    """What `run` would do and, once stages of each kind have finished, how long it would take. Changes nothing.
+    """Show what `run` would do and, once stages of each kind have finished, how long it would take. Changes nothing.
 
     Example: fourfold bench plan demo
     """
-    from benchmarks.suite.run_suite import plan_suite
-
-    loaded, folder = _load(suite, out, overrides)
-    _print(plan_suite(loaded, folder), as_json)
+    _print(_status(suite, out, overrides), as_json)
 
 
 @app.command()
 def status(
     suite: Path = SuiteFile, out: Path | None = Out, overrides: list[str] | None = Overrides, as_json: bool = AsJson
 ) -> None:
-    """What is finished, failed and left, also while a run goes on elsewhere.
+    """Show what is finished, failed and left, also while a run is at work elsewhere.
 
     Example: fourfold bench status demo --json
     """
-    from benchmarks.suite.run_suite import suite_status
-
-    loaded, folder = _load(suite, out, overrides)
-    _print(suite_status(loaded, folder), as_json)
+    _print(_status(suite, out, overrides), as_json)
 
 
 @app.command()
 def report(suite: Path = SuiteFile, out: Path | None = Out, overrides: list[str] | None = Overrides) -> None:
-    """Write the report of what is finished so far, one HTML file that needs nothing else, and print its path.
+    """Write the report of what is finished so far, one HTML file that needs no other file, and print its path.
 
     Example: fourfold bench report demo
     """
@@ -89,6 +83,24 @@ def report(suite: Path = SuiteFile, out: Path | None = Out, overrides: list[str]
 
     loaded, folder = _load(suite, out, overrides)
     print(write_report(loaded, folder))
+
+
+def _status(path: Path, out: Path | None, overrides: list[str] | None) -> "SuiteStatus":
+    """Judge by the graph that the last run recorded if it still holds, else by a new one, which loads torch."""
+    from benchmarks.suite.plan_file import read_plan
+    from benchmarks.suite.status import status_of
+    from pipelines.base.config import apply_overrides, read_yaml
+
+    settings = apply_overrides(read_yaml(find_recipe(path, "suites"))[0], overrides or [])
+    name = str(settings.get("name"))
+    folder = out or Path("runs") / name
+    if (graph := read_plan(folder, settings)) is not None:
+        return status_of(name, graph, folder)
+
+    from benchmarks.suite.run_suite import suite_status
+
+    loaded, folder = _load(path, out, overrides)
+    return suite_status(loaded, folder)
 
 
 def _load(path: Path, out: Path | None, overrides: list[str] | None) -> "tuple[Suite, Path]":
@@ -102,7 +114,7 @@ def _print(status: "SuiteStatus", as_json: bool) -> None:
     if as_json:
         print_json(_summary(status))
         return
-    from benchmarks.suite.run_suite import duration
+    from benchmarks.suite.status import duration
 
     rows = [
         (
@@ -110,7 +122,7 @@ def _print(status: "SuiteStatus", as_json: bool) -> None:
             cell.cell.depth,
             cell.cell.seed,
             cell.state,
-            "  ".join(f"{name} {value:.1f}" for name, value in _metrics(cell).items()) or None,
+            "  ".join(f"{name} {value:.1f}" for name, value in _metrics(cell, status.metrics).items()) or None,
             duration(cell.spent_s) if cell.records else None,
             None if cell.left_s is None or cell.state == "finished" else duration(cell.left_s),
         )
@@ -125,14 +137,9 @@ def _print(status: "SuiteStatus", as_json: bool) -> None:
         say(f"failed: {label}: {error}")
 
 
-def _metrics(cell: "CellStatus") -> dict[str, float]:
-    from benchmarks.evaluations import EVALUATIONS
-
-    found = {
-        name: record.results.get(EVALUATIONS[name].metric)
-        for name, record in cell.records.items()
-        if name in EVALUATIONS
-    }
+def _metrics(cell: "CellStatus", metrics: dict[str, str]) -> dict[str, float]:
+    """Return the main result of each finished evaluation, by its name."""
+    found = {kind: record.results.get(metrics[kind]) for kind, record in cell.records.items() if kind in metrics}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -11,12 +11,13 @@ from pydantic import Field, field_validator, model_validator
 
 from benchmarks.evaluations import EVALUATIONS
 from benchmarks.recipe_files import find_recipe
+from benchmarks.suite.stages import TaskSet
 from pipelines.base.config import Config, Location, apply_overrides, read_yaml, validate
 from pipelines.base.errors import UsageError
 from pipelines.tasks import PRETEXT_TASKS, TASKS
 from training.config import PretrainConfig
 
-__all__ = ["Suite", "SuiteConfig", "TaskSet", "load_suite"]
+__all__ = ["Suite", "SuiteConfig", "load_suite"]
 
 Baseline = Literal["random_init", "supervised", "pixel_floor"]
 SHORT_NAMES = {
@@ -32,15 +33,6 @@ SUITE_OWNED = {
     ("trunk", "depth"): "depths",
     ("seed",): "seeds",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSet:
-    """The tasks one trunk is pretrained on; none for random initialisation."""
-
-    name: str
-    tasks: tuple[str, ...]
-    role: Literal["single", "combined", "baseline"]
 
 
 class SuiteConfig(Config):
@@ -103,9 +95,13 @@ class SuiteConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """A checked suite. `overrides` are kept for the reproduction command of the report."""
+    """A checked suite. `overrides` are kept for the reproduction command of the report.
+
+    `settings`: the YAML with the overrides applied, before checks and defaults.
+    """
 
     config: SuiteConfig
+    settings: Mapping[str, Any]
     source: str
     overrides: tuple[str, ...]
     task_sets: tuple[TaskSet, ...]
@@ -130,9 +126,11 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     """Read a suite and check every key of it, and of every cell's pretraining. Raises UsageError."""
     path = find_recipe(path, "suites")
     value, lines = read_yaml(path)
-    config = validate(SuiteConfig, apply_overrides(value, overrides), source=str(path), lines=lines)
+    settings = apply_overrides(value, overrides)
+    config = validate(SuiteConfig, settings, source=str(path), lines=lines)
     suite = Suite(
         config=config,
+        settings=settings,
         source=str(path),
         overrides=tuple(overrides),
         task_sets=tuple(_task_sets(config)),

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from benchmarks.results.record import Record, environment, write_record
-from benchmarks.suite.graph import Stage
+from benchmarks.suite.stages import Stage
 from benchmarks.suite.suite_config import Suite, load_suite
 from tests.made.tiny_shards import coloured, write_shards
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.results.record import Record, environment
-from benchmarks.suite.graph import Stage
+from benchmarks.suite.stages import Stage
 from training.stop import StopRequest
 
 LIMIT_S = 60

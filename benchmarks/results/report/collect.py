@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from benchmarks.evaluations import EVALUATIONS
 from benchmarks.results.statistics import Summary, best_of, paired_difference, summarize, verdict
-from benchmarks.suite.run_suite import CellStatus, SuiteStatus
-from benchmarks.suite.suite_config import TaskSet
+from benchmarks.suite.stages import TaskSet
+from benchmarks.suite.status import CellStatus, SuiteStatus
 
 __all__ = ["Comparison", "Metric", "compare", "metrics_of", "values_of"]
 

@@ -27,7 +27,8 @@ from benchmarks.results.report.collect import (
 )
 from benchmarks.results.report.paper import PAPER_ROWS
 from benchmarks.results.statistics import Summary
-from benchmarks.suite.run_suite import SuiteStatus, duration, suite_status
+from benchmarks.suite.run_suite import suite_status
+from benchmarks.suite.status import SuiteStatus, duration
 from benchmarks.suite.suite_config import Suite
 from training.journal import LOG_NAME, read_log
 

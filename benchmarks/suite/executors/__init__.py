@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from benchmarks.results.record import Record
-from benchmarks.suite.graph import Stage
+from benchmarks.suite.stages import Stage
 
 __all__ = ["StageEvent", "Executor", "RunStage"]
 

@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Collection, Generator, Sequence
 
 from benchmarks.suite.executors import RunStage, StageEvent
-from benchmarks.suite.graph import Stage
+from benchmarks.suite.stages import Stage
 from pipelines.base.errors import FourfoldError
 
 __all__ = ["LocalExecutor", "attempt", "failed_need", "not_run"]

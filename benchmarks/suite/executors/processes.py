@@ -18,7 +18,7 @@ from types import FrameType
 
 from benchmarks.suite.executors import RunStage, StageEvent
 from benchmarks.suite.executors.local import attempt, failed_need, not_run
-from benchmarks.suite.graph import Stage
+from benchmarks.suite.stages import Stage
 from pipelines.base.interrupt import sigterm_as_interrupt
 from pipelines.base.machine import num_cores
 from pipelines.base.progress import quiet_progress

@@ -10,7 +10,8 @@ from benchmarks.results.report import write_report
 from benchmarks.results.report.collect import compare, floor_of, headline, metrics_of, values_of
 from benchmarks.results.report.paper import PAPER_ROWS
 from benchmarks.suite.graph import expand
-from benchmarks.suite.run_suite import SuiteStatus, run_suite
+from benchmarks.suite.run_suite import run_suite
+from benchmarks.suite.status import SuiteStatus
 from benchmarks.suite.suite_config import Suite
 from tests.made.made_suites import fake_runner, made_suite
 

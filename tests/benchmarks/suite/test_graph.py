@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from benchmarks.suite import graph
-from benchmarks.suite.graph import Stage, expand
+from benchmarks.suite.graph import expand
+from benchmarks.suite.stages import Stage
 from pipelines.base.errors import DataError, UsageError
 from tests.made.made_suites import made_suite
 

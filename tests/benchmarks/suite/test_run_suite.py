@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.results.record import RECORD_NAME, Record, read_record
-from benchmarks.suite.graph import Stage, expand
-from benchmarks.suite.run_suite import ERROR_NAME, SuiteStatus, duration, plan_suite, run_suite, suite_status
+from benchmarks.suite.graph import expand
+from benchmarks.suite.run_suite import run_suite, suite_status
+from benchmarks.suite.stages import Stage
+from benchmarks.suite.status import ERROR_NAME, SuiteStatus, duration
 from benchmarks.suite.suite_config import Suite
 from pipelines.base.errors import UsageError
 from tests.made.made_suites import fake_runner, made_suite, write_suite
@@ -104,13 +106,13 @@ def test_two_runs_do_not_share_a_folder(suite: Suite, tmp_path: Path) -> None:
 
 def test_plan_changes_nothing_and_estimates_from_finished_stages(suite: Suite, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    plan = plan_suite(suite, out)
+    plan = suite_status(suite, out)
     assert not out.exists()
     assert (plan.num_finished, plan.left_s) == (0, None)
     assert {cell.state for cell in plan.cells} == {"waiting"}
     run(made_suite(tmp_path, seeds=[0]), out)
     # Per further seed and depth: 4 pretrainings of 2 s and 4 probes of 1 s.
-    assert plan_suite(suite, out).left_s == 2 * 2 * (4 * 2.0 + 4 * 1.0)
+    assert suite_status(suite, out).left_s == 2 * 2 * (4 * 2.0 + 4 * 1.0)
 
 
 def test_time_left_is_unknown_until_each_kind_has_finished(suite: Suite, tmp_path: Path) -> None:

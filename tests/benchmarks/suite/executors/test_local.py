@@ -5,7 +5,7 @@ import pytest
 from benchmarks.results.record import Record, environment
 from benchmarks.suite.executors import StageEvent
 from benchmarks.suite.executors.local import LocalExecutor
-from benchmarks.suite.graph import Stage
+from benchmarks.suite.stages import Stage
 from pipelines.base.errors import DataError
 
 FIRST = Stage(kind="pretrain", label="a", key="1" * 64, config={}, inputs={})

@@ -13,8 +13,8 @@ import pytest
 from benchmarks.results.record import Record
 from benchmarks.suite.executors import StageEvent
 from benchmarks.suite.executors.processes import ProcessExecutor
-from benchmarks.suite.graph import Stage
 from benchmarks.suite.run_suite import run_suite
+from benchmarks.suite.stages import Stage
 from pipelines.base.machine import num_cores
 from tests.made.made_suites import fake_runner, made_suite
 from tests.made.stages_in_processes import meet, play
@@ -85,7 +85,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from benchmarks.suite.executors.processes import ProcessExecutor
-from benchmarks.suite.graph import Stage
+from benchmarks.suite.stages import Stage
 from tests.made.stages_in_processes import linger
 
 if __name__ == "__main__":

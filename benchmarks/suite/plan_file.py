@@ -1,0 +1,116 @@
+"""`OUT/plan.json`: the graph of a suite as its last run saw it, read back without torch while nothing has changed.
+
+Making the graph checks every pretraining against the config classes of all tasks, which loads torch: 5 s of CPU.
+`bench status` and `bench plan` take the recorded graph instead, if suite, data and code are those of that run.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results.record import write_json
+from benchmarks.suite.stages import Cell, Graph, Stage, TaskSet
+
+__all__ = ["read_plan", "write_plan"]
+
+PLAN_NAME = "plan.json"
+FORMAT_VERSION = 1
+SOURCES = Path(__file__).resolve().parents[2]
+PACKAGES = ("pipelines", "training", "benchmarks")
+
+
+def write_plan(out: Path, settings: Mapping[str, Any], graph: Graph) -> None:
+    """Record a graph and what it follows from. `settings`: the suite's YAML with overrides applied."""
+    stages = [
+        {
+            "kind": stage.kind,
+            "label": stage.label,
+            "key": stage.key,
+            "config": stage.config,
+            "inputs": stage.inputs,
+            "needs": [need.key for need in stage.needs],
+        }
+        for stage in graph.stages
+    ]
+    cells = [
+        {
+            "name": cell.task_set.name,
+            "tasks": cell.task_set.tasks,
+            "role": cell.task_set.role,
+            "depth": cell.depth,
+            "seed": cell.seed,
+            "pretrain": cell.pretrain.key if cell.pretrain else None,
+            "evaluations": {name: stage.key for name, stage in cell.evaluations.items()},
+        }
+        for cell in graph.cells
+    ]
+    content = {
+        "format_version": FORMAT_VERSION,
+        "follows_from": _origin(settings, graph.files),
+        "files": [str(path) for path in graph.files],
+        "metrics": graph.metrics,
+        "stages": stages,
+        "cells": cells,
+    }
+    write_json(out / PLAN_NAME, content)
+
+
+def read_plan(out: Path, settings: Mapping[str, Any]) -> Graph | None:
+    """Return the recorded graph; None where there is none, or where suite, data or code have changed since."""
+    try:
+        content = json.loads((out / PLAN_NAME).read_text(encoding="utf-8"))
+        files = tuple(Path(path) for path in content["files"])
+        if content["format_version"] != FORMAT_VERSION or content["follows_from"] != _origin(settings, files):
+            return None
+        stages = _stages(content["stages"])
+        cells = tuple(_cell(cell, stages) for cell in content["cells"])
+        return Graph(cells=cells, stages=tuple(stages.values()), metrics=content["metrics"], files=files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _stages(recorded: list[dict[str, Any]]) -> dict[str, Stage]:
+    stages: dict[str, Stage] = {}
+    for one in recorded:
+        # A stage comes after those it needs, so these are made already.
+        needs = tuple(stages[key] for key in one["needs"])
+        stages[one["key"]] = Stage(**{**one, "needs": needs})
+    return stages
+
+
+def _cell(recorded: dict[str, Any], stages: Mapping[str, Stage]) -> Cell:
+    return Cell(
+        task_set=TaskSet(name=recorded["name"], tasks=tuple(recorded["tasks"]), role=recorded["role"]),
+        depth=recorded["depth"],
+        seed=recorded["seed"],
+        pretrain=None if recorded["pretrain"] is None else stages[recorded["pretrain"]],
+        evaluations={name: stages[key] for name, key in recorded["evaluations"].items()},
+    )
+
+
+def _origin(settings: Mapping[str, Any], files: tuple[Path, ...]) -> dict[str, Any]:
+    """Return all that a graph follows from, as JSON has it: the suite, the files read for keys, and our own code."""
+    return {
+        # In the order given: the order of task sets, depths and seeds is that of the cells.
+        "suite": json.dumps(settings, default=str),
+        "files": [_sha256(path.read_bytes()) if path.is_file() else None for path in files],
+        "code": _code(),
+    }
+
+
+def _code() -> str:
+    """Return a hash of all sources: a default that changes in any of them may change a key. Takes 20 ms."""
+    total = hashlib.sha256()
+    for package in PACKAGES:
+        paths = sorted((SOURCES / package).rglob("*.py"))
+        if not paths:
+            raise FileNotFoundError(SOURCES / package)
+        for path in paths:
+            total.update(f"{path.relative_to(SOURCES)} {_sha256(path.read_bytes())}\n".encode())
+    return total.hexdigest()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
