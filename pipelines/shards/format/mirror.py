@@ -1,12 +1,13 @@
 """A local folder that stands for a remote folder of shards: small files now, each shard when it is first needed."""
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from pipelines.base.atomic import atomic_file, write_atomically
 from pipelines.base.errors import DataError, UsageError
@@ -33,8 +34,7 @@ def mirror(url: str) -> Path:
     name = f"{url.rpartition('/')[2] or 'shards'}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     folder = Path(os.environ.get("FOURFOLD_CACHE") or Path.home() / ".cache" / "fourfold") / name
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of one machine start at once
+    with FileLock(folder / ".lock"):  # the ranks of one machine start at once
         try:
             _refresh(folder, storage_of(url))
             _refresh_colors(folder, storage_of(url))
@@ -99,20 +99,23 @@ def fetch(folder: Path, shard: "Shard") -> Path:
         return path
     temporary = folder / f".{shard.name}.tmp"
     url = f"{json.loads((folder / MIRROR_NOTE).read_bytes())['url']}/{shard.name}"
-    # Whoever has the lock downloads; the others, threads or processes, wait and find the file.
-    with temporary.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not path.exists():
-            try:
-                with remote_errors(url):
-                    system, remote = filesystem(url)
-                    system.get_file(remote, str(temporary))
-            except OSError as error:
-                raise DataError(f"{url}: cannot fetch it ({error.strerror or error}). {_CACHE_HINT}") from error
+    # Whoever has the lock downloads; the others, threads or processes, wait and find the file. The lock file stays:
+    # were it removed, one process could hold the removed file and another a new one of that name.
+    locks = folder / ".locks"
+    locks.mkdir(exist_ok=True)
+    with FileLock(locks / f"{shard.name}.lock"):
+        if path.exists():
+            return path
+        try:
+            with remote_errors(url):
+                system, remote = filesystem(url)
+                system.get_file(remote, str(temporary))
             _check_sha256(temporary, url, shard.sha256)
             temporary.replace(path)
-        # Opened after another had published the shard, it is a new file, and empty.
-        temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"{url}: cannot fetch it ({error.strerror or error}). {_CACHE_HINT}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
     return path
 
 

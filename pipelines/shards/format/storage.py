@@ -3,7 +3,6 @@
 A `Storage` publishes files whole or not at all.
 """
 
-import fcntl
 import os
 import tempfile
 from abc import ABC, abstractmethod
@@ -11,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from pipelines.base.atomic import atomic_file
 from pipelines.base.errors import UsageError
@@ -137,12 +138,14 @@ class LocalStorage(Storage):
     @contextmanager
     def lock(self) -> Iterator[None]:
         self.make()
-        records = self.location / RECORD_FOLDER
-        with (records / "lock").open("w") as file:
-            if not _has_lock(file):
-                raise UsageError(
-                    f"{self.location}: another build is writing there. Wait for it, or give another folder."
-                )
+        try:
+            # The kernel releases it when this process dies, however it dies.
+            held = FileLock(self.location / RECORD_FOLDER / "lock").acquire(blocking=False)
+        except Timeout as error:
+            raise UsageError(
+                f"{self.location}: another build is writing there. Wait for it, or give another folder."
+            ) from error
+        with held:
             self._remove_leftovers()  # of a build that was killed
             try:
                 yield
@@ -154,20 +157,12 @@ class LocalStorage(Storage):
             left.unlink(missing_ok=True)
 
 
-def _has_lock(file: Any) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class RemoteStorage(Storage):
     """A prefix of an object store. Such a store shows an object when all of it has arrived, never a part of it.
 
-    There is no lock: two builds to one URL at a time write over each other. Their shards are the same if their
-    sources and settings are; if not, `shards verify` finds it.
+    There is no lock, because object stores have none in common: two builds to one URL at a time write over each other.
+    Their shards are the same if their sources and settings are; if not, `shards verify` finds it.
     """
 
     location: str

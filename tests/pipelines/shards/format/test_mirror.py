@@ -1,6 +1,10 @@
 """Mirrors follow what they mirror, and fetch a shard once, when it is asked for."""
 
 import hashlib
+import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -112,3 +116,30 @@ def test_mirror_of_nothing(cache: Path) -> None:
 def test_an_ordinary_folder_is_no_mirror(tmp_path: Path) -> None:
     assert not is_mirror(tmp_path)
     assert fetch(tmp_path, shard("a.tar", b"")) == tmp_path / "a.tar"
+
+
+KILLED_WHILE_IT_DOWNLOADS = """
+import os, signal, sys
+from pathlib import Path
+from pipelines.shards.format import mirror
+from pipelines.shards.format.manifest import Shard
+
+class Dies:
+    def get_file(self, remote, local):
+        Path(local).write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+mirror.filesystem = lambda url: (Dies(), url)
+shard = Shard(name="a.tar", kind="image", split="train", num_samples=1, shard_bytes=3, sha256="0" * 64)
+mirror.fetch(Path(sys.argv[1]), shard)
+"""
+
+
+def test_a_killed_process_holds_no_lock_and_its_half_shard_is_not_used(cache: Path) -> None:
+    folder = mirror(remote_folder("memory://seven/shards", {"a.tar": b"AAA"}))
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])}
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_IT_DOWNLOADS, str(folder)], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.read_bytes() for path in folder.glob(".*.tmp")] == [b"half"]
+    assert fetch(folder, shard("a.tar", b"AAA")).read_bytes() == b"AAA"
+    assert not list(folder.glob(".*.tmp"))

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +91,21 @@ def test_one_build_at_a_time(tmp_path: Path) -> None:
     with one.lock(), pytest.raises(UsageError, match="another build is writing there"), two.lock():
         pass
     with two.lock():
+        pass
+
+
+def test_a_killed_build_holds_no_lock(tmp_path: Path) -> None:
+    program = "import sys; from pipelines.shards.format.storage import storage_of\n"
+    program += "with storage_of(sys.argv[1]).lock(): print(flush=True); input()"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=environment, **pipes) as build:
+        assert build.stdout is not None
+        build.stdout.readline()
+        with pytest.raises(UsageError, match="another build is writing there"), storage_of(tmp_path).lock():
+            pass
+        build.kill()
+    with storage_of(tmp_path).lock():
         pass
 
 
