@@ -1,6 +1,7 @@
 """What this machine has, what fourfold will use of it, and what is missing. Reads only; changes and starts nothing.
 
-A check is "ok", "note" (works, but could be better) or "missing" (fourfold cannot work without it).
+A check is "ok", "note" (works, but could be better), "optional" (an extra that is not installed) or "missing" (fourfold
+cannot work without it).
 """
 
 import importlib.util
@@ -8,17 +9,24 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.cli.requirements import Requirement, extras, hard_requirements, installed_version
 from benchmarks.results.output import print_facts, print_table, size_text
 from pipelines.base.machine import num_cores
 
 __all__ = ["Check", "Diagnosis", "examine", "show"]
 
-Status = Literal["ok", "note", "missing"]
-PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "numba", "webdataset", "opencv-python-headless", "av")
+Status = Literal["ok", "note", "optional", "missing"]
+EXTRAS_FOR = {
+    "ray": "shards built by a Ray cluster (shards build --engine ray)",
+    "s3": "s3:// URLs",
+    "hf": "saved Hugging Face datasets as sources of shards",
+    "demo": "the pictures of fourfold demo",
+    "peers": "other loaders to compare with (profile --loaders)",
+}
+"""What each extra is for. Not here: DALI's two, which have a check of their own, and what only developers need."""
 DALI_PACKAGES = ("nvidia-dali-cuda130", "nvidia-dali-cuda120", "nvidia-dali-cuda110")
 CLIP_ENCODERS = {"vp9": "libvpx-vp9", "mjpeg": "mjpeg"}
 VIDEO_DECODERS = ("h264", "hevc", "mpeg4", "vp9", "mjpeg")
@@ -48,9 +56,9 @@ class Diagnosis:
 
 def examine(folder: Path = Path()) -> Diagnosis:
     """Look at everything; `folder` is where disk space is needed."""
-    parts: tuple[Callable[[], Iterator[Check]], ...] = (_packages, _gpu, _dali, _codecs, _cpu)
+    parts: tuple[Callable[[], Iterator[Check]], ...] = (_packages, _extras, _gpu, _dali, _codecs, _cpu, _memory)
     checks = tuple(check for part in parts for check in part())
-    checks += (_memory(), _disk(folder))
+    checks += (_disk(folder),)
     is_usable = all(check.status != "missing" for check in checks)
     return Diagnosis(checks=checks, will_use=_will_use() if is_usable else {}, is_usable=is_usable)
 
@@ -68,14 +76,29 @@ def show(diagnosis: Diagnosis) -> None:
 
 def _packages() -> Iterator[Check]:
     yield Check(name="python", found=platform.python_version())
-    for package in PACKAGES:
-        found = _installed((package,))
-        if found is None and package.startswith("opencv"):
-            found = _installed(("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"))
-        if found is None:
-            yield Check(name=package, found="not installed", status="missing", fix=f"pip install {package}")
+    yield from map(_required, hard_requirements())
+
+
+def _required(needed: Requirement) -> Check:
+    found = installed_version(needed.name)
+    if found is None:
+        return Check(name=needed.name, found="not installed", status="missing", fix=f"pip install {needed.pip}")
+    if not needed.is_met_by(found):
+        too_old = f"{found}, need {needed.at_least} or later"
+        return Check(name=needed.name, found=too_old, status="missing", fix=f"pip install --upgrade {needed.pip}")
+    return Check(name=needed.name, found=found)
+
+
+def _extras() -> Iterator[Check]:
+    added = extras()
+    for extra, purpose in EXTRAS_FOR.items():
+        found = {needed.name: installed_version(needed.name) for needed in added.get(extra, [])}
+        if all(found.values()):
+            text = ", ".join(f"{name} {version}" for name, version in found.items())
+            yield Check(name=f"extra {extra}", found=text)
         else:
-            yield Check(name=package, found=found)
+            text = f"not installed; for {purpose}: pip install 'fourfold[{extra}]'"
+            yield Check(name=f"extra {extra}", found=text, status="optional")
 
 
 def _gpu() -> Iterator[Check]:
@@ -116,7 +139,7 @@ def _driver_version() -> str:
 
 
 def _dali() -> Iterator[Check]:
-    found = _installed(DALI_PACKAGES)
+    found = next((version for name in DALI_PACKAGES if (version := installed_version(name))), None)
     if found is not None and _has_module("nvidia.dali"):
         yield Check(name="DALI", found=found)
         return
@@ -180,15 +203,16 @@ def _cpuinfo(field: str) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), None)
 
 
-def _memory() -> Check:
+def _memory() -> Iterator[Check]:
+    if importlib.util.find_spec("psutil") is None:
+        return
     import psutil
 
     memory = psutil.virtual_memory()
     found = f"{size_text(memory.available)} free of {size_text(memory.total)}"
-    if memory.available < LOW_MEMORY_BYTES:
-        fix = "little memory is free: lower pipeline.prefetch_batches and pipeline.batch_size"
-        return Check(name="memory", found=found, status="note", fix=fix)
-    return Check(name="memory", found=found)
+    is_low = memory.available < LOW_MEMORY_BYTES
+    fix = "little memory is free: lower pipeline.prefetch_batches and pipeline.batch_size" if is_low else None
+    yield Check(name="memory", found=found, status="note" if is_low else "ok", fix=fix)
 
 
 def _disk(folder: Path) -> Check:
@@ -224,13 +248,3 @@ def _has_module(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
-
-
-def _installed(packages: tuple[str, ...]) -> str | None:
-    """The version of the first of these packages that is installed."""
-    for package in packages:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None

@@ -2,11 +2,15 @@
 
 import json
 import platform
+from pathlib import Path
 
 import pytest
 
 from benchmarks.cli import app as cli
 from benchmarks.cli import doctor
+from benchmarks.cli.requirements import extras, hard_requirements
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def by_name(diagnosis: doctor.Diagnosis) -> dict[str, doctor.Check]:
@@ -23,13 +27,38 @@ def test_this_machine_is_usable() -> None:
     assert set(diagnosis.will_use) == {"device", "backend", "decoding threads", "precision"}
 
 
-def test_missing_package_is_required(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    real = doctor._installed
-    monkeypatch.setattr(doctor, "_installed", lambda names: None if "timm" in names else real(names))
+def test_every_hard_dependency_is_looked_for_and_nothing_else_is_required() -> None:
+    """Against pyproject.toml read here by another way than the doctor's."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = text.partition("\ndependencies = [")[2].partition("\n]")[0]
+    required = [line.strip(' ",').split(">=")[0] for line in block.strip().splitlines()]
+    assert len(required) > 15
+    assert [check.name for check in doctor._packages()] == ["python", *required]
+
+
+def test_every_extra_is_listed_as_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(doctor.EXTRAS_FOR) == set(extras()) - {"cuda12", "cuda13", "dev"}
+    hard = {needed.name for needed in hard_requirements()}
+    real = doctor.installed_version
+    monkeypatch.setattr(doctor, "installed_version", lambda name: real(name) if name in hard else None)
+    diagnosis = doctor.examine()
+    assert diagnosis.is_usable
+    check = by_name(diagnosis)["extra ray"]
+    assert check.status == "optional"
+    assert "pip install 'fourfold[ray]'" in check.found
+
+
+@pytest.mark.parametrize(("version", "fix"), [(None, "pip install 'timm"), ("0.9.2", "pip install --upgrade 'timm")])
+def test_missing_or_old_package_is_required(
+    version: str | None, fix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = doctor.installed_version
+    monkeypatch.setattr(doctor, "installed_version", lambda name: version if name == "timm" else real(name))
     check = by_name(doctor.examine())["timm"]
-    assert (check.status, check.fix) == ("missing", "pip install timm")
+    assert check.status == "missing"
+    assert str(check.fix).startswith(fix)
     assert cli.run(["doctor"]) == 1
-    assert "pip install timm" in capsys.readouterr().out
+    assert fix in capsys.readouterr().out
 
 
 def test_missing_dali_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
