@@ -1,8 +1,8 @@
-"""The random numbers of a whole batch at once: one row per sample, each addressed by (seed, epoch, key, task).
+"""Draw the random numbers of a whole batch at once: a row per sample, each addressed by (seed, epoch, key, task).
 
-A generator per sample costs 12 us and every call on it 2 more, half as much as decoding for the tasks of one image.
-Here the numbers of all samples come out of one pass of Philox 4x32-10 (Salmon et al. 2011), a function of a key (seed,
-epoch and task) and of a counter (sample and place), so that a row is the same in whatever batch it is drawn.
+The numbers of all samples come from one pass of Philox 4x32-10 (Salmon et al. 2011), a function of a key (seed, epoch,
+task) and a counter (sample, place). So a sample's row does not depend on the batch around it. A NumPy generator per
+sample would cost 12 us and 2 us a call: half as much as decoding, for the tasks of one image.
 
 Letters: B samples.
 """
@@ -30,18 +30,20 @@ KEY_STEPS = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
 LOW_32 = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
 FIRST_BLOCKS = 20
-"""Blocks of two numbers made at once: as many as the hungriest task needs. The numbers do not depend on it."""
+"""Blocks of two numbers made at once: as many as the task that draws most needs. The numbers do not depend on it."""
 
 
 class BatchRng:
-    """Draws like `numpy.random.Generator`, but every array has a leading axis B, a row per sample.
+    """Generator like `numpy.random.Generator`, whose arrays have a leading axis B, a row per sample.
 
-    A task that counts axes from the end (`[..., 0]`, `axis=-1`) draws with either. A sample's numbers depend on its own
+    A task that counts axes from the end (`[..., 0]`, `axis=-1`) can draw with either. A sample's numbers depend on its
     address and on what was drawn before, not on the batch around it.
     """
 
     def __init__(self, seed: int, epochs_B: Sequence[int], keys_B: Sequence[str], task: str) -> None:
         """`seed` and `epochs_B` are integers of at least 0."""
+        # Key and counter hold all 160 bits of an address apart, so that no two addresses share a sequence by
+        # arithmetic.
         stream = np.array([_stream(seed, epoch, task) for epoch in epochs_B], np.uint64).reshape(-1, 3)
         word = np.array([word_of(key) for key in keys_B], np.uint64)
         self._key_2B1 = stream.T[:2, :, None]
@@ -50,7 +52,7 @@ class BatchRng:
         self._num_blocks = self._num_used = 0
 
     def random(self, size: Shape = ()) -> npt.NDArray[np.float64]:
-        """Uniform in [0, 1), multiples of 2^-53: float64 (B, *size)."""
+        """Draw uniformly from [0, 1), in multiples of 2^-53: float64 (B, *size)."""
         shape = (size,) if isinstance(size, int) else tuple(size)
         end = self._num_used + int(np.prod(shape))
         if end > self._ready.shape[1]:
@@ -60,19 +62,25 @@ class BatchRng:
         return numbers.reshape(len(numbers), *shape)
 
     def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Shape = ()) -> npt.NDArray[np.float64]:
-        """Uniform in [low, high), which are numbers or arrays that fit (B, *size)."""
+        """Draw uniformly from [low, high): float64 (B, *size). Bounds are numbers or arrays that broadcast to it."""
         return np.asarray(low + (high - low) * self.random(size), np.float64)
 
     def integers(self, low: Any, high: Any, size: Shape | None = None) -> npt.NDArray[np.int64]:
-        """Whole numbers from `low` to `high` - 1, at most 2^53 of them: int64 (B, *size). Bounds may be arrays that fit
-        (B, *size), or without `size` of shape (B, ...)."""
+        """Draw whole numbers from `low` to `high` - 1, at most 2^53 different ones: int64 (B, *size).
+
+        Bounds may be arrays that broadcast to (B, *size), or without `size` arrays of shape (B, ...).
+        """
+        # Floor of a float, with a bias below 2^-53 * span. Rejecting numbers, as NumPy does, would make how many are
+        # drawn depend on their values, and rows of a batch would no longer be in step.
         span = np.subtract(high, low)
         shape = (np.shape(span)[1:] if size is None else size) or ()
         return np.asarray(low + np.floor(self.random(shape) * span).astype(np.int64), np.int64)
 
     def _make(self, num_blocks: int) -> None:
+        """Append two numbers per block to every row."""
         place = np.arange(self._num_blocks, self._num_blocks + num_blocks, dtype=np.uint64)
         words = philox((place[None], *self._fixed_3B1), (self._key_2B1[0], self._key_2B1[1]))
+        # 53 bits of two words, as NumPy makes doubles of them: every multiple of 2^-53 is equally likely.
         high, low = np.stack(words[::2], -1) >> np.uint64(5), np.stack(words[1::2], -1) >> np.uint64(6)
         made = (high * np.float64(2**26) + low) * 2.0**-53
         self._ready = np.concatenate([self._ready, made.reshape(len(made), 2 * num_blocks)], axis=1)
@@ -80,7 +88,11 @@ class BatchRng:
 
 
 def philox(counter: tuple[Uint64s, ...], key: tuple[Uint64s, Uint64s]) -> tuple[Uint64s, ...]:
-    """Four words of 32 bits for every counter (four words) and key (two words); arrays that fit each other."""
+    """Return Philox 4x32-10 of counters (four words) and keys (two words): four words of 32 bits, each in a uint64.
+
+    Arrays must broadcast to each other. Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+    """
+    # 64-bit words hold the full product of two 32-bit ones, whose upper half the rounds need.
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(NUM_ROUNDS):
@@ -97,6 +109,6 @@ def philox(counter: tuple[Uint64s, ...], key: tuple[Uint64s, Uint64s]) -> tuple[
 
 @lru_cache(maxsize=256)
 def _stream(seed: int, epoch: int, task: str) -> tuple[int, int, int]:
-    """96 bits of an address without its sample: mixed by SeedSequence, not by sums that other addresses share."""
+    """Return three words of 32 bits for an address without its sample, mixed by `numpy.random.SeedSequence`."""
     first, second, third = np.random.SeedSequence([seed, epoch, word_of(task)]).generate_state(3).tolist()
     return first, second, third

@@ -1,7 +1,7 @@
-"""Memory of batches that nobody holds any more, given out again.
+"""Pool of NumPy buffers: a buffer is used again once the last view of it is gone.
 
-A batch of canvases and inputs is tens of megabytes. Asked for anew each time, the system fills them with zeros first, a
-page at a time: a tenth of all time of the CPU pipeline.
+A batch of canvases and inputs is tens of megabytes. For new memory the system fills every page with zeros first, which
+was a tenth of all time of the CPU pipeline.
 """
 
 from collections import defaultdict
@@ -18,11 +18,12 @@ from pipelines.base.freed_arrays import FreedArrays
 __all__ = ["BufferPool"]
 
 MAX_FREE_BLOCKS = 4
-"""Kept of each size. More are never needed at once where batches are made as fast as they are used."""
+"""Free buffers kept of each size; each costs its bytes. A pipeline whose batches are used as fast as they are made
+never needs more at once."""
 
 
 class BufferPool:
-    """`empty` arrays whose memory comes back when the last view of them is gone. Safe to use from several threads."""
+    """Pool of buffers for arrays and tensors on the CPU. Safe to use from several threads."""
 
     def __init__(self, max_free_blocks: float = MAX_FREE_BLOCKS) -> None:
         self._max_free_blocks = max_free_blocks
@@ -31,10 +32,12 @@ class BufferPool:
         self._lock = Lock()
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Like `numpy.empty`, for arrays of at least one byte worth keeping; what it holds is undefined."""
+        """Return an uninitialized array, as `numpy.empty` does, in a buffer of the pool."""
         num_bytes = prod(shape) * np.dtype(dtype).itemsize
         if not num_bytes:
             return np.empty(shape, dtype)
+        # Freed buffers are collected here and not in a callback: a callback would need the lock, in the middle of
+        # whatever code drops the last view, perhaps of this method.
         with self._lock:
             self._take_back()
             free = self._free[num_bytes]
@@ -42,20 +45,23 @@ class BufferPool:
         return self._given_out.watched(block, block).view(dtype).reshape(shape)
 
     def contiguous(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Like `Tensor.contiguous`; if a tensor on the CPU has to be copied for that, to memory from here."""
+        """Return the tensor as `Tensor.contiguous` does; a copy on the CPU goes to a buffer of the pool."""
         if tensor.device.type != "cpu" or tensor.is_contiguous():
             return tensor.contiguous()
         return self.copy_of(tensor)
 
     def copy_of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A copy without gaps, on the CPU."""
+        """Return a contiguous copy in a buffer of the pool, of a tensor on the CPU."""
+        # Through bytes, because NumPy has no bfloat16.
         room = torch.from_numpy(self.empty((tensor.numel() * tensor.itemsize,), np.uint8))
         return room.view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
     def _new_block(self, num_bytes: int) -> npt.NDArray[np.uint8]:
+        """Allocate a buffer; a subclass may take it from memory that processes share."""
         return np.empty(num_bytes, np.uint8)
 
     def _take_back(self) -> None:
+        """Move freed buffers to the free list; drop those beyond `max_free_blocks` of a size."""
         for block in self._given_out.gone():
             free = self._free[block.nbytes]
             if len(free) < self._max_free_blocks:

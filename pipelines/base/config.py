@@ -17,7 +17,7 @@ __all__ = ["Config", "apply_overrides", "load_config", "read_yaml", "validate"]
 
 
 class Config(BaseModel):
-    """Base of all configs: frozen, and an unknown key is an error."""
+    """Base class of all configs: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -27,13 +27,14 @@ Location = tuple[str | int, ...]
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
-    """A YAML mapping and the line (from 1) of every key in it. Raises UsageError."""
+    """Return a YAML mapping and the line (from 1) of every key in it. Raises UsageError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot read it ({reason}). Give the path of a YAML file.") from error
     try:
+        # Read twice: nodes know their lines, values do not.
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -59,7 +60,10 @@ def _collect_lines(node: Any, location: Location, lines: dict[Location, int]) ->
 
 
 def apply_overrides(value: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """`["trunk.depth=34"]` applied to a nested mapping; the right side is read as YAML. Raises UsageError."""
+    """Return a nested mapping with overrides such as "trunk.depth=34" applied; the right side is YAML.
+
+    Raises UsageError for one without "=", with invalid YAML, or into a value that is no mapping.
+    """
     result: dict[str, Any] = _copy(value)
     for override in overrides:
         name, equals, text = override.partition("=")

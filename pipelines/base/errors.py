@@ -1,4 +1,4 @@
-"""What a user may see when something goes wrong. The command line prints the message, never a traceback.
+"""Errors for the user. The command line prints their message, never a traceback.
 
 Every message says what was given, what is allowed, and what to do.
 """
@@ -7,16 +7,16 @@ __all__ = ["DataError", "FourfoldError", "UsageError"]
 
 
 class FourfoldError(Exception):
-    """Something failed while running. Exit code 1."""
+    """Base class: something failed while running. Exit code 1."""
 
     exit_code = 1
 
 
 class UsageError(FourfoldError):
-    """The command or configuration asks for something that cannot be done. Exit code 2."""
+    """Raised when a command or configuration cannot work as given. Exit code 2."""
 
     exit_code = 2
 
 
 class DataError(FourfoldError):
-    """Shards, images or clips are missing, damaged or unfit. Exit code 1."""
+    """Raised when shards, images or clips are missing, damaged or unusable. Exit code 1."""

@@ -1,7 +1,8 @@
-"""Which arrays are gone: noted while the last view of one goes, asked about later.
+"""Tell which watched arrays have been freed, so that their memory can be used again.
 
-The note is made by C code alone. A callback written in Python runs in the middle of whatever drops the last view, and
-an interrupt that comes in it is lost: `weakref.finalize` can swallow a Ctrl-C.
+An array counts as freed when the last view of it is gone, whether NumPy's or torch's. Weak references note this in C
+code alone. `weakref.finalize` would run a Python callback in the middle of whatever drops the last view, and a Ctrl-C
+that arrives during the callback is lost.
 """
 
 import weakref
@@ -18,29 +19,32 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class _Note(weakref.ref[Bytes]):
+    """Weak reference to an array, with what the caller wants to be told when it is freed."""
+
     __slots__ = ("what",)
     what: Any
 
 
 class FreedArrays(Generic[T]):
-    """`watched` arrays over some memory, until no view of them is left, of NumPy's or of torch's."""
+    """Watcher of arrays: `watched` makes one, `gone` lists those that were freed. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._notes: dict[int, _Note] = {}
         self._gone: deque[weakref.ref[Bytes]] = deque()
 
     def watched(self, memory: Bytes, what: T) -> Bytes:
-        """The bytes of `memory` as an array of its own; once it and all views of it are gone, `gone` gives `what`."""
-        # Through a memoryview, because NumPy then takes this array for the owner: every view keeps it alive. Of a view
-        # of `memory` only that would stay alive, and be given out while in use.
+        """Return the bytes of `memory` as a new array. Once it and all its views are freed, `gone` returns `what`."""
+        # Through a memoryview, because NumPy then takes the new array for the owner, and every view keeps it alive.
+        # Views of `memory[:]` would keep only `memory` alive, so that it was reused while still in use.
         root = np.frombuffer(memory.data, np.uint8)
         note = _Note(root, self._gone.append)
         note.what = what
+        # The dict keeps the reference itself alive: a weak reference that is gone calls nothing.
         self._notes[id(note)] = note
         return root
 
     def gone(self) -> list[T]:
-        """Of those whose last view is gone since this was last asked. Safe to call from several threads."""
+        """Return `what` of every array freed since the last call."""
         found = []
         while self._gone:
             try:

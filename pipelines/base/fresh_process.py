@@ -1,7 +1,7 @@
-"""Worker processes on this machine, started as a fresh Python that runs one function of ours.
+"""Start worker processes on this machine, each a fresh Python that runs one importable function.
 
-A fork would copy the locks of the threads that this process may have, and `multiprocessing` would run the user's main
-script again.
+A fork would copy locks that other threads of this process hold, and `multiprocessing` would run the user's main script
+again.
 """
 
 import json
@@ -16,17 +16,17 @@ from typing import Any
 __all__ = ["end", "ending", "start"]
 
 PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import {name} as f; f({arguments})"
-# A worker is one of as many as there are cores: pools inside it would only get into each other's way.
+# There are about as many workers as cores, so thread pools inside each would compete for the same cores.
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
 
 
 def start(function: Callable[..., None], theirs: Connection, *arguments: Any, stdin: int) -> "subprocess.Popen[bytes]":
-    """Run `function(descriptor, *arguments)` of an importable module in a process that finds the modules found here.
+    """Start a process that runs `function(descriptor, *arguments)`, with the module search path of this process.
 
-    `theirs`: its end of a pipe, whose descriptor it gets; closed here. `arguments`: with a `repr` that Python reads.
-    `stdin`: as of `Popen`.
+    `theirs`: the worker's end of a pipe; the worker gets its descriptor, and it is closed here. `arguments`: values
+    whose `repr` is Python code, such as numbers and strings. `stdin`: as for `subprocess.Popen`.
     """
     given = ", ".join(map(repr, (theirs.fileno(), *arguments)))
     program = PROGRAM.format(module=function.__module__, name=function.__name__, arguments=given)
@@ -36,13 +36,14 @@ def start(function: Callable[..., None], theirs: Connection, *arguments: Any, st
             stdin=stdin,
             pass_fds=[theirs.fileno()],
             env=os.environ | ONE_THREAD,
-            # Ctrl-C in a terminal goes to the whole group; when to stop is for this process to say.
+            # A terminal sends Ctrl-C to the whole process group. In a group of their own, workers end when the parent
+            # says so, after it has saved its state.
             process_group=0,
         )
 
 
 def end(process: "subprocess.Popen[bytes]", wait_s: float) -> None:
-    """Wait for it to end by itself, and kill it if it does not."""
+    """Wait up to `wait_s` seconds for a process to end, then kill it."""
     try:
         process.wait(wait_s)
     except subprocess.TimeoutExpired:
@@ -51,7 +52,10 @@ def end(process: "subprocess.Popen[bytes]", wait_s: float) -> None:
 
 
 def ending(process: "subprocess.Popen[bytes]", wait_s: float, *, remedy: str) -> str:
-    """How a process ended that should not have, such as "was killed by SIGSEGV.". `remedy`: for want of memory."""
+    """Describe how a process ended unexpectedly, such as "was killed by SIGSEGV.".
+
+    `remedy`: what to do if memory has run out; said after a SIGKILL. Waits up to `wait_s` seconds for the end.
+    """
     try:
         code = process.wait(wait_s)
     except subprocess.TimeoutExpired:

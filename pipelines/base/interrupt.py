@@ -1,4 +1,4 @@
-"""SIGTERM as Ctrl-C, so that a terminated build clears its temporary files away like an interrupted one."""
+"""Treat SIGTERM as Ctrl-C, so that a terminated run deletes its temporary files as an interrupted one does."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ __all__ = ["sigterm_as_interrupt"]
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the block with KeyboardInterrupt. Does nothing in a thread other than the main one."""
+    """Raise KeyboardInterrupt in the block when SIGTERM arrives. Does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python allows handlers in the main thread only
         return

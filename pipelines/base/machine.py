@@ -1,4 +1,4 @@
-"""What this process may use of the machine."""
+"""The part of the machine that this process may use."""
 
 import os
 
@@ -6,5 +6,5 @@ __all__ = ["num_cores"]
 
 
 def num_cores() -> int:
-    """Cores this process may run on; in a container or under taskset that is fewer than the machine has."""
+    """Return the number of cores this process may run on; a container or taskset may allow fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""One progress bar for all long work, on stderr: items, rates, time left, values; plain lines where not a terminal."""
+"""Progress bar for long work, on stderr: items, rates, time left, values. Plain lines where stderr is no terminal."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ _is_quiet = False
 
 
 class ProgressBar:
-    """`advance(n)` as work is done, `skip(n)` for what was done before; `show(loss=0.3)` puts values beside the bar."""
+    """Progress bar: `advance(n)` counts work done, `skip(n)` work done earlier, `show(loss=0.3)` adds values."""
 
     def __init__(self, description: str, total: int | None, unit: str) -> None:
         self.description, self.total, self.unit = description, total, unit
@@ -59,17 +59,18 @@ class ProgressBar:
             print(self._line(), file=sys.stderr, flush=True)
 
     def advance(self, count: int = 1, num_bytes: int = 0) -> None:
-        """Bytes, where there are any, are shown as a second rate."""
+        """Count `count` items as done now. `num_bytes` are shown as a second rate."""
         self.num_done += count
         self._num_bytes += num_bytes
         self._refresh()
 
     def skip(self, count: int) -> None:
-        """Done, but not now: it counts for the bar and not for the rate."""
+        """Count `count` items as done by an earlier run: they count for the bar and not for the rate."""
         self._num_skipped += count
         self.advance(count)
 
     def show(self, **values: float | int | str) -> None:
+        """Show values beside the bar from the next refresh on."""
         self._values = " ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
 
     def _rate(self) -> str:
@@ -78,7 +79,7 @@ class ProgressBar:
         return f"{rate}, {self._num_bytes / 1e6 / elapsed_s:.3g} MB/s" if self._num_bytes else rate
 
     def _time_left(self) -> str:
-        """At the rate so far; nothing before there is one."""
+        """Return the time left at the rate so far, as ", 0:01:30 left"; empty before there is a rate."""
         elapsed_s, num_new = time.monotonic() - self._start_s, self.num_done - self._num_skipped
         if self.total is None or num_new <= 0 or self.num_done >= self.total:
             return ""
@@ -91,6 +92,7 @@ class ProgressBar:
         return f"{self.description}: {amount} {self._values}".rstrip()
 
     def _refresh(self) -> None:
+        # Log files get a line every LINE_EVERY_S, not one per item.
         if self._rich is not None:
             self._rich.update(self._task, completed=self.num_done, rate=self._rate(), values=self._values)
         elif not _is_quiet and time.monotonic() - self._line_s >= LINE_EVERY_S:
@@ -99,13 +101,13 @@ class ProgressBar:
 
 
 def progress_bar(description: str, *, total: int | None, unit: str) -> ProgressBar:
-    """A context manager; `unit` is the plural of what is counted, such as "samples"."""
+    """Return a progress bar to use as a context manager. `unit`: plural of what is counted, such as "samples"."""
     return ProgressBar(description, total, unit)
 
 
 @contextmanager
 def quiet_progress() -> Iterator[None]:
-    """No progress output inside (for --json and tests)."""
+    """Print no progress inside the block (for --json and tests)."""
     global _is_quiet
     before, _is_quiet = _is_quiet, True
     try:

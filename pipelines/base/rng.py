@@ -1,7 +1,7 @@
-"""Randomness addressed by (seed, epoch, key, task): workers, order and resume cannot change an augmentation.
+"""Random numbers addressed by (seed, epoch, key, task): workers, order and resume cannot change an augmentation.
 
-Integers and names go into one `numpy.random.SeedSequence`; nothing is added or multiplied, so streams of
-different seeds and epochs never coincide.
+All parts of an address go into one `numpy.random.SeedSequence`. Nothing is added or multiplied: with `seed + epoch`,
+epoch 1 of seed 0 would be epoch 0 of seed 1.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ __all__ = ["rng_for", "word_of"]
 
 @lru_cache(maxsize=4096)
 def word_of(name: str) -> int:
-    """64 bits of a name, the same on every machine and in every process (unlike `hash`)."""
+    """Return 64 bits of a name, the same on every machine and in every process (unlike `hash`)."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def rng_for(seed: int, epoch: int, key: str, task: str) -> np.random.Generator:
-    """The generator of one sample for one task. `seed` and `epoch` are integers of at least 0."""
+    """Return the generator of one sample for one task. `seed` and `epoch` are integers of at least 0."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, word_of(key), word_of(task)])))

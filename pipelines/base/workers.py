@@ -1,7 +1,7 @@
-"""A thread pool that cannot hang on a thread that has died: whoever waits for its work looks whether it still lives.
+"""Thread pool that raises an error when one of its threads has died.
 
-A thread pool of the standard library whose threads are gone (a fork, an exception outside a job) queues its jobs for
-ever, and their results never come.
+The standard library's pool accepts jobs for ever after its threads are gone (in a forked process, or after an exception
+outside a job), and waiting for their results never ends.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,32 +14,34 @@ __all__ = ["POLL_S", "CallingThread", "Workers", "result_of"]
 
 T = TypeVar("T")
 POLL_S = 0.5
-"""How long a wait goes on before the threads are looked at. A check takes microseconds; a dead worker is an error
-within this time."""
+"""Seconds between two checks that the threads are alive, during a wait: a dead thread is an error within this time. A
+check takes microseconds."""
 
 
 class Workers(ThreadPoolExecutor):
-    """`submit`, `map` and `result_of` raise FourfoldError once a thread of the pool has died."""
+    """Thread pool whose `submit`, `map` and `result_of` raise FourfoldError once a thread of the pool has died."""
 
     def __init__(self, num_threads: int, thread_name_prefix: str = "fourfold-worker") -> None:
         super().__init__(num_threads, thread_name_prefix)
         self.num_threads = num_threads
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Start a job. Raises FourfoldError if a thread of the pool is dead."""
         self.check()
         return super().submit(fn, *args, **kwargs)
 
     def map(self, fn: Callable[..., T], *iterables: Iterable[Any], **_: Any) -> Iterator[T]:
-        """Results in order. All jobs are submitted at once; the first error is raised at its place."""
+        """Return an iterator of results in order. All jobs start at once; an error is raised at its place."""
         futures = [self.submit(fn, *arguments) for arguments in zip(*iterables, strict=False)]
         return (self.result_of(future) for future in futures)
 
     def result_of(self, future: Future[T]) -> T:
-        """A job's result, or its exception."""
+        """Wait for a job and return its result, or raise its error."""
         return result_of(future, self.check)
 
     def check(self) -> None:
-        """Raises FourfoldError if a thread of the pool is dead."""
+        """Raise FourfoldError if a thread of the pool is dead."""
+        # After `shutdown` all threads have ended, as they should.
         dead = [thread.name for thread in self._threads if not thread.is_alive()]
         if dead and not self._shutdown:
             raise FourfoldError(
@@ -49,13 +51,17 @@ class Workers(ThreadPoolExecutor):
 
 
 class CallingThread(Workers):
-    """In place of one thread beside the caller: a job is done where it is submitted. A pool of one thread that its
-    caller always waits for has the same order, and hands everything to another core's caches and back."""
+    """Pool without threads: `submit` does the job in the calling thread.
+
+    Use it instead of a pool of one thread that the caller always waits for. The order is the same, and data stays in
+    the caches of one core.
+    """
 
     def __init__(self) -> None:
         super().__init__(1)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Do a job now, and return its finished future."""
         future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -65,7 +71,7 @@ class CallingThread(Workers):
 
 
 def result_of(future: Future[T], check: Callable[[], None]) -> T:
-    """Wait for a future, and call `check`, which may raise, at every POLL_S of waiting."""
+    """Wait for a future and return its result, or raise its error. Calls `check`, which may raise, every POLL_S."""
     while not wait([future], timeout=POLL_S).done:
         check()
     return future.result()

@@ -1,4 +1,4 @@
 """Decoding: encoded bytes and boxes come in, uint8 RGB canvases or clips go out.
 
-`opencv` runs everywhere; `dali` is for GPUs and also runs on the CPU. Only choice.py knows both.
+Backend `opencv` runs everywhere; `dali` is for GPUs and also runs on CPUs. Only choice.py imports both.
 """

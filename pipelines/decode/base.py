@@ -1,6 +1,7 @@
-"""What a backend is: encoded bytes and geometry in, uint8 RGB canvases (B, S, S, 3) or clips (B, T, H, W, 3) out.
+"""Interface of a decoding backend: encoded bytes and geometry in, uint8 RGB canvases or clips out.
 
-Every backend is given the same boxes and flips, and gives the same pixels within the tolerances of docs/pipelines.md.
+Canvases are (B, S, S, 3), clips (B, T, H, W, 3). Every backend gets the same boxes and flips, and returns the same
+pixels within the tolerances of docs/pipelines.md.
 """
 
 from collections.abc import Sequence
@@ -27,20 +28,20 @@ Failures = list[tuple[int, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """uint8 RGB on the backend's device: (B, S, S, 3) or (B, T, H, W, 3).
+    """Decoded batch: uint8 RGB (B, S, S, 3) or (B, T, H, W, 3), or planes (B, 3 + N, H, W), on the backend's device.
 
-    failures: (index in the batch, reason). A failed row shows the pixels of the next good row, so that no task meets
-    pixels that are not an image; all rows are 0 if every sample failed.
+    failures: (index in the batch, reason). A failed row shows the pixels of the next good row, so that tasks always get
+    a real image; all rows are 0 if every sample failed.
     """
 
     pixels: torch.Tensor
     failures: Failures
     waited_s: float = 0.0
-    """Until the first thread was free to begin."""
+    """Seconds until the first thread was free to begin."""
 
 
 class Backend(Protocol):
-    """`canvases` and `clips` may be called one at a time, from any one thread."""
+    """Protocol of a decoder. Call one method at a time; the calling thread may change."""
 
     name: str
 
@@ -51,7 +52,10 @@ class Backend(Protocol):
         flips_B: npt.NDArray[np.bool_],
         canvas_px: int,
     ) -> Decoded:
-        """Crop each image to its box (x0, y0, x1, y1; pixels, end excluded), resize to a square, maybe mirror."""
+        """Crop each image to its box, resize to (B, S, S, 3), and mirror where `flips_B` says so.
+
+        Boxes are x0, y0, x1, y1 in pixels of the stored image, ends excluded.
+        """
 
     def clips(
         self,
@@ -61,7 +65,7 @@ class Backend(Protocol):
         height_px: int,
         width_px: int,
     ) -> Decoded:
-        """The first `num_frames` frames of each clip, resized to height x width, maybe mirrored."""
+        """Decode the first `num_frames` frames of each clip, resize to (B, T, H, W, 3), mirror by `flips_B`."""
 
     def clip_planes(
         self,
@@ -72,9 +76,9 @@ class Backend(Protocol):
         width_px: int,
         first_only_B: npt.NDArray[np.bool_] | None = None,
     ) -> Decoded:
-        """Decode only what motion segmentation needs of such clips, uint8 (B, 3 + N, H, W); see clip_planes.py.
+        """Decode only what motion segmentation needs of the clips: uint8 (B, 3 + N, H, W); see clip_planes.py.
 
-        first_only_B: clips of which only the first frame is decoded; what their planes of luma hold is undefined.
+        first_only_B: clips of which only the first frame is decoded; their luma planes are undefined.
         """
 
     def close(self) -> None:
@@ -82,7 +86,7 @@ class Backend(Protocol):
 
 
 def fill_failed(pixels: Any, failed: Sequence[int]) -> None:
-    """Overwrite failed rows of a tensor or array with the next good row, cyclic; with 0 if none is good."""
+    """Overwrite failed rows of a tensor or array with the next good row, cyclic; with 0 if no row is good."""
     num_rows, bad = len(pixels), set(failed)
     for row in bad:
         candidates = ((row + step) % num_rows for step in range(1, num_rows))
@@ -91,5 +95,5 @@ def fill_failed(pixels: Any, failed: Sequence[int]) -> None:
 
 
 def thread_count(num_threads: int) -> int:
-    """0 means all cores this process may use (a container or job may allow fewer than the machine has)."""
+    """Return a number of threads; 0 stands for all cores that this process may use."""
     return num_threads if num_threads > 0 else num_cores()

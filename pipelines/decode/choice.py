@@ -1,4 +1,4 @@
-"""Choose a backend by what the machine has, and start it."""
+"""Choose the decoding backend from the hardware and the installed packages, and start it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,19 +18,20 @@ frames of 240 x 320 in VP9 2.2 to 2.9 times, in MJPEG 2 to 4 times."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendChoice:
-    """`reason`: why this one, for `fourfold doctor` and the logs."""
+    """Name of the chosen backend, and the reason as a phrase for `fourfold doctor` and logs."""
 
     name: Literal["opencv", "dali"]
     reason: str
 
 
 def choose_backend(name: BackendName, device: torch.device) -> BackendChoice:
-    """Settle `auto`: DALI on a GPU where it is installed, OpenCV elsewhere.
+    """Return the backend: the named one; for `auto` DALI on a GPU where it is installed, OpenCV elsewhere.
 
-    Decided by what the machine has, not by a trial: pixels of the two differ by some levels, and a choice that hangs on
-    a stopwatch would make batches differ from run to run. `python -m benchmarks.studies.gpu.gpu_check` times both and
-    says whether the rule holds on a machine. Raises UsageError if DALI is asked for and missing.
+    `python -m benchmarks.studies.gpu.gpu_check` times both and says whether this rule is right on a machine. Raises
+    UsageError if `name` is dali and DALI is missing.
     """
+    # A rule and not a timed trial: pixels of the two differ by some levels, so a choice that depends on a stopwatch
+    # would make batches differ from run to run.
     from pipelines.decode.dali import require_dali
 
     if name == "opencv":
@@ -48,7 +49,7 @@ def choose_backend(name: BackendName, device: torch.device) -> BackendChoice:
 
 
 def open_backend(choice: BackendChoice, *, device: torch.device, workers: Workers) -> Backend:
-    """Start the chosen backend. OpenCV's works on the threads of `workers`, DALI's on as many of its own."""
+    """Start the chosen backend. OpenCV uses the threads of `workers`, DALI starts as many of its own."""
     if choice.name == "dali":
         from pipelines.decode.dali import DaliBackend
 

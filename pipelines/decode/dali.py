@@ -1,6 +1,6 @@
-"""The NVIDIA DALI backend: one graph per kind of sample, run on the CPU or the GPU. The only file that imports DALI.
+"""NVIDIA DALI backend: one graph per kind of sample, on the CPU or the GPU. DALI is imported here and in dali_flow.py.
 
-Bytes and geometry, chosen outside, enter through `external_source`; pixels leave through DLPack without a copy.
+Bytes and geometry enter through `external_source`; pixels leave through DLPack without a copy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +22,11 @@ __all__ = ["DaliBackend", "canvas_graph", "clip_graph", "jpeg_graph", "require_d
 GraphDevice = Literal["cpu", "gpu"]
 Encoded = Sequence[npt.NDArray[np.uint8]]
 Numbers = Mapping[str, npt.NDArray[np.int32]]
-"""What is fed beside the bytes, by name; every array has leading axis B."""
+"""Inputs of a graph beside the bytes, by name; every array has leading axis B."""
 
 
 def require_dali() -> ModuleType:
-    """The `nvidia.dali` package. Raises UsageError naming the extra if it is missing or cannot be loaded."""
+    """Return the `nvidia.dali` package. Raises UsageError naming the extra if it is missing or cannot be loaded."""
     try:
         import nvidia.dali
         import nvidia.dali.fn
@@ -40,7 +40,10 @@ def require_dali() -> ModuleType:
 
 
 def canvas_graph(device: GraphDevice, canvas_px: int) -> Any:
-    """Encoded image, corner and extent of its box (x, y order) and flip -> uint8 RGB (canvas_px, canvas_px, 3)."""
+    """Define the graph: encoded image, corner and extent of its box (x, y order), flip -> uint8 RGB (S, S, 3).
+
+    S = `canvas_px`.
+    """
     dali = require_dali()
     fn, types = dali.fn, dali.types
     images = fn.decoders.image_slice(
@@ -50,7 +53,7 @@ def canvas_graph(device: GraphDevice, canvas_px: int) -> Any:
         axes=[1, 0],
         device="mixed" if device == "gpu" else "cpu",
         output_type=types.RGB,
-        # The GPU's own way to enlarge chroma repeats it; this one is that of libjpeg-turbo, which OpenCV uses.
+        # nvJPEG enlarges chroma by repeating it; with this option it interpolates, as libjpeg-turbo in OpenCV does.
         jpeg_fancy_upsampling=True,
         **_all_by_hardware(device),
     )
@@ -58,12 +61,13 @@ def canvas_graph(device: GraphDevice, canvas_px: int) -> Any:
 
 
 def clip_graph(device: GraphDevice, frames: Sequence[int], height_px: int, width_px: int) -> Any:
-    """Encoded clip and flip -> uint8 RGB (len(frames), height_px, width_px, 3), of the frames of these indices."""
+    """Define the graph: encoded clip, flip -> the frames of these indices, uint8 RGB (T, height_px, width_px, 3)."""
     dali = require_dali()
     fn, types = dali.fn, dali.types
     clips = fn.decoders.video(
         fn.external_source(name="encoded", ndim=1, dtype=types.UINT8, no_copy=True),
         frames=list(frames),
+        # A clip that is too short comes out short, which `_Runner` reports. Padding would hide it.
         pad_mode="none",
         device="mixed" if device == "gpu" else "cpu",
     )
@@ -71,7 +75,7 @@ def clip_graph(device: GraphDevice, frames: Sequence[int], height_px: int, width
 
 
 def jpeg_graph(device: GraphDevice, height_px: int, width_px: int) -> Any:
-    """Encoded JPEG and flip -> uint8 RGB (height_px, width_px, 3)."""
+    """Define the graph: encoded JPEG, flip -> uint8 RGB (height_px, width_px, 3)."""
     dali = require_dali()
     fn, types = dali.fn, dali.types
     frames = fn.decoders.image(
@@ -85,13 +89,14 @@ def jpeg_graph(device: GraphDevice, height_px: int, width_px: int) -> Any:
 
 
 def _all_by_hardware(device: GraphDevice) -> dict[str, float]:
-    """By itself DALI gives a tenth of each batch to another decoder, whose pixels differ by up to 3 levels. Then what
-    an image looks like depends on its place in the batch."""
+    """Return the option that decodes all JPEGs of a batch in the hardware decoder."""
+    # By default DALI gives a tenth of each batch to another decoder, whose pixels differ by up to 3 levels. Then the
+    # pixels of an image depend on its place in the batch, and a restarted run differs (seen on an H200).
     return {"hw_decoder_load": 1.0} if device == "gpu" else {}
 
 
 def _resized(dali: ModuleType, pixels: Any, height_px: int, width_px: int) -> Any:
-    """Linear, antialiased when shrinking, as the opencv backend does; then maybe mirrored."""
+    """Resize linearly, antialiased when shrinking, as the opencv backend does; then mirror if flip is 1."""
     fn, types = dali.fn, dali.types
     flip = fn.external_source(name="flip", ndim=0, dtype=types.INT32)
     small = fn.resize(pixels, size=[height_px, width_px], antialias=True, interp_type=types.INTERP_LINEAR)
@@ -99,10 +104,10 @@ def _resized(dali: ModuleType, pixels: Any, height_px: int, width_px: int) -> An
 
 
 class DaliBackend:
-    """Builds a graph when a size is first asked for, and keeps it.
+    """Decoder with one DALI graph per output size, built at first use. See `base.Backend` for its methods.
 
-    One undecodable sample fails DALI's whole batch. So headers are checked first, and a batch that fails all the
-    same is run again sample by sample: a bad sample costs one slow batch, not the run.
+    One sample that cannot be decoded fails DALI's whole batch. So headers are checked first, and a batch that fails all
+    the same is run again sample by sample: a bad sample costs one slow batch, not the run.
     """
 
     name = "dali"
@@ -148,6 +153,7 @@ class DaliBackend:
         first_only_B: npt.NDArray[np.bool_] | None = None,
     ) -> Decoded:
         size, frames = (height_px, width_px), chosen_frames(num_frames)
+        # A graph has one number of frames, so clips that need one frame and clips that need all are decoded apart.
         if first_only_B is None or not first_only_B.any():
             decoded = self._frames(encoded, flips_B, frames, size)
             return Decoded(pixels=planes_of_chosen(decoded.pixels), failures=decoded.failures)
@@ -166,7 +172,8 @@ class DaliBackend:
         frames: tuple[int, ...],
         size: tuple[int, int],
     ) -> Decoded:
-        """MJPEG's frames, each a JPEG, go to the decoder of images: the GPU's for video does not know them."""
+        """Decode the frames of these indices: (B, T, H, W, 3). MJPEG clips go to the image decoder, others to video."""
+        # `decoders.video` on a GPU refuses MJPEG ("Codec 7"). CPUs take the same way, so that devices agree.
         jpegs = {row: found for row, clip in enumerate(encoded) if (found := jpeg_frames(clip, frames)) is not None}
         others = [row for row in range(len(encoded)) if row not in jpegs]
         parts = []
@@ -184,7 +191,9 @@ class DaliBackend:
         frames: tuple[int, ...],
         size: tuple[int, int],
     ) -> Decoded:
-        """A clip fails with its first bad frame; of one that has too few, none is decoded."""
+        """Decode clips whose frames are JPEGs. A clip fails with its first bad frame, or if it has too few."""
+        # 1. Frames of all clips become one batch of images. A clip that is too short gets empty frames, so that the
+        # other clips keep their rows.
         num_frames = len(frames)
         short = {row: len(clip) for row, clip in enumerate(clips) if len(clip) < num_frames}
         encoded = [
@@ -197,10 +206,12 @@ class DaliBackend:
             for row, found in short.items()
             for index in range(num_frames)
         }
+        # 2. Decode them; known failures are not fed to DALI.
         shape = (*size, 3)
         runner = self._runner(("jpeg", *shape), shape, lambda: jpeg_graph(self._graph_device, *size))
         flips = np.repeat(flips_B, num_frames).astype(np.int32)
         decoded = _decode(runner, encoded, {"flip": flips}, list(failures.items()))
+        # 3. Failures of frames become failures of clips, with the reason of the first one.
         reasons: dict[int, str] = {}
         for index, reason in decoded.failures:
             reasons.setdefault(index // num_frames, reason)
@@ -221,7 +232,7 @@ class DaliBackend:
         return _decode(runner, encoded, {"flip": flips_B.astype(np.int32)}, [])
 
     def _merged(self, shape: tuple[int, ...], parts: Sequence[tuple[Sequence[int], Decoded]]) -> Decoded:
-        """One batch of parts that were decoded apart; a part may have fewer planes than the whole."""
+        """Return one batch of parts that were decoded separately; a part may have fewer planes than the whole."""
         pixels = torch.empty(shape, dtype=torch.uint8, device=self._device)
         failures: list[tuple[int, str]] = []
         for rows, part in parts:
@@ -241,7 +252,7 @@ class DaliBackend:
 
 
 class _Runner:
-    """One graph, built for the largest batch seen so far."""
+    """Runner of one graph, which is built for the largest batch seen so far."""
 
     def __init__(
         self, graph: Callable[[], Any], shape: tuple[int, ...], device: torch.device, num_threads: int
@@ -253,13 +264,13 @@ class _Runner:
         self._held: object = None
 
     def run(self, encoded: Encoded, numbers: Numbers) -> torch.Tensor:
-        """Pixels with leading axis B. Raises RuntimeError if DALI cannot decode one of the samples."""
+        """Return uint8 pixels with leading axis B. Raises RuntimeError if DALI cannot decode one of the samples."""
         if self._pipeline is None or len(encoded) > self._max_batch_size:
             self._build(len(encoded))
         self._pipeline.feed_input("encoded", list(encoded))
         for name, value in numbers.items():
             self._pipeline.feed_input(name, np.ascontiguousarray(value, np.int32))
-        # DALI was promised the bytes without a copy, so they must outlive a run that may still be on the GPU.
+        # DALI does not copy the bytes (`no_copy`), so they must outlive a run that may still be on the GPU.
         self._held = encoded
         try:
             (output,) = self._pipeline.run()
@@ -334,6 +345,6 @@ def _run_singly(
 
 
 def _reason(error: RuntimeError) -> str:
-    """DALI wraps its cause in a traceback of the graph; the cause follows "encountered:"."""
+    """Return the cause from DALI's message, where it follows "encountered:" after a traceback of the graph."""
     cause = str(error).partition("encountered:")[2] or str(error)
     return " ".join(cause.replace("Current pipeline object is no longer valid.", "").split())[:200]

@@ -1,4 +1,4 @@
-"""Optical flow by the GPU's own flow unit, through DALI: clips on a device in, flow on that device out, no way round.
+"""Optical flow by the GPU's hardware flow unit, through DALI: clips on a device in, flow on that device out.
 
 Letters: B clips, T frames, H W frame size, h w = H / grid_px, W / grid_px rounded up. Flow is x then y, in pixels.
 """
@@ -16,10 +16,10 @@ GridPx = Literal[1, 2, 4]
 
 
 class HardwareFlow:
-    """Dense flow of whole clips on an NVIDIA GPU from Turing on.
+    """Dense optical flow of whole clips on an NVIDIA GPU, Turing or newer. Use from one thread at a time.
 
-    `grid_px`: side of the square of pixels that gets one vector; 1 and 2 need Ampere or newer. Smaller keeps smaller
-    objects and costs more. Serves one thread at a time.
+    `grid_px`: side in pixels of the square that gets one vector; 1 and 2 need Ampere or newer. A smaller one keeps
+    smaller objects and costs more.
     """
 
     def __init__(self, *, device: torch.device, grid_px: GridPx = 4) -> None:
@@ -29,10 +29,10 @@ class HardwareFlow:
         self._pipelines: dict[int, Any] = {}
 
     def clip_flow(self, clips_BTHWC: torch.Tensor) -> torch.Tensor:
-        """float32 (B, T-1, H, W, 2) of uint8 RGB (B, T, H, W, 3): entry t moves a pixel of frame t to frame t+1."""
+        """Return flow from frame t to t+1 in pixels, float32 (B, T-1, H, W, 2), of uint8 RGB (B, T, H, W, 3)."""
         height, width = clips_BTHWC.shape[2:4]
-        # The unit tells where a pixel of the later frame was in the earlier one (DALI's own tests warp the second
-        # frame); fed backwards in time, where it goes.
+        # The unit tells where a pixel of the later frame was in the earlier one (DALI's tests warp the second frame).
+        # Frames in reverse order give where a pixel goes.
         backwards = clips_BTHWC.flip(1)
         pipeline = self._pipeline(len(backwards))
         pipeline.feed_input("clips", list(backwards.unbind(0)))
@@ -42,7 +42,7 @@ class HardwareFlow:
 
     def _pipeline(self, batch_size: int) -> Any:
         if batch_size not in self._pipelines:
-            # One thread: nothing is decoded here.
+            # One thread is enough, because nothing is decoded here.
             pipeline = require_dali().Pipeline(
                 batch_size=batch_size,
                 num_threads=1,
@@ -58,7 +58,7 @@ class HardwareFlow:
 
 
 def flow_graph(grid_px: GridPx) -> Any:
-    """Clips on the GPU, uint8 RGB (T, H, W, 3) -> float32 (T-1, h, w, 2): from frame t+1 back to t, in pixels."""
+    """Define the graph: uint8 RGB (T, H, W, 3) on the GPU -> float32 (T-1, h, w, 2), px from frame t+1 to t."""
     dali = require_dali()
     fn, types = dali.fn, dali.types
     clips = fn.external_source(name="clips", ndim=4, dtype=types.UINT8, layout="FHWC", device="gpu")
@@ -66,11 +66,12 @@ def flow_graph(grid_px: GridPx) -> Any:
 
 
 def dense_flow(grid_BThw2: torch.Tensor, grid_px: int, height_px: int, width_px: int) -> torch.Tensor:
-    """A vector for every pixel, float32 (B, T, H, W, 2), between the middles of the grid's squares.
+    """Interpolate one vector per grid square to one per pixel: float32 (B, T, H, W, 2).
 
-    Vectors are in pixels of the frame whatever the grid, so they are not scaled. Squares cut by the frame's right or
-    lower border have their middle where whole ones would have it.
+    A vector belongs to the middle of its square. Vectors are in pixels of the frame, so they are not scaled.
     """
+    # Squares cut by the right or lower border have their middle where whole ones would have it: enlarge to whole
+    # squares, then cut.
     num_clips, num_pairs, rows, columns, _ = grid_BThw2.shape
     planes = grid_BThw2.reshape(-1, rows, columns, 2).permute(0, 3, 1, 2)
     size = (rows * grid_px, columns * grid_px)

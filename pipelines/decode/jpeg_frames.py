@@ -1,7 +1,7 @@
-"""The frames of an MJPEG clip as they are stored, each of them a JPEG, for a decoder of images.
+"""Extract the frames of an MJPEG clip as encoded JPEGs, for a decoder of images.
 
-Where they lie in a plain MP4 file, as `fourfold shards build` writes it, is read from its tables (ISO/IEC 14496-12);
-PyAV opens all others. Opening takes PyAV a quarter of a millisecond, as long as decoding a frame.
+In a plain MP4 file, as `fourfold shards build` writes it, the file's tables say where the frames lie (ISO/IEC
+14496-12). PyAV opens all other files; that takes 0.25 ms, as long as decoding a frame.
 """
 
 import io
@@ -21,7 +21,7 @@ TO_TABLES = (b"mdia", b"minf", b"stbl")
 
 
 class _Box(NamedTuple):
-    """Part of a file: what it is, and from where to where its content lies."""
+    """Box of an MP4 file: its type, and start and end of its content in bytes."""
 
     kind: bytes
     start: int
@@ -29,7 +29,7 @@ class _Box(NamedTuple):
 
 
 def jpeg_frames(encoded: memoryview, chosen: Sequence[int]) -> list[memoryview] | None:
-    """The frames of these ascending indices, undecoded; fewer if the clip is too short. None if it is no MJPEG."""
+    """Return the encoded frames of ascending indices, fewer if the clip is too short; None if it is no MJPEG."""
     places = _places(encoded)
     if places is None:
         return _demuxed(encoded, chosen)
@@ -54,7 +54,7 @@ def _demuxed(encoded: memoryview, chosen: Sequence[int]) -> list[memoryview] | N
 
 
 def _places(encoded: memoryview) -> list[tuple[int, int]] | None:
-    """Start and end of every frame as stored. None unless this is an MP4 file of one track, shown from its start."""
+    """Return start and end of every frame in bytes; None unless this is an MP4 of one track, shown from its start."""
     try:
         track = _only(encoded, _Box(b"", 0, len(encoded)), TO_TRACK)
         if track is None or not _is_shown_from_start(encoded, track):
@@ -67,6 +67,7 @@ def _places(encoded: memoryview) -> list[tuple[int, int]] | None:
 
 
 def _boxes(encoded: memoryview, parent: _Box) -> Iterator[_Box]:
+    """Yield the boxes inside a box. Raises struct.error if they do not fit into it."""
     place = parent.start
     while place < parent.end:
         size, kind = struct.unpack_from(">I4s", encoded, place)
@@ -77,7 +78,7 @@ def _boxes(encoded: memoryview, parent: _Box) -> Iterator[_Box]:
 
 
 def _only(encoded: memoryview, parent: _Box, kinds: Sequence[bytes]) -> _Box | None:
-    """The box that lies within the others, if there is one of each kind."""
+    """Return the box at a path of types below `parent`; None if a type is missing or there are several of it."""
     for kind in kinds:
         found = [box for box in _boxes(encoded, parent) if box.kind == kind]
         if len(found) != 1:
@@ -87,6 +88,7 @@ def _only(encoded: memoryview, parent: _Box, kinds: Sequence[bytes]) -> _Box | N
 
 
 def _is_shown_from_start(encoded: memoryview, track: _Box) -> bool:
+    # An edit list that skips frames, delays or slows the clip would make shown frames differ from stored ones.
     edits = _only(encoded, track, (b"edts", b"elst"))
     if edits is None:
         return all(box.kind != b"edts" for box in _boxes(encoded, track))
@@ -95,8 +97,9 @@ def _is_shown_from_start(encoded: memoryview, track: _Box) -> bool:
 
 
 def _places_by(encoded: memoryview, tables: dict[bytes, _Box]) -> list[tuple[int, int]]:
-    """From the sizes of frames, the starts of chunks, and how many frames the chunks hold. Raises KeyError and
-    struct.error."""
+    """Return start and end of every frame from the tables of an MP4 track. Raises KeyError and struct.error."""
+    # 1. Sizes of frames (stsz), one for all or one each. The count is checked before memory is taken for it: a damaged
+    # file may claim four billion frames.
     _, equal_size, num_frames = struct.unpack_from(">III", encoded, tables[b"stsz"].start)
     if num_frames > len(encoded):
         raise struct.error(f"{num_frames} frames in {len(encoded)} bytes")
@@ -105,11 +108,13 @@ def _places_by(encoded: memoryview, tables: dict[bytes, _Box]) -> list[tuple[int
         if equal_size
         else iter(struct.unpack_from(f">{num_frames}I", encoded, tables[b"stsz"].start + 12))
     )
+    # 2. Starts of chunks (stco), and how many frames each chunk holds (stsc): an entry counts until the next one.
     _, num_chunks = struct.unpack_from(">II", encoded, tables[b"stco"].start)
     starts = struct.unpack_from(f">{num_chunks}I", encoded, tables[b"stco"].start + 8)
     _, num_runs = struct.unpack_from(">II", encoded, tables[b"stsc"].start)
     numbers = struct.unpack_from(f">{3 * num_runs}I", encoded, tables[b"stsc"].start + 8)
     runs = dict(zip(numbers[0::3], numbers[1::3], strict=True))
+    # 3. Frames of a chunk lie one after the other.
     places, held = [], 0
     for number, start in enumerate(starts, start=1):
         held = runs.get(number, held)

@@ -1,7 +1,7 @@
-"""The CPU backend: threads around OpenCV (images) and PyAV (clips), writing straight into one uint8 RGB batch.
+"""CPU backend: threads decode with OpenCV (images, MJPEG) and PyAV (other clips) into one uint8 RGB batch.
 
-Both libraries release the GIL while they decode, so threads scale without copies between processes. Images are shrunk
-by torch: its antialiased resize of bytes takes a third of the time of OpenCV's mean of areas, and is Pillow's.
+Both libraries release Python's lock (GIL) while they decode. Images are shrunk by torch, whose antialiased resize of
+bytes is the filter of Pillow and takes a third of the time of OpenCV's INTER_AREA.
 """
 
 import io
@@ -29,7 +29,7 @@ __all__ = ["OpenCVBackend"]
 
 Pixels = npt.NDArray[np.uint8]
 Frame = memoryview | av.VideoFrame
-"""A JPEG, decoded when looked at; or, of other codecs, what FFmpeg has decoded."""
+"""An encoded JPEG, decoded when its pixels are needed; or, of other codecs, a frame that FFmpeg has decoded."""
 
 READ_FLAGS = {
     1: cv2.IMREAD_COLOR_RGB,
@@ -37,24 +37,24 @@ READ_FLAGS = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
 }
-"""Of the reduced flags there is none for RGB; the one called gray holds the size alone."""
+"""OpenCV has no reduced flag for RGB. The one called gray holds only the size, so it can be combined with RGB."""
 
-
+# The operator behind `interpolate`, because that has no argument for where to write.
 _antialiased = torch.ops.aten._upsample_bilinear2d_aa.out
 
 
 class OpenCVBackend:
-    """Decode (large JPEGs at reduced size), crop, resize (linear, antialiased when shrinking), mirror.
+    """Decoder on CPU threads: decode (large JPEGs at reduced size), crop, resize, mirror. See `base.Backend`.
 
-    Creating one sets OpenCV's own threads to 1 for the whole process: the workers already use every core, and a
-    parallel resize inside each of them would only make them wait for each other.
+    Resizing is linear, antialiased when shrinking. Creating one sets OpenCV's own threads to 1 for the whole process.
     """
 
     name = "opencv"
 
     def __init__(self, *, num_threads: int = 1, workers: Workers | None = None, pin_memory: bool = False) -> None:
-        """`workers`: used instead of `num_threads` threads of its own; they may do other work, too, and outlive it.
-        `pin_memory`: batches in page-locked memory, from which they go to a GPU without another copy."""
+        """`workers`: a pool to use instead of `num_threads` new threads; it may do other work, and is not closed here.
+        `pin_memory`: put batches into page-locked memory, from which a GPU copies without a detour."""
+        # The pool uses every core already; a parallel resize inside each thread would make them wait for each other.
         cv2.setNumThreads(1)
         self._pin_memory = pin_memory
         self._memory = BufferPool()
@@ -125,7 +125,9 @@ class OpenCVBackend:
         return torch.from_numpy(self._memory.empty(shape, np.uint8))
 
     def _decode_all(self, decode: Callable[[int], None], pixels: torch.Tensor, rows: Pixels) -> Decoded:
-        """Each thread takes the next free index until none is left: no task object per image, no idle tail."""
+        """Decode all rows with every thread of the pool, and replace failed rows. Raises FourfoldError if one died."""
+        # 1. Each thread takes the next index until none is left. That needs no future per image, and no thread is idle
+        # while another one has several images left. `next` of a range is atomic under the GIL.
         failures: list[tuple[int, str]] = []
         indices = iter(range(len(rows)))
         asked_s = time.perf_counter()
@@ -139,20 +141,24 @@ class OpenCVBackend:
                     failures.append((index, _one_line(error)))
             return start_s
 
+        # 2. Start as many jobs as there are threads, and wait for the first to begin: the time until then is waiting.
         num_parts = max(min(self._workers.num_threads, len(rows)), 1)
         first, *others = [self._workers.submit(work) for _ in range(num_parts)]
         waited_s = self._workers.result_of(first) - asked_s
         for part in others:
-            # One that has not begun, because its thread is at other work, has nothing left to do.
+            # 3. A job that has not begun, because its thread is busy with other work, has nothing left to do.
             if not part.cancel():
                 self._workers.result_of(part)
+        # 4. Threads finish in any order; failures are reported in the order of rows.
         failures.sort()
         fill_failed(rows, [index for index, _ in failures])
         return Decoded(pixels=pixels, failures=failures, waited_s=waited_s)
 
 
 def _decode_canvas(encoded: memoryview, box: list[int], flip: bool, out: Pixels) -> None:
-    """Raises ValueError with the reason if the bytes are not an image that holds the box."""
+    """Decode one image into `out`, uint8 (S, S, 3). Raises ValueError with the reason if it cannot hold the box."""
+    # The header first: a decoder would take memory for whatever size a damaged or hostile file claims. With an EXIF
+    # orientation the box is in another frame than the stored pixels, so those are decoded whole.
     header = check_header(encoded, box[2], box[3])
     reduced_by = _reduction(box, len(out)) if header.extension == "jpg" and header.orientation == 1 else 1
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), READ_FLAGS[reduced_by])
@@ -166,19 +172,20 @@ def _decode_canvas(encoded: memoryview, box: list[int], flip: bool, out: Pixels)
 
 
 def _reduction(box: list[int], canvas_px: int) -> int:
-    """1 where the box would not lie on whole pixels of the reduced image: half a pixel off would be another crop."""
+    """Return the factor at which to decode: 1, 2, 4 or 8."""
+    # 1 if the box would not cover whole pixels of the reduced image: half a pixel off would be another crop.
     reduced_by = reduction(min(box[2] - box[0], box[3] - box[1]), canvas_px)
     return reduced_by if all(edge % reduced_by == 0 for edge in box) else 1
 
 
 def _decode_clip(encoded: memoryview, flip: bool, out: Pixels) -> None:
-    """Raises ValueError or FFmpegError if the bytes do not hold enough frames."""
+    """Decode a clip into `out`, uint8 (T, H, W, 3). Raises ValueError or FFmpegError if it has too few frames."""
     for frame, row in zip(_frames(encoded, range(len(out))), out, strict=True):
         _resize(_rgb(frame), flip, row)
 
 
 def _decode_planes(encoded: memoryview, flip: bool, num_frames: int, chosen: Sequence[int], out: Pixels) -> None:
-    """Raises ValueError or FFmpegError if the bytes do not hold `num_frames` frames."""
+    """Decode planes (3 + N, H, W). Raises ValueError or FFmpegError if the clip has fewer than `num_frames` frames."""
     colors, lumas = out[:NUM_COLORS], out[NUM_COLORS:]
     for index, (frame, luma) in enumerate(zip(_frames(encoded, chosen, num_frames), lumas, strict=True)):
         if index == 0:
@@ -196,7 +203,7 @@ def _write_colors(rgb: Pixels, flip: bool, out_3HW: Pixels) -> None:
 
 
 def _frames(encoded: memoryview, chosen: Sequence[int], num_frames: int = 0) -> Iterator[Frame]:
-    """The chosen frames, ascending. Raises ValueError if one is missing or there are fewer than `num_frames`."""
+    """Yield the chosen frames, ascending. Raises ValueError if there are fewer than `num_frames` or one is missing."""
     needed = max(num_frames, chosen[-1] + 1)
     jpegs = jpeg_frames(encoded, range(needed))
     frames: Iterator[Frame] = _video_frames(encoded) if jpegs is None else iter(jpegs)
@@ -212,6 +219,7 @@ def _video_frames(encoded: memoryview) -> Iterator[av.VideoFrame]:
     with av.open(io.BytesIO(encoded), mode="r") as container:
         if not container.streams.video:
             raise ValueError("holds no video")
+        # Threads of the pool decode one clip each; FFmpeg's own would compete with them.
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
@@ -219,14 +227,15 @@ def _video_frames(encoded: memoryview) -> Iterator[av.VideoFrame]:
 
 
 def _rgb(frame: Frame) -> Pixels:
-    """uint8 (H, W, 3). FFmpeg converts on one thread: by itself it starts as many as there are cores, a frame."""
+    """Return a frame as uint8 RGB (H, W, 3)."""
+    # threads=1, because FFmpeg otherwise starts as many threads as there are cores for every frame.
     if isinstance(frame, memoryview):
         return _picture(frame, cv2.IMREAD_COLOR_RGB)
     return np.asarray(VideoReformatter().reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8)
 
 
 def _luma(frame: Frame) -> Pixels:
-    """uint8 (H, W), black 0 and white 255: of a JPEG the plane it holds, whose colors are then not even decoded."""
+    """Return the luma of a frame: uint8 (H, W), black 0, white 255. A JPEG's color planes are not decoded for it."""
     if isinstance(frame, memoryview):
         return _picture(frame, cv2.IMREAD_GRAYSCALE)
     return np.asarray(frame.to_ndarray(format="gray"), np.uint8)
@@ -241,7 +250,8 @@ def _picture(jpeg: memoryview, flags: int) -> Pixels:
 
 
 def _resize_luma(luma: Pixels, flip: bool, out: Pixels) -> None:
-    """Tracks do not mind the aliasing of shrinking by less than 2, and averaging areas takes 10 times as long."""
+    """Resize luma into `out`, uint8 (H, W), and mirror it."""
+    # Shrinking by less than 2 aliases a little, which tracks do not notice; averaging areas takes 10 times as long.
     is_halved = luma.shape[0] >= 2 * out.shape[0] and luma.shape[1] >= 2 * out.shape[1]
     cv2.resize(luma, out.shape[::-1], dst=out, interpolation=cv2.INTER_AREA if is_halved else cv2.INTER_LINEAR)
     if flip:
@@ -262,13 +272,14 @@ def _resize(image: npt.NDArray[Any], flip: bool, out: Pixels) -> None:
 
 
 def _shrink(image: npt.NDArray[Any], out: Pixels) -> None:
-    """As `interpolate(..., mode="bilinear", antialias=True)`, straight into `out`, which that has no argument for."""
+    """Shrink as `interpolate(..., mode="bilinear", antialias=True)` does, directly into `out`."""
     _antialiased(_channels_last(np.ascontiguousarray(image)), out.shape[:2], False, None, None, out=_channels_last(out))
 
 
 def _channels_last(image_HWC: npt.NDArray[Any]) -> torch.Tensor:
-    """(1, C, H, W) of an image without gaps. With such strides for the first axis, too: else torch misses that these
-    are channels-last bytes and takes its slow path."""
+    """Return a contiguous image (H, W, C) as a channels-last tensor (1, C, H, W) over the same bytes."""
+    # The first axis needs the stride of a whole image, though its size is 1: otherwise torch does not see that the
+    # bytes are channels-last, and takes its slow path.
     height, width, channels = image_HWC.shape
     shape, stride = (1, channels, height, width), (image_HWC.size, 1, width * channels, channels)
     return torch.from_numpy(image_HWC).as_strided(shape, stride)

@@ -1,4 +1,4 @@
-"""What Numba compiles: the decorator that compiles and caches a loop, and arithmetic that loops share.
+"""Numba: the decorator that compiles and caches a loop, and arithmetic that compiled loops share.
 
-NumPy arrays come in and go out; nothing here allocates Python objects.
+NumPy arrays come in and go out; compiled loops create no Python objects.
 """

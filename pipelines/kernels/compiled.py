@@ -1,7 +1,7 @@
-"""Loops over single pixels, compiled by Numba when first called and kept on disk: seconds once, milliseconds later.
+"""Decorator for loops over pixels: Numba compiles them at the first call and caches them on disk.
 
-They hold no lock of Python's. Arithmetic is as written, with no fused or reordered sums, so that every machine gets the
-same bits.
+Compiling takes seconds once a machine, loading milliseconds. Compiled loops do not hold Python's lock (GIL). Sums are
+computed as written, not fused or reordered, so that every machine gets the same bits.
 """
 
 import warnings
@@ -18,12 +18,17 @@ __all__ = ["compiled"]
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
+# No `fastmath`, which reorders sums. The error model "numpy" divides by 0 without an exception: a check in every
+# division would keep loops from running in vectors.
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 def compiled(function: Callable[Given, Made]) -> Callable[Given, Made]:
-    """The function as machine code. Kept beside its source or, where that is read-only, in the user's cache folder; if
-    neither can be written, every process compiles for itself."""
+    """Return the function as compiled code.
+
+    It is cached beside its source or, if that is read-only, in the user's cache folder. If neither can be written,
+    every process compiles for itself.
+    """
     made: Any = numba.njit(**OPTIONS)(function)
     with suppress(RuntimeError):  # no folder to keep it in
         made._cache = _Cache(function)  # type: ignore[no-untyped-call]
@@ -31,16 +36,17 @@ def compiled(function: Callable[Given, Made]) -> Callable[Given, Made]:
 
 
 class _Cache(FunctionCache):
-    """Numba's, for code that stands in several files, and with which a full disk costs time and not the run."""
+    """Numba's cache, with two repairs: its key covers callees and constants, and a full disk is a warning."""
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        # By itself it looks at the function alone, and takes old code for new where a constant or a callee has changed.
+        # Numba's own key looks at one function and its file. After a change of a constant or of a callee in another
+        # file it would load the old code.
         return *super()._index_key(sig, codegen), str(OPTIONS), _meaning(self._py_func)  # type: ignore[no-untyped-call]
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
-        except OSError as error:
+        except OSError as error:  # the compiled code is in memory: only later processes lose time
             warnings.warn(
                 f"compiled loops cannot be kept in {self.cache_path} ({error}), so that every process takes some "
                 "seconds to compile them; make room there, or set NUMBA_CACHE_DIR to another folder",
@@ -49,7 +55,7 @@ class _Cache(FunctionCache):
 
 
 def _meaning(function: Any) -> str:
-    """What the machine code follows from: the function's own code, its constants and the functions it calls."""
+    """Return all that the compiled code depends on: bytecode, constants, and the functions it calls, as one string."""
     code, known = function.__code__, function.__globals__
     parts = [code.co_code.hex(), repr(code.co_consts)]
     for name in code.co_names:

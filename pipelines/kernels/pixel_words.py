@@ -1,4 +1,7 @@
-"""A pixel as one number, for compiled loops: red + 256 green + 65,536 blue. Processors read those at once."""
+"""Pixels packed into one uint32 each, for compiled loops: red + 256 green + 65,536 blue.
+
+One load reads a whole pixel.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +15,11 @@ Words = npt.NDArray[np.uint32]
 
 @compiled
 def level(pixel: np.uint32, channel: int) -> np.int32:
-    """0 to 255, of red (0), green (1) or blue (2)."""
+    """Return the level, 0 to 255, of red (channel 0), green (1) or blue (2)."""
     return (np.int32(pixel) >> np.int32(8 * channel)) & np.int32(255)
 
 
 @compiled
 def word(red: np.int32, green: np.int32, blue: np.int32) -> np.uint32:
-    """The pixel of three levels."""
+    """Return the packed pixel of three levels from 0 to 255."""
     return np.uint32(red | (green << np.int32(8)) | (blue << np.int32(16)))

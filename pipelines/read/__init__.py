@@ -1,4 +1,4 @@
-"""Tables of samples come in; which sample is read when, and its encoded bytes, go out.
+"""Sample tables come in; the order of samples and their encoded bytes go out.
 
 Order is a pure function of seed and position, computed in integers.
 """

@@ -1,8 +1,8 @@
-"""Which source gives the sample at a position of a mix: integers in, integers out, no state.
+"""Mix of several sources by weight: a position in, its source out. Integers only, no state.
 
-The stream is cut into cycles of CYCLE positions. In each, every source has the same number of places, as near to its
-weight as whole numbers come, in an order of the cycle's own. So how often a source has been asked before any position
-is counted in one step, and a mix is resumed from the position alone.
+The stream is cut into cycles of CYCLE positions. In every cycle a source has the same number of places, as close to its
+weight as whole numbers allow; their order is drawn for each cycle. So the samples that a source gave before a position
+can be counted without going through the stream, and a mix resumes from the position alone.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,12 @@ __all__ = ["CYCLE", "Mix", "places_per_cycle"]
 
 Int64s = npt.NDArray[np.int64]
 CYCLE = 10_000
-"""Shares are kept to one in this many; every cycle costs a permutation of as many numbers, 0.1 ms."""
+"""Positions of a cycle; shares are exact to one in this many. A cycle costs a permutation of as many numbers, 0.1
+ms."""
 
 
 def places_per_cycle(weights: Sequence[float], name: str = "sources") -> Int64s:
-    """Places of each source in a cycle, int64 (S,), sum CYCLE: shares rounded down, the rest to the largest remainders.
+    """Return the places of each source in a cycle, int64 (S,) of sum CYCLE, by the largest-remainder method.
 
     Raises UsageError, with `name` for the list, for a weight so small that its source would never be read.
     """
@@ -41,7 +42,7 @@ def places_per_cycle(weights: Sequence[float], name: str = "sources") -> Int64s:
 
 
 class Mix:
-    """A mix of sources by weight. `stream` keeps the mixes of images and clips apart under one seed."""
+    """Mix of S sources by weight. `stream` makes the orders of images and of clips differ under one seed."""
 
     def __init__(self, weights: Sequence[float], *, seed: int, stream: str) -> None:
         self._places = places_per_cycle(weights, f"{stream}s")
@@ -49,7 +50,7 @@ class Mix:
         self._order = lru_cache(maxsize=4)(self._draw_order)
 
     def split(self, positions: Int64s) -> tuple[Int64s, Int64s]:
-        """For each position its source, and how many samples that source gave before: two int64 (B,)."""
+        """Return the source of each position, and how many samples it gave before: two int64 (B,)."""
         sources, indices = np.empty_like(positions), np.empty_like(positions)
         cycles, within = np.divmod(positions, CYCLE)
         for cycle in np.unique(cycles).tolist():
@@ -60,15 +61,17 @@ class Mix:
         return sources, indices
 
     def given_before(self, position: int) -> Int64s:
-        """How many samples each source gave before a position, int64 (S,)."""
+        """Return how many samples each source gave before a position, int64 (S,)."""
         cycle, within = divmod(position, CYCLE)
         order, _ = self._order(cycle)
         return cycle * self._places + np.bincount(order[:within], minlength=len(self._places))
 
     def _draw_order(self, cycle: int) -> tuple[Int64s, Int64s]:
-        """The source of each place of a cycle, and how many earlier places of the cycle are that source's."""
+        """Return the source of each place of a cycle, and how many earlier places of the cycle have the same source."""
         sources = np.repeat(np.arange(len(self._places)), self._places)
         order = rng_for(self._seed, cycle, "mix", self._stream).permutation(sources)
+        # A stable sort lists the places of the first source in order, then those of the second: beside them stand the
+        # numbers 0, 1, 2, ... of each source.
         earlier = np.empty(CYCLE, np.int64)
         earlier[np.argsort(order, kind="stable")] = np.concatenate([np.arange(count) for count in self._places])
         return order, earlier

@@ -1,7 +1,7 @@
-"""Encoded bytes of a sample, from tars mapped into memory: row of a table in, memoryview out, nothing copied.
+"""Reader of samples from memory-mapped tars: a row of a table in, a memoryview of its encoded bytes out, no copy.
 
-Tars are never unpacked and no member name is trusted: the manifest says where the bytes are. A shard of a remote
-folder is downloaded whole when its first sample is read, unless `shard_cache` has brought it before.
+Tars are never unpacked and no member name is trusted: the manifest says where the bytes are. A shard of a remote folder
+is downloaded whole when its first sample is read, unless `shard_cache` has downloaded it before.
 """
 
 import mmap
@@ -18,22 +18,22 @@ from pipelines.shards.format.mirror import fetch, is_mirror
 __all__ = ["SampleReader"]
 
 MAX_OPEN_SHARDS = 256
-"""Each open shard holds a file descriptor, and many systems allow a process only 1024."""
+"""Shards kept mapped; each holds a file descriptor, and many systems allow a process only 1024."""
 MAX_FETCHES = 3
-"""Another process may drop a shard from the cache between its download and its being opened, but not for ever."""
+"""Downloads tried for one read: another process may delete a cached shard after it came and before it is opened
+here."""
 
 
 class SampleReader:
-    """`read(row)` for the rows of one table. Safe to call from several threads.
+    """Reader of one table's samples. Safe to call from several threads.
 
     paths: the shards' files on this machine; those of a remote folder exist once they are downloaded.
-
-    Raises DataError at once, naming the file, if a shard is missing or has another size than the manifest says; for
-    a remote folder, which has its shards elsewhere, when the shard is read.
+    Raises DataError, naming the file, if a shard is missing or has another size than the manifest says: at once for
+    local folders, when the shard is read for remote ones.
     """
 
     def __init__(self, table: SampleTable) -> None:
-        # A shard of a joined table is named by its full path; joined to the table's folder that stays what it is.
+        # A table of several folders names shards by full paths, which joining to a folder leaves as they are.
         self.paths = [table.folder / shard.name for shard in table.shards]
         self._table = table
         self._open: OrderedDict[int, memoryview] = OrderedDict()
@@ -44,7 +44,7 @@ class SampleReader:
                 _check_whole(path, shard.shard_bytes)
 
     def read(self, row: int) -> memoryview:
-        """The bytes of one image or clip file. The view stays valid for as long as it is held."""
+        """Return the bytes of one image or clip file. The view stays valid as long as it is held. Raises DataError."""
         offset, size = int(self._table.offset[row]), int(self._table.size[row])
         shard_index = int(self._table.shard_index[row])
         shard = self._mapped(shard_index)
@@ -56,12 +56,13 @@ class SampleReader:
         return shard[offset : offset + size]
 
     def _mapped(self, shard_index: int) -> memoryview:
+        """Return the bytes of a shard; the shards used last stay mapped."""
         with self._lock:
             view = self._open.get(shard_index)
             if view is None:
                 self._forget_dropped()
                 view = self._open[shard_index] = self._map(shard_index)
-                # Only forgotten, not closed: views handed out keep their mapping alive until they are dropped.
+                # Not closed: views that were handed out still need the mapping, and end it when the last one is gone.
                 while len(self._open) > MAX_OPEN_SHARDS:
                     self._open.popitem(last=False)
             else:
@@ -69,12 +70,13 @@ class SampleReader:
             return view
 
     def _forget_dropped(self) -> None:
-        """A shard dropped from the cache keeps its room on the disk for as long as it is mapped."""
+        """Unmap shards that the cache has deleted: their bytes stay on the disk as long as they are mapped."""
         if self._mirrors:
             for shard_index in [index for index in self._open if not self.paths[index].exists()]:
                 del self._open[shard_index]
 
     def _map(self, shard_index: int) -> memoryview:
+        """Map a shard, after downloading it if its folder is remote. Raises DataError."""
         path = self.paths[shard_index]
         for _ in range(MAX_FETCHES if path.parent in self._mirrors else 1):
             if path.parent in self._mirrors:

@@ -1,9 +1,9 @@
-"""Which sample when, for which rank: pure integers, no files, no state.
+"""The order of samples, and which rank reads which: pure integers, no files, no state.
 
-An epoch visits every sample of a source once: shards in a random order, cut into windows of consecutive shards,
-samples permuted inside each window. A source's order is its epochs end to end; the stream of a plan is one order, or a
-mix of several by weight, each with epochs of its own. Global batch g is positions [g * G, (g + 1) * G) of the stream.
-Nothing is lost, doubled or left over, and ranks only decide who takes which slice.
+An epoch visits every sample of a source once: shards in a random order, cut into windows of consecutive shards, samples
+permuted inside each window. The order of a source is one epoch after the other. The stream of a plan is one such order,
+or a mix of several by weight. Global batch g holds positions [g * G, (g + 1) * G) of the stream, and each rank takes a
+slice of it. So no sample is lost, doubled or left over, whatever the number of ranks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,16 +25,16 @@ DEFAULT_WINDOW_SHARDS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picks:
-    """The samples of one batch: `rows` of the sample table and the epoch each is taken in, both int64 (B,)."""
+    """Samples of one batch: their rows in the sample table, and the epoch each is read in; both int64 (B,)."""
 
     rows: Int64s
     epochs: Int64s
 
 
 class Order:
-    """The endless order of one table's samples, addressed by how many came before.
+    """Endless order of one table's samples; an index says how many samples come before.
 
-    Two windows are kept at a time, 8 bytes per sample in them: what a sample costs does not grow with the table.
+    Two windows are kept in memory, 8 bytes per sample in them, so cost does not grow with the table.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class Order:
         window_shards: int = DEFAULT_WINDOW_SHARDS,
         is_shuffled: bool = True,
     ) -> None:
-        """`shard_sizes`: samples per shard, in table order. `stream`: its name, so that orders under one seed differ.
+        """`shard_sizes`: samples per shard, in table order. `stream`: a name that makes orders under one seed differ.
 
-        `window_shards`: shards mixed with each other. `is_shuffled` False: always the table's order, and epoch 0.
+        `window_shards`: shards whose samples are mixed. `is_shuffled` False: the order of the table, always epoch 0.
         """
         self._sizes = np.asarray(shard_sizes, np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
@@ -58,10 +58,12 @@ class Order:
         self._rows = lru_cache(maxsize=2)(self._draw_rows)
 
     def locate(self, indices: Int64s) -> Picks:
-        """Rows and epochs of the samples before which `indices` (B,) others came."""
+        """Return rows and epochs of the samples at `indices`, int64 (B,), of the endless order."""
         epochs, within = np.divmod(indices, self.num_samples)
         if not self._is_shuffled:
             return Picks(rows=within, epochs=np.zeros_like(epochs))
+        # A batch may end one epoch and begin the next, and then spans windows of both; within a window it is one
+        # look-up for all its samples.
         rows = np.empty_like(indices)
         for epoch in np.unique(epochs).tolist():
             in_epoch = np.flatnonzero(epochs == epoch)
@@ -74,7 +76,7 @@ class Order:
         return Picks(rows=rows, epochs=epochs)
 
     def shards_from(self, index: int) -> Iterator[Int64s]:
-        """Shards, window by window and without end, from the window that holds the sample at `index`."""
+        """Yield shards window by window, without end, from the window that holds the sample at `index`: int64 each."""
         epoch, within = divmod(index, self.num_samples)
         while True:
             shards, ends = self._windows(epoch)
@@ -84,7 +86,7 @@ class Order:
             epoch, within = epoch + 1, 0
 
     def _draw_windows(self, epoch: int) -> tuple[Int64s, Int64s]:
-        """The shards of an epoch in order, int64 (num_shards,), and the number of samples up to each window's end."""
+        """Return the shards of an epoch in order, int64 (num_shards,), and samples up to each window's end."""
         shards = np.arange(self.num_shards)
         if self._is_shuffled:
             shards = rng_for(self._seed, epoch, "shards", self._stream).permutation(self.num_shards)
@@ -92,11 +94,12 @@ class Order:
         return shards, np.cumsum(sizes)
 
     def _draw_rows(self, epoch: int, window: int) -> Int64s:
-        """The rows of one window in the order they come, int64, read-only."""
+        """Return the rows of one window in the order they are read, int64, read-only."""
         first = window * self._window_shards
         shards = self._windows(epoch)[0][first : first + self._window_shards]
         rows = np.concatenate([np.arange(start, start + size) for start, size in self._spans(shards)])
         order = rng_for(self._seed, epoch, f"window {window}", self._stream).permutation(rows)
+        # Cached and shared by all batches of the window.
         order.setflags(write=False)
         return order
 
@@ -106,9 +109,10 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplePlan:
-    """The endless stream of one kind of sample, cut into batches for the ranks.
+    """Plan of one kind of sample: an endless stream, cut into batches for the ranks.
 
-    orders: one per source; rows count through the sources' tables, one after the other. weights: their shares.
+    orders: one per source; rows are numbered through all sources' tables in turn. weights: shares of the sources.
+    Raises UsageError if there are no samples, or if rank or batch size cannot work.
     """
 
     orders: tuple[Order, ...]
@@ -145,20 +149,23 @@ class SamplePlan:
         return self.global_batch_size // self.world_size
 
     def picks(self, batch_index: int) -> Picks:
-        """This rank's samples of global batch `batch_index` (from 0, without end)."""
+        """Return this rank's samples of global batch `batch_index` (from 0, without end)."""
         start = self.first_position(batch_index)
         return self._locate(np.arange(start, start + self.local_batch_size, dtype=np.int64))
 
     def first_position(self, batch_index: int) -> int:
-        """Place in the stream of the first of this rank's samples of a batch."""
+        """Return the position in the stream of this rank's first sample of a batch."""
         return batch_index * self.global_batch_size + self.rank * self.local_batch_size
 
     def one_by_one(self) -> "SamplePlan":
-        """The same stream in batches of one: batch p is the sample at position p, on any rank."""
+        """Return the same stream in batches of one: batch p is the sample at position p, on any rank."""
         return replace(self, global_batch_size=1, rank=0, world_size=1)
 
     def shards_ahead(self, batch_index: int) -> tuple[Int64s, Int64s]:
-        """Shards of the windows that a batch reads from, and of the windows after those, over all sources in order."""
+        """Return the shards of the windows that a batch reads from, and of the windows after those: two int64 arrays.
+
+        Shards are numbered through all sources in turn.
+        """
         position = batch_index * self.global_batch_size
         before = [position] if self._mix is None else self._mix.given_before(position).tolist()
         windows = [order.shards_from(index) for order, index in zip(self.orders, before, strict=True)]
@@ -170,6 +177,7 @@ class SamplePlan:
         if self._mix is None:
             return self.orders[0].locate(positions)
         sources, indices = self._mix.split(positions)
+        # Each source is asked once a batch, for all its positions; its rows follow those of the sources before it.
         rows, epochs, first_row = np.empty_like(positions), np.empty_like(positions), 0
         for source, order in enumerate(self.orders):
             chosen = sources == source

@@ -1,8 +1,8 @@
-"""Shards of remote folders, downloaded before the plan needs them and dropped when their share of the disk is full.
+"""Cache of remote shards: downloads them before the plan needs them, and deletes old ones when its disk space is full.
 
-The shards of the window being read come first, then those of the next, several at a time: an object store gives one
-connection a part of what a machine can take. A download that fails here is left to the reader, which tries again and
-reports it; so this can make a pipeline faster, never wrong, and never make it hang.
+Shards of the window being read come first, then those of the next. Several are downloaded at a time, because an object
+store limits the rate of one connection. A download that fails here is left to the reader, which tries again and reports
+it. So the cache can make a pipeline faster, but can neither change its samples nor stop it.
 """
 
 from collections import deque
@@ -20,12 +20,12 @@ __all__ = ["ShardCache", "open_shard_cache"]
 
 NUM_FETCHERS = 4
 STOP_S = 2.0
-"""A download cannot be interrupted; its thread is a daemon, and is left behind after this long."""
+"""Seconds that `stop` waits for a download, which cannot be interrupted; its daemon thread is then left behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Remote:
-    """A shard of a mirror: where its tar will lie, and the manifest's entry under its plain name."""
+    """A remote shard: path of its local copy, and the manifest's entry under its plain name."""
 
     path: Path
     shard: Shard
@@ -34,10 +34,11 @@ class _Remote:
 def open_shard_cache(
     tables: Mapping[Kind, SampleTable], plans: Mapping[Kind, SamplePlan], *, limit_bytes: int | None, window_shards: int
 ) -> "ShardCache | None":
-    """The cache of the remote folders among the tables; None if all shards are on this machine.
+    """Return the cache of the remote folders among the tables; None if all shards are on this machine.
 
-    Raises UsageError if the limit does not hold one window, which would be downloaded again and again.
+    Raises UsageError if `limit_bytes` is less than one window of shards.
     """
+    # Samples of a window are read in random order, so a smaller cache would download its shards again and again.
     remote = {kind: _remote_shards(table) for kind, table in tables.items()}
     if not any(any(shards) for shards in remote.values()):
         return None
@@ -52,7 +53,10 @@ def open_shard_cache(
 
 
 class ShardCache:
-    """`advance` with the plan; threads start at its first call. `stop` when done."""
+    """Background downloader: call `advance` before every batch, `stop` at the end.
+
+    Threads start with the first call.
+    """
 
     def __init__(
         self, remote: Mapping[Kind, Sequence[_Remote | None]], plans: Mapping[Kind, SamplePlan], limit_bytes: int | None
@@ -68,9 +72,10 @@ class ShardCache:
         self._threads: list[Thread] = []
 
     def advance(self, batches: Mapping[Kind, int]) -> None:
-        """Say which batch of each kind is read next. Returns at once."""
+        """Queue the shards that the next batches need; `batches`: index by kind. Returns at once."""
         now, then = self._ahead(batches)
         paths = frozenset(one.path for one in now), frozenset(one.path for one in then)
+        # Windows last for many batches: most calls find nothing new.
         if paths == (self._now, self._then) and self._threads:
             return
         with self._changed:
@@ -92,10 +97,11 @@ class ShardCache:
             thread.join(STOP_S)
 
     def used_bytes(self) -> int:
-        """What the shards in the cache take on the disk."""
+        """Return the bytes of all shards in the cache."""
         return sum(size for _, size, _ in self._stored())
 
     def _ahead(self, batches: Mapping[Kind, int]) -> tuple[list[_Remote], list[_Remote]]:
+        """Return the remote shards of the windows being read, and of the windows after them."""
         now: list[_Remote] = []
         then: list[_Remote] = []
         for kind, batch_index in batches.items():
@@ -104,16 +110,17 @@ class ShardCache:
         return now, then
 
     def _run(self) -> None:
+        """Download until `stop`; the work of one thread."""
         while (one := self._next()) is not None:
             try:
                 fetch(one.path.parent, one.shard)
             except (FourfoldError, OSError):
-                pass  # the reader meets it again, and says so
+                pass  # the reader tries again, and reports the error with its sample
             finally:
                 self._arrived(one)
 
     def _next(self) -> _Remote | None:
-        """The next shard to download, once there is room for it; None after `stop`."""
+        """Wait for the next shard to download and for room on the disk; None after `stop`."""
         with self._changed:
             while not self._is_stopped:
                 while self._waiting and self._waiting[0].path.exists():
@@ -126,21 +133,24 @@ class ShardCache:
             return None
 
     def _arrived(self, one: _Remote) -> None:
+        """Count a download as ended, whether it succeeded or not."""
         with self._changed:
             del self._coming[one.path]
-            # One that was on its way when the plan went on may have come on top of the next window.
+            # A download that began for the last window may end after its shards were replaced by those of the next, and
+            # then the cache is over its limit.
             self._trim(0, self._now)
             self._changed.notify_all()
 
     def _has_room(self, one: _Remote) -> bool:
-        """Make room for a shard. One that is needed now does not wait for it: the reader would fetch it anyway."""
+        """Make room for a shard, and return whether it may be downloaded now."""
+        # A shard of the current window does not wait for room: the reader would download it anyway.
         is_needed_now = one.path in self._now
         return (
             self._trim(one.shard.shard_bytes, self._now if is_needed_now else self._now | self._then) or is_needed_now
         )
 
     def _trim(self, more_bytes: int, kept: frozenset[Path]) -> bool:
-        """Drop shards not in `kept`, those used longest ago first, until `more_bytes` fit. Whether they do."""
+        """Delete shards not in `kept`, least recently used first, until `more_bytes` fit; return whether they do."""
         if self._limit_bytes is None:
             return True
         stored = sorted(one for one in self._stored() if one[2] not in self._coming)
@@ -155,7 +165,7 @@ class ShardCache:
         return over_bytes <= 0
 
     def _stored(self) -> list[tuple[float, int, Path]]:
-        """Time of the last use, bytes and path of every shard in the cache."""
+        """Return time of last use, bytes and path of every shard in the cache."""
         found = []
         for path in (path for folder in self._folders for path in folder.glob("*.tar")):
             try:
@@ -167,7 +177,7 @@ class ShardCache:
 
 
 def _remote_shards(table: SampleTable) -> list[_Remote | None]:
-    """For each shard of a table its place in a mirror; None for shards of this machine."""
+    """Return the remote shard of each shard of a table; None for shards that lie on this machine."""
     paths = [table.folder / shard.name for shard in table.shards]
     mirrors = {folder for folder in {path.parent for path in paths} if is_mirror(folder)}
     return [
@@ -177,7 +187,7 @@ def _remote_shards(table: SampleTable) -> list[_Remote | None]:
 
 
 def _largest_window_bytes(shards: Sequence[_Remote | None], plan: SamplePlan, window_shards: int) -> int:
-    """Bytes of the largest shards that may be read at a time: one window of every source."""
+    """Return the bytes of the largest window that can occur, summed over the sources."""
     total_bytes, first = 0, 0
     for order in plan.orders:
         part = shards[first : first + order.num_shards]

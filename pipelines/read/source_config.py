@@ -1,4 +1,4 @@
-"""Where the samples of one kind come from: one folder of shards, or several with weights.
+"""Config of the sources of one kind of sample: one folder of shards, or several with weights.
 
 In YAML: `images: shards/photos`, or `images: [{path: shards/photos, weight: 2}, {path: s3://bucket/scans}]`.
 """
@@ -18,14 +18,17 @@ class SourceConfig(Config):
     """One source of a mix."""
 
     path: Location
-    """Folder or URL of shards. Listed twice, it is read in two orders."""
+    """Folder or URL of shards. A folder that is listed twice is read in two different orders."""
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Samples taken from it, in proportion to those of the other sources; its size does not matter. A small source
-    with a large weight is repeated often: its epochs are its own."""
+    """Share of the samples, relative to the weights of the other sources; its number of samples does not matter. A
+    small source with a large weight is repeated often."""
 
 
 def _parsed(value: Any) -> Any:
-    """A list as a tuple of SourceConfig, anything else as a location. Raises ValidationError or ValueError."""
+    """Parse a list into a tuple of SourceConfig, anything else into a location.
+
+    Raises ValidationError or ValueError.
+    """
     if not isinstance(value, list | tuple):
         return as_location(value)
     if not value:
@@ -42,6 +45,7 @@ def _parsed(value: Any) -> Any:
 
 
 def _placed(item: dict[str, Any], index: int) -> InitErrorDetails:
+    """Return the error with the list index in its place, so that the message names `images.1.weight`."""
     place = (index, *item["loc"])
     return InitErrorDetails(type=item["type"], loc=place, input=item["input"], ctx=item.get("ctx", {}))
 
@@ -51,7 +55,7 @@ Sources = Annotated[Location | tuple[SourceConfig, ...], BeforeValidator(_parsed
 
 
 def as_sources(given: Location | tuple[SourceConfig, ...] | None) -> tuple[SourceConfig, ...]:
-    """One form for all: () for none, one source of weight 1 for a location."""
+    """Return the sources as a tuple: () for none, one source of weight 1 for a single location."""
     if given is None:
         return ()
     return given if isinstance(given, tuple) else (SourceConfig(path=given),)

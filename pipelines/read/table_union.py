@@ -1,7 +1,7 @@
-"""Several tables as one, for a mix: the rows of the first, then those of the second, and so on.
+"""Concatenate the sample tables of several folders, for a mix: the rows of the first, then of the second, and so on.
 
-The joined table's shards are named by their full paths, so that one reader serves all folders and a bad sample is
-reported with its folder. Classes are matched by name.
+The new table names shards by full paths, so that one reader serves all folders and a bad sample is reported with its
+folder. Classes are matched by name.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ __all__ = ["union_table"]
 
 
 def union_table(tables: Sequence[SampleTable]) -> SampleTable:
-    """One table of all rows, in order. labels: the classes of all, each once, in the order they are first met.
+    """Return one table of all rows, in order; a single table is returned as it is. All tables must be of one kind.
 
-    A single table is returned as it is. Tables are of one kind.
+    Its labels are the classes of all tables, each once, in the order of their first appearance.
     """
     if len(tables) == 1:
         return tables[0]
@@ -36,7 +36,7 @@ def union_table(tables: Sequence[SampleTable]) -> SampleTable:
 
 
 class _JoinedSamples(SampleFile):
-    """Batches of several tables' sample files, numbered through, with labels that count in the joined classes."""
+    """Sample files of several tables as one, with labels that are indices into the classes of all tables."""
 
     def __init__(self, tables: Sequence[SampleTable], labels: tuple[str, ...]) -> None:
         self._tables, self._labels = tables, labels
@@ -50,7 +50,7 @@ class _JoinedSamples(SampleFile):
         batch = table.samples.batch(inner)
         if table.labels == self._labels:
             return batch
-        # The last entry is for label -1, which stays: Python and NumPy count it from the end.
+        # Index -1, "no label", finds the last entry, which is -1.
         mapped = np.array([*map(self._labels.index, table.labels), -1], np.int32)[batch.column("label").to_numpy()]
         columns = [pa.array(mapped) if name == "label" else batch.column(name) for name in SAMPLE_SCHEMA.names]
         return pa.record_batch(columns, schema=SAMPLE_SCHEMA)

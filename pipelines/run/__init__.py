@@ -1,4 +1,4 @@
-"""A configuration and tables come in, a running stream of steps goes out, made ahead by threads or worker processes.
+"""Running pipelines: a configuration comes in, a stream of steps goes out, made ahead by threads or processes.
 
-A step is a function of its position, so restarting, threads and processes change nothing in it.
+A step depends on the configuration, the seed and its position alone, so restarts, threads and processes change nothing.
 """

@@ -1,6 +1,6 @@
 """Canvases for evaluation: every image of a table once, in table order, centre square, no augmentation.
 
-Short side resized to the canvas and the centre cut out, which equals cutting the centre square and resizing that.
+Cutting the centre square and resizing it equals resizing the short side and cutting the centre, and decodes less.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationBatch:
-    """pixels: uint8 RGB (B, S, S, 3). labels: int64 (B,), -1 where there is none. keys: B names."""
+    """Batch of canvases: pixels uint8 RGB (B, S, S, 3); labels int64 (B,), -1 without one; B keys."""
 
     pixels: torch.Tensor
     labels: torch.Tensor
@@ -35,7 +35,7 @@ class EvaluationBatch:
 def evaluation_canvases(
     table: SampleTable, *, canvas_px: int, batch_size: int, num_threads: int = 0
 ) -> Iterator[EvaluationBatch]:
-    """Batches in table order, the last one short, one decoded ahead. `num_threads` 0: all cores.
+    """Yield batches in table order; the last one may be short, and one is decoded ahead. `num_threads` 0: all cores.
 
     Raises UsageError (a table of clips, sizes below 1) or DataError naming a sample that cannot be decoded.
     """
@@ -56,6 +56,7 @@ def _batches(
     def make(start: int) -> EvaluationBatch:
         return _batch(table, reader, backend, np.arange(start, min(start + batch_size, len(table))), canvas_px)
 
+    # One thread decodes the next batch while the caller uses this one; the backend has threads of its own.
     with ThreadPoolExecutor(1, thread_name_prefix="fourfold-canvases") as ahead:
         try:
             pending = ahead.submit(make, starts[0])

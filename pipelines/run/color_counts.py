@@ -1,4 +1,4 @@
-"""Count how often each ab bin occurs in the images of a folder of shards."""
+"""Count the ab bins of all images in a folder of shards, for colorization's rebalancing weights."""
 
 import json
 from dataclasses import asdict
@@ -28,13 +28,16 @@ def count_prior(
     num_neighbors: int = 5,
     sigma: float = 5.0,
 ) -> ColorPrior:
-    """Soft-count the color of every 8 x 8 block of every image, and save it in `folder` (a path or a URL).
+    """Count the colors of all 8 x 8 blocks of all images, and save the shares in `folder` (a path or a URL).
+
+    A block adds the weights of its soft target, so that the counts are those of colorization's targets.
 
     Gray images (no |a| or |b| above 5) are left out, as they are in training. Raises UsageError (no such folder,
     no images in the split) and DataError (a bad sample; no image with color).
     """
     manifest = load_manifest(folder)
     table = manifest.select("image", split)
+    # In float64: a million images have a billion blocks, and float32 counts stop growing at 16 million.
     counts, num_images, num_gray = torch.zeros(NUM_BINS, dtype=torch.float64), 0, 0
     with progress_bar("counting colors", total=len(table), unit="images") as progress:
         for batch in evaluation_canvases(table, canvas_px=canvas_px, batch_size=batch_size, num_threads=num_threads):
@@ -46,6 +49,7 @@ def count_prior(
         raise DataError(
             f"{folder}: all {num_images} images of split {split} are gray; colorization needs color images."
         )
+    # The shards' hashes go with the shares, so that counts of other shards are refused later.
     prior = ColorPrior(
         split=split,
         num_images=num_images,
@@ -61,7 +65,7 @@ def count_prior(
 
 
 def _count(pixels: torch.Tensor, num_neighbors: int, sigma: float) -> tuple[torch.Tensor, int]:
-    """Soft counts per bin, float64 (313,), and the number of gray images, of uint8 (B, S, S, 3)."""
+    """Return soft counts per bin, float64 (313,), and the number of gray images, of canvases uint8 (B, S, S, 3)."""
     ab = ab_at_stride(pixels)
     is_colored = has_color(ab)
     bins, weights = soft_encode(ab[is_colored], num_neighbors, sigma)

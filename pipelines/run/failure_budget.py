@@ -1,4 +1,7 @@
-"""How many samples a run may lose: a share of the last WINDOW_SAMPLES, so that old good ones cannot pay for new bad."""
+"""Failure budget: stops a run once too large a share of recent samples has failed.
+
+Only the last WINDOW_SAMPLES count. Over a whole run, a day of good samples would hide a folder that broke an hour ago.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -9,12 +12,12 @@ from pipelines.run.sample_source import Fault
 __all__ = ["FailureBudget"]
 
 MIN_SAMPLES_TO_JUDGE = 100
-"""Below this many samples one bad one is no ratio to speak of."""
+"""Samples before the first judgement; of fewer, a single failure would be a large share."""
 WINDOW_SAMPLES = 10_000
 
 
 class FailureBudget:
-    """`count` every batch; raises DataError once more than `max_failure_ratio` of the samples in the window failed."""
+    """Counter of failures: `count` every batch. `max_failure_ratio`: allowed share of failed samples, 0 to 1."""
 
     def __init__(self, max_failure_ratio: float) -> None:
         self._max_ratio = max_failure_ratio
@@ -23,10 +26,12 @@ class FailureBudget:
         self._last: Fault | None = None
 
     def count(self, num_samples: int, faults: Sequence[Fault]) -> None:
+        """Count a batch. Raises DataError if more than `max_failure_ratio` of the samples in the window failed."""
         self._batches.append((num_samples, len(faults)))
         self._num_samples += num_samples
         self._num_faults += len(faults)
         self._last = faults[-1] if faults else self._last
+        # Whole batches leave the window, as long as it stays full without them.
         while self._num_samples - self._batches[0][0] >= WINDOW_SAMPLES:
             old_samples, old_faults = self._batches.popleft()
             self._num_samples -= old_samples

@@ -1,6 +1,6 @@
-"""What a pipeline's batches take in memory, from the promises of its tasks: nothing has to be run to know it.
+"""Estimate the memory of a pipeline's batches from the `spec` of its tasks, without running it.
 
-An upper bound: inputs that show one plane three times (colorization's) are counted as three.
+The estimate is an upper bound: inputs that show one plane three times (colorization's) are counted as three.
 """
 
 from collections.abc import Mapping
@@ -15,25 +15,26 @@ __all__ = ["PipelineMemory", "pipeline_memory"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineMemory:
-    """Bytes on the device of the batches, of one rank. batch_bytes: by task, inputs, targets and weights.
+    """Bytes of the batches of one rank on the device.
 
-    pixels_bytes: decoded uint8 RGB of one step, until its tasks are made.
+    batch_bytes: inputs, targets and weights by task. pixels_bytes: decoded uint8 RGB of one step, held until its
+    batches are made.
     """
 
     batch_bytes: dict[str, int]
     pixels_bytes: int
     prefetch_batches: int
     num_makers: int = 1
-    """Steps in the making at a time: one, or one in every worker process."""
+    """Steps that are made at the same time: one, or one in every worker process."""
 
     @property
     def step_bytes(self) -> int:
-        """One prefetched step, all tasks active."""
+        """Bytes of one prefetched step with all tasks active."""
         return sum(self.batch_bytes.values())
 
     @property
     def peak_bytes(self) -> int:
-        """At most: the queue full, those in the making, pixels still held, and one step at its consumer."""
+        """Largest number of bytes: full queue, steps being made, their pixels, and the step in use."""
         steps = self.prefetch_batches + self.num_makers + 1
         return steps * (self.step_bytes + self.pixels_bytes)
 
@@ -47,7 +48,7 @@ def pipeline_memory(
     prefetch_batches: int,
     num_makers: int = 1,
 ) -> PipelineMemory:
-    """`batch_sizes`: samples of a kind per step, of one rank."""
+    """Estimate the bytes of a pipeline. `batch_sizes`: samples of a kind per step on one rank."""
     batch_bytes = {
         name: sum(_tensor_bytes(spec) for spec in task.spec(batch_sizes[task.source]).values())
         for name, task in tasks.items()
@@ -56,6 +57,7 @@ def pipeline_memory(
         "image": 3 * canvas.canvas_px**2,
         "clip": 3 * canvas.num_frames * canvas.clip_height_px * canvas.clip_width_px,
     }
+    # Without `share_decode` every task holds pixels of its own.
     pixels_bytes = 0
     for kind, size in batch_sizes.items():
         num_users = sum(task.source == kind for task in tasks.values())

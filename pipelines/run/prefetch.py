@@ -1,7 +1,7 @@
-"""A background thread that runs an iterator ahead of its consumer, by a bounded number of items.
+"""Run an iterator in a background thread, a bounded number of items ahead of its consumer.
 
-An exception in the iterator reaches the consumer in place of the item it prevented; a thread that is gone without one
-is an error at once, never a wait without end; `stop` ends the thread.
+An exception in the iterator is raised in place of the item that it prevented. A thread that has died without one is an
+error, never an endless wait.
 """
 
 import atexit
@@ -17,11 +17,11 @@ __all__ = ["Prefetcher"]
 
 T = TypeVar("T")
 STOP_S = 30.0
-"""What `stop` waits for an item in the making; a thread that hangs in a network read is left behind, a daemon."""
+"""Seconds that `stop` waits for the item being made; a thread that hangs in a network read is then left behind."""
 
 
 class Prefetcher(Generic[T]):
-    """`get` items in order. `depth`: items held ready, besides the one in the making."""
+    """Prefetcher: `get` items in order. `depth`: items held ready, besides the one being made."""
 
     def __init__(self, items: Generator[T, None, None], depth: int, name: str) -> None:
         self._items, self._depth = items, depth
@@ -29,18 +29,19 @@ class Prefetcher(Generic[T]):
         self._error: BaseException | None = None
         self._is_stopped = False
         self._changed = Condition()
-        # A daemon, so that a consumer that dies without `stop` does not keep its process alive.
+        # A daemon, so that a consumer that fails without `stop` does not keep its process alive.
         self._thread = Thread(target=self._run, name=name, daemon=True)
         atexit.register(self.stop)
         self._thread.start()
 
     def get(self) -> T:
-        """The next item; waits for it. Raises the iterator's exception, again at every later call.
+        """Wait for the next item and return it. Raises the iterator's exception, also at every later call.
 
-        Raises FourfoldError if the thread is not there any more and left nothing, as in a forked process.
+        Raises FourfoldError if the thread has died without one, as in a forked process.
         """
         with self._changed:
             while not self._changed.wait_for(self._is_decided, timeout=POLL_S):
+                # Both are checked, because the thread may have put its last item between the two.
                 if not self._thread.is_alive() and not self._is_decided():
                     raise FourfoldError(
                         f"Thread {self._thread.name} has died without an error. Start again; in a process that was "
@@ -53,7 +54,7 @@ class Prefetcher(Generic[T]):
             raise self._error or RuntimeError("get() after stop()")
 
     def stop(self) -> None:
-        """Drop what is ready and wait for the thread to end, at most STOP_S. Safe to call twice."""
+        """Drop all items and wait for the thread to end, at most STOP_S. Safe to call twice."""
         with self._changed:
             self._is_stopped = True
             self._ready.clear()
@@ -62,6 +63,7 @@ class Prefetcher(Generic[T]):
         atexit.unregister(self.stop)
 
     def _is_decided(self) -> bool:
+        """Whether `get` need not wait any longer."""
         return bool(self._ready) or self._error is not None or self._is_stopped
 
     def _run(self) -> None:
@@ -71,7 +73,7 @@ class Prefetcher(Generic[T]):
                     break
             else:
                 raise EOFError("the prefetched iterator has ended")
-        except BaseException as error:  # whatever it is, the consumer must not wait for ever
+        except BaseException as error:  # of any kind: else the consumer would wait for ever
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
@@ -79,6 +81,7 @@ class Prefetcher(Generic[T]):
             self._items.close()
 
     def _put(self, item: T) -> bool:
+        """Wait for room and add an item; return False after `stop`."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._ready) < self._depth or self._is_stopped)
             if not self._is_stopped:

@@ -1,9 +1,9 @@
-"""A sample that cannot be used gives its place in the batch to the next of the plan, and is reported.
+"""Replace samples that cannot be used by later samples of the plan, and report them.
 
-The next one is the sample in the same place of the following batch, and if that fails too, of the batch after it, and
-so on: with G samples in a global batch, position p goes to p + G, p + 2 G, ... So a replacement depends on the plan
-and on which files are broken, not on ranks, threads or how often a run was resumed; two places never get the same
-sample; and all other samples stay where they were. The replacement also comes in its own turn.
+The replacement is the sample at the same place of the next batch, or of the batch after that, and so on: with G samples
+in a global batch, position p is filled from p + G, p + 2 G, ... So replacements depend on the plan and on the broken
+files alone, not on ranks, threads or resumes. Two places never get the same sample, and all other samples stay in
+place. The replacement is also read again in its own turn.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,25 +15,27 @@ from pipelines.run.sample_source import Fault, Prepared, SampleSource
 __all__ = ["MAX_TRIES", "ReplacingSource"]
 
 MAX_TRIES = 8
-"""Samples tried for one place. Where one in a hundred is broken, that all of them are is a matter of 1e-16."""
+"""Samples tried for one place; each costs a decode. If one sample in 100 is broken, all 8 are with probability
+1e-16."""
 
 
 class ReplacingSource:
-    """A sample source whose batches hold good samples, as far as there are any."""
+    """Sample source that fills the rows of failed samples with later samples of the plan."""
 
     def __init__(self, open_source: Callable[[SamplePlan], SampleSource], plan: SamplePlan) -> None:
-        """`open_source` gives the samples of a plan; it is called again for the first sample that fails."""
+        """`open_source` opens a source for a plan; it is called a second time when the first sample fails."""
         self.plan = plan
         self._open = open_source
         self.source = open_source(plan)
         self._single: SampleSource | None = None
 
     def load(self, batch_index: int, names: Sequence[str]) -> tuple[dict[str, Prepared], list[Fault]]:
-        """What each of the named tasks needs for one batch, and the samples that failed, in the order of their rows.
+        """Return the input of each of the named tasks for one batch, and the samples that failed, in the order of rows.
 
-        `Prepared.failed` are rows for which no good sample was found in MAX_TRIES.
+        `Prepared.failed` lists the rows for which MAX_TRIES samples failed.
         """
         prepared, faults = self.source.load(batch_index, names)
+        # A row that failed for one task is replaced for all: tasks of a step must see the same samples.
         failed = sorted({row for one in prepared.values() for row in one.failed})
         reported = []
         for row, fault in zip(failed, faults, strict=True):
@@ -46,8 +48,8 @@ class ReplacingSource:
         return prepared, reported
 
     def _next_good(self, batch_index: int, row: int, names: Sequence[str]) -> dict[str, Prepared]:
-        """One sample for every task, in batches of one; {} if none was good. Those that fail are reported in their
-        own batch."""
+        """Return a good sample as a batch of one for every task; {} if none was found in MAX_TRIES."""
+        # Samples that fail here are not reported: each is reported with the batch in which it has its own place.
         self._single = self._single or self._open(self.plan.one_by_one())
         for later in range(batch_index + 1, batch_index + 1 + MAX_TRIES):
             spare, faults = self._single.load(self.plan.first_position(later) + row, names)
@@ -57,7 +59,8 @@ class ReplacingSource:
 
 
 def _with_row(prepared: Prepared, row: int, spare: Prepared) -> Prepared:
-    """The batch with the only sample of `spare` in a row. Pixels are written in place: tasks may share them."""
+    """Return the batch with the only sample of `spare` in one row."""
+    # Pixels are overwritten in place, because the tasks of a step share them.
     prepared.pixels[row] = spare.pixels[0]
     geometry = {name: values.copy() for name, values in prepared.geometry.items()}
     for name, values in geometry.items():

@@ -1,9 +1,9 @@
-"""Tensors that a worker process makes and another one uses, without a copy between them.
+"""Share tensors between a worker process and its parent without copying them.
 
-The maker takes all its large arrays from a `SharedMemory`; a tensor in one of its blocks is sent as the number of the
-block and the tensor's place there. The user maps the block once (`Mapped`) and says when the last view of it is gone;
-then the maker uses it again. A block is memory without a name: it takes no room of /dev/shm, and is gone with the two
-processes however they end.
+The worker takes all large arrays from a `SharedMemory`. A tensor in one of its blocks is sent as the number of the
+block and the place in it. The parent maps each block once (`Mapped`), and tells the worker when the last view of it is
+gone; then the worker uses the block again. Blocks have no name: they take no room in /dev/shm, and are gone with the
+two processes, however those end.
 """
 
 import os
@@ -31,7 +31,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A tensor as its place in a block; `block` -1 for one without elements."""
+    """Place of a tensor in a block; `block` -1 for a tensor without elements. `stride` in elements."""
 
     block: int
     offset_bytes: int
@@ -41,16 +41,16 @@ class Packed:
 
     @property
     def num_bytes(self) -> int:
-        """From its first element to the end of its last one."""
+        """Bytes from the first element to the end of the last one."""
         last = sum((size - 1) * stride for size, stride in zip(self.shape, self.stride, strict=True))
         return (last + 1) * self.dtype.itemsize
 
 
 class SharedMemory(BufferPool):
-    """The maker's side."""
+    """Worker's side: a buffer pool whose blocks another process can map."""
 
     def __init__(self) -> None:
-        # The user keeps its mapping of a block, so there is no use in dropping one.
+        # The parent keeps its mapping of every block, so dropping one here would free no memory.
         super().__init__(max_free_blocks=inf)
         self._descriptors: dict[int, int] = {}
         self._blocks: list[Bytes] = []
@@ -69,7 +69,8 @@ class SharedMemory(BufferPool):
         return block
 
     def pack(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, Packed]:
-        """Where the tensors are, which stay as they are until `release`. Those that are elsewhere are copied first."""
+        """Return the places of tensors, which are kept until `release`. Tensors outside the blocks are copied first."""
+        # One reference per block and call, not per tensor: the parent releases blocks.
         placed = {name: self._placed(tensor) for name, tensor in tensors.items()}
         packed = {name: self._packed(tensor) for name, tensor in placed.items()}
         for number, tensor in {one.block: placed[name] for name, one in packed.items() if one.block >= 0}.items():
@@ -78,7 +79,7 @@ class SharedMemory(BufferPool):
 
     @contextmanager
     def first_sent(self, number: int) -> Iterator[tuple[int, int] | None]:
-        """File descriptor and bytes of a block that was not sent before, None of another; closed afterwards."""
+        """Yield descriptor and bytes of a block that was never sent, else None; the descriptor is closed afterwards."""
         descriptor = self._descriptors.pop(number, None)
         if descriptor is None:
             yield None
@@ -89,7 +90,7 @@ class SharedMemory(BufferPool):
             os.close(descriptor)
 
     def release(self, blocks: Iterable[int]) -> None:
-        """The user needs these no longer. A block sent twice must be released twice."""
+        """Drop tensors in blocks that the parent needs no longer. A block sent twice must be released twice."""
         for number in blocks:
             self._sent[number].popleft()
 
@@ -106,6 +107,7 @@ class SharedMemory(BufferPool):
         return Packed(number, tensor.data_ptr() - self._blocks[number].ctypes.data, *layout)
 
     def _block_of(self, tensor: torch.Tensor) -> int | None:
+        """Return the number of the block that holds a tensor, found by its address; None if no block does."""
         address = tensor.data_ptr()
         index = bisect_right(self._starts, (address, len(self._blocks))) - 1
         if index < 0:
@@ -115,14 +117,14 @@ class SharedMemory(BufferPool):
 
 
 class Mapped:
-    """The user's side."""
+    """Parent's side: maps a worker's blocks, and tells when all views of one are gone."""
 
     def __init__(self) -> None:
         self._blocks: dict[int, Bytes] = {}
         self._in_use: FreedArrays[int] = FreedArrays()
 
     def add(self, number: int, descriptor: int, num_bytes: int) -> None:
-        """Map a block; the descriptor is closed. Raises FourfoldError."""
+        """Map a block, and close the descriptor. Raises FourfoldError if the system refuses."""
         try:
             with _shareable(num_bytes):
                 self._blocks[number] = _mapped(descriptor, num_bytes)
@@ -130,12 +132,12 @@ class Mapped:
             os.close(descriptor)
 
     def unpack(self, packed: Mapping[str, Packed]) -> dict[str, torch.Tensor]:
-        """The tensors, in the memory they were made in."""
+        """Return the tensors as views into the blocks they were made in."""
         roots = {number: self._root(number) for number in {one.block for one in packed.values() if one.block >= 0}}
         return {name: _view(roots.get(one.block), one) for name, one in packed.items()}
 
     def released(self) -> tuple[int, ...]:
-        """Numbers of blocks whose last view is gone since this was last called, for the maker's `release`."""
+        """Return numbers of the blocks whose last view is gone since the last call, for the worker's `release`."""
         return tuple(self._in_use.gone())
 
     def _root(self, number: int) -> torch.Tensor:
@@ -151,7 +153,7 @@ def _view(root: torch.Tensor | None, one: Packed) -> torch.Tensor:
 
 @contextmanager
 def _shareable(num_bytes: int) -> Iterator[None]:
-    """What the system refuses inside becomes a FourfoldError."""
+    """Turn errors of the system inside the block into a FourfoldError that says what to lower."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch has no type for it
@@ -163,14 +165,15 @@ def _shareable(num_bytes: int) -> Iterator[None]:
 
 
 def _mapped(descriptor: int, num_bytes: int) -> Bytes:
-    """The bytes of a file. By torch, because Python's own mapping keeps a descriptor open for each, of which a process
-    may have no more than some thousand."""
+    """Map the bytes of a file: uint8 (num_bytes,)."""
+    # With torch, because Python's mmap keeps a descriptor open for every block, and many systems allow only 1024.
     storage = torch.UntypedStorage.from_file(f"/dev/fd/{descriptor}", shared=True, nbytes=num_bytes)
     block: Bytes = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()  # type: ignore[arg-type]
     return block
 
 
 def _nameless_file() -> int:
+    """Return the descriptor of a file without a name: memory on Linux, a deleted temporary file elsewhere."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("fourfold")
     with tempfile.TemporaryFile() as file:

@@ -1,8 +1,8 @@
-"""A worker process: makes the steps that it is asked for, in memory shared with the one who asks.
+"""Worker process of a pipeline: makes the steps that its parent requests, in memory shared with the parent.
 
-`serve` is started by step_worker_pool.py with its end of a pair of sockets. First comes a `Recipe`, then one `Request`
-after the other. It answers each with the blocks of memory that are new and then a `Reply`, and ends when the other end
-is closed, whatever closed it. What comes and goes is pickled: both ends are this program's, and nobody else has them.
+step_worker_pool.py starts `serve` with one end of a pair of sockets. The worker receives a `Recipe`, then one `Request`
+after the other. It answers each with the new blocks of memory and a `Reply`, and ends when the other end is closed,
+however that happens. Messages are pickled, which is safe here: both ends belong to this program and have no name.
 """
 
 import os
@@ -31,13 +31,16 @@ from pipelines.tasks.base import Geometry, TaskBatch
 __all__ = ["Block", "Forget", "PackedBatch", "Reply", "Request", "serve"]
 
 Span = tuple[str, float, float, str]
-"""What a listener is told: stage, begin and end in seconds of `time.perf_counter`, thread."""
+"""Arguments of a listener: stage, begin and end in seconds of `time.perf_counter`, thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Make the step at a place. round: one more after every `stop` of who asks, by which late replies are known.
-    released: blocks that are free again."""
+    """Request for the step at a position.
+
+    round: counts the parent's `stop` calls, so that replies to requests before a stop can be told apart. released:
+    blocks whose last view in the parent is gone.
+    """
 
     round: int
     position: Mapping[str, int]
@@ -46,12 +49,12 @@ class Request:
 
 
 class Forget:
-    """Of what was asked for, make nothing that is not begun."""
+    """Message that cancels all requests that are not begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Comes before the reply that first uses it, with a file descriptor behind it."""
+    """Announcement of a new block, sent before the first reply that uses it; its file descriptor follows."""
 
     number: int
     num_bytes: int
@@ -59,7 +62,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBatch:
-    """A task's batch, its tensors as their places: "inputs", "weight", and targets by name."""
+    """Batch of a task with its tensors as places in shared memory: "inputs", "weight", and targets by name."""
 
     task: str
     keys: tuple[str, ...]
@@ -74,7 +77,10 @@ class PackedBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A step, without its tensors, or what prevented it; and what the stages have done since the process started."""
+    """Answer to a request: the step without its tensors, or the error that prevented it.
+
+    stats: counts of the stages since the process started. spans: pieces of work since the last reply, if observed.
+    """
 
     round: int
     index: int
@@ -86,21 +92,23 @@ class Reply:
 
 
 def serve(descriptor: int) -> None:
-    """The life of a worker."""
-    with suppress(EOFError, ConnectionError):  # when nobody asks any more
+    """Answer requests until the parent closes its end of the socket, then end the process."""
+    with suppress(EOFError, ConnectionError):  # the parent has closed its end, or has died
         _answer_all(Connection(descriptor))
     sys.stderr.flush()
-    os._exit(0)  # libraries take a second to tidy up what is gone anyway
+    os._exit(0)  # skips exit handlers of libraries, which take a second to free what the system frees anyway
 
 
 def _answer_all(connection: Connection) -> NoReturn:
-    """Until the other end is closed, which raises EOFError or ConnectionError."""
+    """Answer requests until EOFError or ConnectionError says that the other end is closed."""
+    # There is about one worker per core, so threads inside an operation would compete for the same cores.
     torch.set_num_threads(1)
     memory = SharedMemory()
     try:
         maker = _build(connection.recv_bytes())
     except Exception as error:
         _refuse_all(connection, _portable(error))
+    # Tasks write their batches straight into shared memory; what lies elsewhere is copied there when it is sent.
     for task in maker.tasks.values():
         task.memory = memory
     try:
@@ -110,6 +118,7 @@ def _answer_all(connection: Connection) -> NoReturn:
 
 
 def _build(pickled_recipe: bytes) -> StepMaker:
+    """Build the step maker. Raises UsageError if this process does not find a class or a task of the configuration."""
     try:
         recipe: Recipe = pickle.loads(pickled_recipe)
     except (AttributeError, ImportError) as error:
@@ -127,7 +136,7 @@ def _build(pickled_recipe: bytes) -> StepMaker:
 
 
 def _refuse_all(connection: Connection, error: Exception) -> NoReturn:
-    """Whatever is asked for, this is what prevents it."""
+    """Answer every request with an error. The parent raises it from `next`, as if the step had failed there."""
     while True:
         message: Request | Forget = connection.recv()
         if isinstance(message, Request):
@@ -138,12 +147,16 @@ def _refuse_all(connection: Connection, error: Exception) -> NoReturn:
 
 
 class _Server:
+    """Loop of a worker: receive requests, make steps, answer."""
+
     def __init__(self, connection: Connection, maker: StepMaker, memory: SharedMemory) -> None:
         self._connection, self._maker, self._memory = connection, maker, memory
         self._requests: deque[Request] = deque()
         self._spans: list[Span] = []
 
     def run(self) -> NoReturn:
+        # The order: 1. wait for a request; 2. count that time as waiting for room, because the parent requests a step
+        # as soon as there is room for one; 3. make it; 4. answer.
         self._maker.start()
         while True:
             start_s = time.perf_counter()
@@ -155,7 +168,8 @@ class _Server:
             self._answer(self._reply(request, room_wait_s))
 
     def _receive(self) -> None:
-        """All that was asked for by now, and at least one request."""
+        """Receive all messages that have arrived; wait until there is at least one request."""
+        # All of them, so that a `Forget` cancels requests that arrived before it.
         while not self._requests or self._connection.poll():
             message: Request | Forget = self._connection.recv()
             if isinstance(message, Forget):
@@ -165,6 +179,7 @@ class _Server:
                 self._requests.append(message)
 
     def _reply(self, request: Request, room_wait_s: float) -> Reply:
+        """Make a step. An error becomes part of the reply, so that the worker can make other steps."""
         made, batches, problem = None, {}, None
         try:
             made = self._maker.finish(self._maker.begin(request.position, room_wait_s))
@@ -195,6 +210,7 @@ class _Server:
         )
 
     def _answer(self, reply: Reply) -> None:
+        """Send new blocks, then the reply that uses them."""
         packed = [one for batch in reply.batches.values() for one in batch.all_tensors]
         for number in sorted({one.block for one in packed if one.block >= 0}):
             with self._memory.first_sent(number) as new:
@@ -209,9 +225,10 @@ class _Server:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error as it can be sent; where it came from is said of those that a user should not see."""
+    """Return an error that can be pickled; bugs get the traceback of this process as a note."""
     if not isinstance(error, FourfoldError):
         error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+    # Some exceptions can be pickled but not unpickled: their __init__ takes other arguments than they keep.
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -1,9 +1,10 @@
-"""Steps made ahead by worker processes, each a whole step at a time.
+"""Make steps ahead in worker processes, each a whole step at a time.
 
-Threads of one process take turns at Python's lock: two that make batches spend a quarter of their time on that, and
-sixteen get little further than eight. Processes do not. What they make comes back in shared memory, without a copy.
+Threads of one process take turns at Python's lock (GIL): two threads that make batches spend a quarter of their time on
+that, and sixteen are hardly faster than eight. Processes have a lock each. Batches come back in shared memory, without
+a copy.
 
-Who makes a step is no matter of what is in it, so it goes to whoever has least to do.
+A step depends on its position alone, so any worker can make it: it goes to the one with the fewest requests.
 """
 
 import atexit
@@ -31,14 +32,17 @@ from pipelines.tasks.base import TaskBatch
 __all__ = ["StepWorkerPool"]
 
 END_S = 5.0
-"""Given to a process in the middle of a step to end by itself before it is made to."""
+"""Seconds that a process in the middle of a step gets to end by itself before it is killed."""
 
 
 class StepWorkerPool:
-    """`depth` steps held ready, one in the making in each process. Batches are moved to `device`."""
+    """Pool of worker processes that hold `depth` steps ready and make one each. Batches are moved to `device`.
+
+    Methods are those of `stream.Supply`. Processes start with the first `start`.
+    """
 
     def __init__(self, recipe: Recipe, maker: StepMaker, *, depth: int, device: torch.device) -> None:
-        """`maker`: of the same steps; makes none here, but knows the order and fetches shards of remote folders."""
+        """`maker`: a maker of the same steps. It makes none, but knows their order and downloads remote shards."""
         self._recipe, self._maker, self._device = recipe, maker, device
         self._num_ahead = depth + recipe.config.num_workers
         self._workers: list[_Worker] = []
@@ -60,14 +64,17 @@ class StepWorkerPool:
 
     def get(self) -> MadeStep:
         self._refuse_fork()
+        # 1. Take what has arrived and request more, so that workers are busy while this process waits.
         self._receive(timeout_s=0)
         self._ask()
+        # 2. Wait for the next step of the stream. Later ones may arrive before it; they are kept.
         while self._index not in self._replies:
             self._receive(timeout_s=None)
         found = self._replies.pop(self._index)
         if isinstance(found, Exception):
             self._replies[self._index] = found  # again at every later call
             raise found
+        # 3. There is room for one more step.
         self._index += 1
         self._ask()
         if self._device.type == "cpu":
@@ -76,6 +83,7 @@ class StepWorkerPool:
         return replace(found, step=replace(found.step, batches=batches))
 
     def stop(self) -> None:
+        # Replies that are on their way belong to the round before, and are dropped when they arrive.
         if os.getpid() != self._pid:
             return
         self._round += 1
@@ -91,10 +99,11 @@ class StepWorkerPool:
 
     def close(self) -> None:
         if os.getpid() != self._pid:
-            return  # they are another process's, which may still use them
+            return  # the workers belong to the parent of this fork, which may still use them
         self._last_stats = self.stats()
         self.stop()
         atexit.unregister(self.close)
+        # Close all connections before waiting for the first process: they end at the same time.
         for worker in self._workers:
             worker.hang_up()
         for worker in self._workers:
@@ -103,6 +112,7 @@ class StepWorkerPool:
         self._maker.close()
 
     def _refuse_fork(self) -> None:
+        """Raise FourfoldError in a fork: two processes that read one connection would each get half of the replies."""
         if os.getpid() != self._pid:
             raise FourfoldError(
                 "The worker processes of this pipeline belong to the process that this one was forked from. Build the "
@@ -110,7 +120,7 @@ class StepWorkerPool:
             )
 
     def _ask(self) -> None:
-        """For steps, until enough are on their way."""
+        """Request steps until enough are on their way."""
         while self._asked_for["step"] < self._index + self._num_ahead:
             self._maker.fetch_ahead(self._asked_for)
             worker = min(self._workers, key=lambda one: one.num_asked)
@@ -118,7 +128,7 @@ class StepWorkerPool:
             self._asked_for = self._maker.after(self._asked_for)
 
     def _receive(self, timeout_s: float | None) -> None:
-        """What has come; the first message is waited for."""
+        """Receive the messages that have arrived; wait up to `timeout_s` seconds for the first, None without end."""
         by_connection = {worker.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), timeout_s):
             assert isinstance(connection, Connection)
@@ -128,10 +138,11 @@ class StepWorkerPool:
                 self._take(worker, reply)
 
     def _take(self, worker: "_Worker", reply: Reply) -> None:
+        """Store a reply, unless it answers a request from before a `stop`."""
         if self._listener is not None:
             for stage, start_s, end_s, thread in reply.spans:
                 self._listener(stage, start_s, end_s, f"{worker.name} {thread}")
-        # Of an earlier round, too: what nobody holds is free again.
+        # Also for a reply of an earlier round: its tensors are dropped here, and so its blocks are released.
         batches = {name: worker.unpacked(packed) for name, packed in reply.batches.items()}
         if reply.round != self._round:
             return
@@ -143,7 +154,7 @@ class StepWorkerPool:
 
 
 class _Worker:
-    """One process, as seen from here."""
+    """Handle of one worker process: its connection, the blocks it shares, and its open requests."""
 
     def __init__(self, recipe: Recipe, number: int) -> None:
         self.name = f"worker-{number}"
@@ -156,20 +167,21 @@ class _Worker:
         self._send(pickled_recipe)
 
     def ask(self, number: int, position: Mapping[str, int], *, is_observed: bool) -> None:
-        """Raises FourfoldError if the process has died."""
+        """Request a step of round `number`. Raises FourfoldError if the process has died."""
         released = self._memory.released()
         request = Request(round=number, position=dict(position), is_observed=is_observed, released=released)
         self._send(pickle.dumps(request))
         self.num_asked += 1
 
     def forget(self) -> None:
-        """What it was asked for. One that has died is noticed when it is asked for more."""
+        """Cancel all requests."""
+        # A process that has died is reported at its next request, not by a `stop` that needs nothing from it.
         self.num_asked = 0
         with suppress(FourfoldError):
             self._send(pickle.dumps(Forget()))
 
     def receive(self) -> Reply | None:
-        """The next message, if it is a reply. Raises FourfoldError if the process has died."""
+        """Receive one message; return it if it is a reply, None for a new block. Raises FourfoldError if it died."""
         try:
             message = self.connection.recv()
             if isinstance(message, Block):
@@ -182,6 +194,7 @@ class _Worker:
         return message
 
     def unpacked(self, packed: PackedBatch) -> TaskBatch:
+        """Return the batch with tensors that are views into shared memory."""
         tensors = self._memory.unpack({**packed.tensors, **{f"target {k}": v for k, v in packed.target.items()}})
         target = {name: tensors[f"target {name}"] for name in packed.target}
         return TaskBatch(
@@ -194,10 +207,11 @@ class _Worker:
         )
 
     def hang_up(self) -> None:
-        """By which the process ends."""
+        """Close the connection, upon which the process ends."""
         self.connection.close()
 
     def end(self) -> None:
+        """Wait END_S for the process, then kill it."""
         end(self._process, END_S)
 
     def _send(self, pickled: bytes) -> None:
@@ -207,6 +221,7 @@ class _Worker:
             raise self._death() from error
 
     def _death(self) -> FourfoldError:
+        """Return the error that says how the process ended."""
         remedy = "lower num_workers, batch_size or prefetch_batches"
         how = ending(self._process, END_S, remedy=remedy)
         return FourfoldError(f"Worker process {self._process.pid} {how} What it said is above. Start again.")

@@ -1,4 +1,4 @@
-"""Samples as they are measured: the centre square of every image, not mirrored, and the same numbers in every pass."""
+"""Samples without augmentation, for measuring: the centre square of every image, not mirrored, alike in every pass."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ Int64s = npt.NDArray[np.int64]
 
 
 def centre_boxes(width_B: Int64s, height_B: Int64s) -> npt.NDArray[np.int32]:
-    """The largest centred square of each image as x0, y0, x1, y1: int32 (B, 4)."""
+    """Return the largest centred square of each image as x0, y0, x1, y1 in pixels, ends excluded: int32 (B, 4)."""
     side = np.minimum(width_B, height_B)
     x0, y0 = (width_B - side) // 2, (height_B - side) // 2
     return np.stack([x0, y0, x0 + side, y0 + side], axis=1).astype(np.int32)
 
 
 class UnaugmentedSource(SampleSource):
-    """A sample source without augmentation. What a task draws to pose its question is still drawn."""
+    """Sample source without augmentation. A task's own draws, such as which patches to compare, stay."""
 
     def _common_geometry(self, picks: Picks, *_: Any) -> Geometry:
         table, rows = self.table, picks.rows

@@ -1,4 +1,4 @@
-"""What a pretext task is: it draws geometry before any pixel exists, then turns uint8 pixels into inputs and targets.
+"""Base class of pretext tasks: draw geometry before any pixel exists, then turn uint8 pixels into inputs and targets.
 
 Letters: B samples, R examples (rows; R = B * examples_per_sample, sample-major), V patches of one example,
 T frames, C channels, H W height and width, h w height and width of the target map.
@@ -41,15 +41,15 @@ PAPER_CANVAS_PX = 256
 
 
 class TaskConfig(Config):
-    """Options every task has."""
+    """Options of every task."""
 
     task_weight: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Chance that the task is active at a step; 1 means every step. Lower saves its compute."""
+    """Probability that the task is active at a step; 1 means every step. Lower saves its compute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanvasSpec:
-    """Sizes of the pixels a task gets."""
+    """Sizes of the canvases and clips that tasks get."""
 
     canvas_px: int = PAPER_CANVAS_PX
     """Side of the square image canvas. Cost grows with its square."""
@@ -60,7 +60,7 @@ class CanvasSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """Promise about one tensor of a batch; `low` and `high` are inclusive bounds of its values."""
+    """Shape, dtype and inclusive bounds of the values of one tensor of a batch; tests hold batches to it."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -70,12 +70,12 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskBatch:
-    """Stacked examples of one task.
+    """Batch of examples of one task.
 
-    inputs: float32 [0, 1], (R, 3, H, W) or (R, V, 3, H, W). target: tensors by name, first axis R.
-    weight: float32, (R,) or (R, h, w); 0 means "do not learn from this". keys: the B samples.
-    geometry: every random parameter, for audit, with leading axis B; and "verdict" (B,), where a task may find that a
-    sample has no target: 0 for those that have one.
+    inputs: float32 in [0, 1], (R, 3, H, W) or (R, V, 3, H, W). target: tensors by name, first axis R.
+    weight: float32, (R,) or (R, h, w); 0 leaves an example or a cell out of the loss. keys: of the B samples.
+    geometry: every random number, for audit, with leading axis B. If a task can fail to find a target, also "verdict"
+    (B,): 0 for samples that have one, the reason's number for others.
     """
 
     task: str
@@ -92,17 +92,17 @@ class TaskBatch:
 
     @property
     def num_left_out(self) -> int:
-        """Samples without a target."""
+        """Number of samples without a target."""
         return int(np.count_nonzero(self.geometry.get("verdict", 0)))
 
     def to(self, device: torch.device | str) -> "TaskBatch":
-        """The same batch with its tensors on `device`."""
+        """Return the same batch with its tensors on `device`."""
         target = {name: _moved(value, device) for name, value in self.target.items()}
         return replace(self, inputs=_moved(self.inputs, device), target=target, weight=_moved(self.weight, device))
 
 
 def one_of_equal_planes(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of an expanded tensor that is all of it in memory; `expand(tensor.shape)` makes the whole of it."""
+    """Return an expanded tensor without its repeats: `.expand(tensor.shape)` of it gives the tensor back."""
     for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         if size > 1 and stride == 0:
             tensor = tensor.narrow(axis, 0, 1)
@@ -110,69 +110,71 @@ def one_of_equal_planes(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """On `device`; what is one plane seen three times (lightness) is copied once and stays so there."""
-    # To the host it must be waited for: what is read there too early is not there yet.
+    """Return the tensor on `device`. One plane that is shown three times (lightness) is copied once."""
+    # A copy to the host must be waited for: a non-blocking one returns memory that is not filled yet (seen on an H200).
     moved = one_of_equal_planes(tensor).to(device, non_blocking=torch.device(device).type != "cpu")
     return moved.expand(tensor.shape)
 
 
 class Task(ABC):
-    """One pretext task. Subclasses set the class variables, `draw`, `make` and `spec`."""
+    """A pretext task. Subclasses set the class variables and define `draw`, `make` and `spec`."""
 
     name: ClassVar[str]
     source: ClassVar[Literal["image", "clip"]]
     config_class: ClassVar[type[TaskConfig]]
     min_batch_size: ClassVar[int] = 1
-    """Different samples a batch must hold; 2 where a task compares images with each other."""
+    """Different samples that a batch must hold; 2 for a task that compares images with each other."""
 
     def __init__(self, config: TaskConfig, canvas: CanvasSpec, *, lightness: bool = False) -> None:
-        """`lightness`: harmonized input, L of Lab replicated three times instead of the task's own style."""
+        """`lightness`: harmonize the inputs, so that they are L of Lab three times instead of the task's own colors."""
         self.config = config
         self.canvas = canvas
         self.lightness = lightness
         self.memory = BufferPool()
-        """For arrays of a batch made on the CPU."""
+        """Buffers for batches that are made on the CPU."""
         self.num_threads = 0
-        """That may be at work on one batch; 0 means as many as there are cores."""
+        """Threads that may work on one batch; 0 means as many as there are cores."""
         self.targets: TargetCache | None = None
-        """Set by tasks of clips whose target follows from the clip alone; the pipeline then calls `make_cached`."""
+        """Cache of targets, for tasks whose target depends on the clip alone; the pipeline then calls `make_cached`."""
 
     @property
     def examples_per_sample(self) -> int:
+        """Rows of a batch that each sample gives."""
         return 1
 
     @abstractmethod
     def draw(self, rng: Rng) -> Geometry:
-        """All random numbers of one sample, as arrays of fixed shape and dtype. May be {}.
+        """Draw all random numbers of a sample, as arrays of fixed shape and dtype by name. May be {}.
 
-        The pipeline passes a `BatchRng`: then every array has a leading axis B, so count axes from the end.
+        The pipeline passes a `BatchRng`, whose arrays have a leading axis B: count axes from the end.
         """
 
     @abstractmethod
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
-        """Inputs and targets from uint8 pixels (see module docstring) and stacked geometry, on the pixels' device.
+        """Make the batch from uint8 pixels (see module docstring) and stacked geometry, on the pixels' device.
 
-        `geometry` also holds what the pipeline adds for every image sample: "label", int64 (B,), -1 for none.
+        `geometry` also holds what the pipeline adds, such as "label", int64 (B,), -1 for samples without one. Draws no
+        random numbers: those of `draw` are addressed, so that workers and resume cannot change them.
         """
 
     def make_cached(
         self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str], known: CachedTargets
     ) -> TaskBatch:
-        """The batch that `make` would give. Where a target is known, only the colors of the first frame are there."""
+        """Make the batch that `make` would, with cached targets; such a clip has only the colors of its first frame."""
         return self.make(pixels, geometry, keys)
 
     @abstractmethod
     def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:
-        """Shape, dtype and range of "inputs", "weight" and every target for `batch_size` samples."""
+        """Return shape, dtype and range of "inputs", "weight" and every target for `batch_size` samples."""
 
 
 def stack_geometry(drawn: Sequence[Geometry]) -> Geometry:
-    """Per-sample geometry stacked along a new first axis B."""
+    """Stack the geometry of single samples along a new first axis B."""
     return {name: np.stack([one[name] for one in drawn]) for name in drawn[0]} if drawn else {}
 
 
 def scaled_px(px_at_256: float, canvas_px: int) -> int:
-    """A length of the paper's 256 px canvas on a canvas of another size, rounded to a pixel."""
+    """Scale a length on the paper's 256 px canvas to a canvas of another size, rounded to a pixel."""
     return round(px_at_256 * canvas_px / PAPER_CANVAS_PX)
 
 

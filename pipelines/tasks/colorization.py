@@ -1,4 +1,10 @@
-"""Colorization: from lightness, the color of every 8 x 8 block as one of 313 ab bins. After Zhang et al. 2016.
+"""Colorization: predict the color of every 8 x 8 block from lightness, as one of 313 ab bins.
+
+Cut: nothing; the input is the whole canvas as lightness, L of Lab three times.
+Drawn: nothing beyond the crop and flip that all image tasks share.
+Target: the 5 nearest ab bins of each block's color with Gaussian weights; rare colors weigh more in the loss.
+Shortcuts: gray images have weight 0, else "no color" would be a safe answer.
+Source: Zhang et al. 2016, as in the multi-task paper (Doersch & Zisserman 2017, section 3).
 
 Letters: B samples, S canvas side, h w = S / 8, K neighbours of the soft target (1 when hard).
 """
@@ -22,7 +28,7 @@ STRIDE_PX = 8
 
 
 class ColorizationConfig(TaskConfig):
-    """Defaults follow Zhang et al. 2016, whom the paper follows."""
+    """Options of colorization. Defaults follow Zhang et al. 2016, as the multi-task paper does."""
 
     target: Literal["soft", "hard"] = "soft"
     """soft: the nearest bins with Gaussian weights; hard: the nearest bin alone."""
@@ -31,17 +37,17 @@ class ColorizationConfig(TaskConfig):
     sigma: float = Field(default=5.0, gt=0)
     """Spread of a soft target in units of ab. Larger blurs the target over more bins."""
     rebalance: bool = True
-    """Weigh rare colors up. Has no effect until colors are counted: fourfold shards stats."""
+    """Give rare colors more weight. Has no effect until colors are counted: fourfold shards stats."""
     prior: Path | None = None
-    """Folder of shards whose counted colors rebalance the loss; filled in by the pipeline when there are any."""
+    """Folder of shards whose counted colors rebalance the loss. The pipeline fills it in if there are any."""
     uniform_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of the uniform distribution mixed into the counted one; 1 is no rebalancing, near 0 lets rare bins rule."""
+    """Share of the uniform distribution mixed into the counted one: 1 is no rebalancing, near 0 rare bins dominate."""
     mask_gray: bool = True
-    """Learn nothing from images without color (no |a| or |b| above 5), as in the 2016 code."""
+    """Give images without color (no |a| or |b| above 5) weight 0, as the 2016 code does."""
 
 
 class Colorization(Task):
-    """inputs (B, 3, S, S), L / 100 three times (a view of one plane).
+    """Task with inputs (B, 3, S, S): L / 100 in [0, 1], three times (a view of one plane).
 
     target: "bins" int64 (B, K, h, w), nearest first, and "bin_weights" float32 (B, K, h, w), sum 1 over K.
     weight (B, h, w): rebalancing weight of the nearest bin (1 without a prior), 0 in gray images.
@@ -63,10 +69,11 @@ class Colorization(Task):
 
     @property
     def num_neighbors(self) -> int:
+        """Bins per block, K: 1 for hard targets."""
         return self.config.num_neighbors if self.config.target == "soft" else 1
 
     def _load_bin_weight(self) -> torch.Tensor:
-        """float32 (313,): weight of a pixel whose nearest bin it is."""
+        """Return the weight of a block by its nearest bin: float32 (313,). Raises UsageError without counted colors."""
         if not self.config.rebalance or self.config.prior is None:
             return torch.ones(NUM_BINS)
         prior = load_prior(self.config.prior)

@@ -1,8 +1,11 @@
-"""Exemplar: two views of one patch belong together, a patch of another image does not. After Dosovitskiy et al. 2014.
+"""Exemplar: embed two views of one patch close together, and a patch of another image far away.
 
-Of a canvas one square is chosen; each view of it is moved, turned and scaled in a single interpolation, then its
-colors are changed: contrast along the principal components of its own pixels, then saturation, value and hue.
-Ranges are those of Dosovitskiy et al. 2014; factors and powers are log-uniform, so that x and 1/x are equally likely.
+Cut: one square of the canvas, twice, each view moved, turned and scaled in a single interpolation.
+Drawn: shift, turn, scale; contrast along the patch's principal color components; saturation, value, hue. Factors and
+powers are log-uniform, so that x and 1/x are equally likely.
+Target: the row of a patch of another image, the negative of a triplet loss; weight 0 if the batch holds only one image.
+Shortcuts: color and position change in each view; `standardize` hides brightness, `jpeg_quality` the file's blocks.
+Source: ranges from Dosovitskiy et al. 2014, triplets as in the multi-task paper (Doersch & Zisserman 2017, section 3).
 
 Letters: B samples, V = 2 views, N = 2 B views sample-major, P patch side.
 """
@@ -48,10 +51,11 @@ Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class ExemplarConfig(PatchGuards, TaskConfig):
-    """What a view may differ in. Wider ranges make the task harder and features more invariant."""
+    """Options of exemplar: how far views may differ. Wider ranges make the task harder and features more invariant."""
 
     patch_px: int | None = Field(default=None, ge=2)
-    """Side of a view; left out, the paper's 96 on 256 px, scaled with the canvas. Cost grows with its square."""
+    """Side of a view in pixels. Default: the paper's 96 on 256 px, scaled with the canvas. Cost grows with its
+    square."""
     translation_ratio: float = Field(default=0.2, ge=0, le=1)
     """Largest shift on each axis as a share of the patch side."""
     scale: Range = (0.7, 1.4)
@@ -61,20 +65,20 @@ class ExemplarConfig(PatchGuards, TaskConfig):
     pca_factor: Range = (0.5, 2.0)
     """Contrast along each of the three principal components of the patch's colors."""
     power: Range = (0.25, 4.0)
-    """Power of saturation and, drawn on its own, of value. 4 leaves about 2 % of views almost black."""
+    """Power of saturation and, drawn separately, of value. 4 leaves about 2 % of views almost black."""
     factor: Range = (0.7, 1.4)
-    """Multiplies saturation and, drawn on its own, value, after the power."""
+    """Factor of saturation and, drawn separately, of value, after the power."""
     shift: float = Field(default=0.1, ge=0, le=1)
-    """Largest number added to saturation and, drawn on its own, to value, last."""
+    """Largest number added to saturation and, drawn separately, to value, after the factor."""
     hue_shift: float = Field(default=0.1, ge=0, le=0.5)
     """Largest turn of the hue either way; 1 is the full circle."""
 
 
 class Exemplar(Task):
-    """inputs (B, 2, 3, P, P), anchor and positive; target "negative" int64 (B,).
+    """Task with inputs (B, 2, 3, P, P), anchor and positive in [0, 1]; target "negative" int64 (B,).
 
-    `negative` is the row whose anchor is the negative: the first following row (cyclic) of another image. Where the
-    whole batch is one image there is none: then it is the row itself, with weight 0.
+    The anchor of row `negative` is the negative: that of the first following row (cyclic) with another image. If the
+    whole batch is one image, it is the row itself, with weight 0.
     """
 
     name: ClassVar[str] = "exemplar"
@@ -89,9 +93,12 @@ class Exemplar(Task):
         check_fits(self.name, self.patch_px, canvas.canvas_px, "Lower patch_px or raise canvas_px.")
 
     def draw(self, rng: Rng) -> Geometry:
-        """Per view: centre_xy (2, 2) px, scale, rotation_deg, hue_shift (2,), pca_factor (2, 3), and for saturation
-        and value power, factor, shift (2, 2); last jpeg_quality (2,), if asked for. Centres are in pixels from the
-        canvas's corner."""
+        """Draw for each view centre_xy (2, 2), scale, rotation_deg, hue_shift (2,), pca_factor (2, 3), and power,
+        factor, shift (2, 2) of saturation and value; with that option also jpeg_quality (2,).
+
+        Centres are x, y in pixels from the canvas's corner.
+        """
+        # The order of the draws is part of the data: another order gives other views for the same seed.
         config, patch_px = self.config, self.patch_px
         base_xy = rng.uniform(patch_px / 2, self.canvas.canvas_px - patch_px / 2, 2)
         largest_px = config.translation_ratio * patch_px
@@ -108,13 +115,16 @@ class Exemplar(Task):
         }
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
+        # 1. Both views of every canvas, moved and recolored.
         is_cpu = pixels.device.type == "cpu"
         make_views = self._make_cpu if is_cpu else self._make_device
         views = make_views(pixels, {name: geometry[name].reshape(-1, *geometry[name].shape[2:]) for name in DRAWN})
+        # 2. Lightness and JPEG both work on 8-bit levels, so the views are rounded once for both.
         if self.lightness or self.config.jpeg_quality:
             levels = views.mul(255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
             saved = recompressed(levels, geometry.get("jpeg_quality"))
             views = lightness_of(saved).unsqueeze(1) if self.lightness else saved.permute(0, 3, 1, 2).float().div_(255)
+        # 3. Standardize last: every earlier step expects colors in [0, 1] of a real picture.
         views = (standardized(views) if self.config.standardize else views).expand(-1, 3, -1, -1)
         negative, has_negative = _negatives(keys)
         return TaskBatch(
@@ -127,15 +137,18 @@ class Exemplar(Task):
         )
 
     def _make_cpu(self, pixels: torch.Tensor, views: Geometry) -> torch.Tensor:
-        """float32 (N, 3, P, P); `views` is the geometry with leading axis N."""
+        """Make all views in compiled loops: float32 (N, 3, P, P). `views`: geometry with leading axis N."""
         affine, memory = _inverse_affine(views, self.patch_px), self.memory
         patches = warped_cpu(pixels.numpy(), affine, views["scale"], self.patch_px, memory)
-        # Channels last in memory, as trunks read them.
+        # Channels last in memory, the layout in which convolutions of the trunk run fastest.
         return torch.from_numpy(recolored_cpu(patches, views, memory)).permute(0, 3, 1, 2)
 
     def _make_device(self, pixels: torch.Tensor, views: Geometry) -> torch.Tensor:
-        """The same in batch operations for a GPU. Fewer than 1 value in 1,000 differs by more than 2/255: where the
-        two warps round to 8 bits otherwise, a small power magnifies one level in dark and gray places."""
+        """Make all views in batch operations for a GPU: float32 (N, 3, P, P).
+
+        Fewer than 1 value in 1,000 differs from `_make_cpu` by more than 2/255. Where the two warps round differently,
+        a small power magnifies the difference of one level in dark and gray places.
+        """
         patches = warped_torch(pixels, _inverse_affine(views, self.patch_px), views["scale"], self.patch_px)
         return jitter_hsv_torch(scale_components(patches, views["pca_factor"]), views)
 
@@ -157,7 +170,9 @@ def _log_uniform(rng: Rng, bounds: tuple[float, float], shape: tuple[int, ...]) 
 
 
 def _negatives(keys: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Row of the first following other key, and 1 where there is one. A batch across epochs may hold a key twice."""
+    """Return the first following row with another key, int64 (B,), and 1 where there is one, float32 (B,)."""
+    # Keys, not rows: a batch that spans two epochs may hold an image twice, and a failed row shows its neighbour's
+    # image.
     count = len(keys)
     negative = np.arange(count)
     for row, key in enumerate(keys):
@@ -167,10 +182,15 @@ def _negatives(keys: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[
 
 
 def _inverse_affine(views: Geometry, patch_px: int) -> Float64s:
-    """(N, 2, 3): canvas pixel index (x, y) of a patch pixel index (x, y, 1); pixel 0 has its centre at 0."""
+    """Return the map from patch to canvas, float64 (N, 2, 3).
+
+    It gives the index (x, y) of a canvas pixel from the index (x, y, 1) of a patch pixel. Indices count pixel centres:
+    the first pixel is at 0.
+    """
     angle, scale = np.deg2rad(views["rotation_deg"]), views["scale"]
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     turn = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
     middle = (patch_px - 1) / 2
+    # Half a pixel, because centres are drawn from the canvas's corner and indices count from the first pixel's centre.
     start_xy = views["centre_xy"] - 0.5 - middle * turn.sum(-1)
     return np.concatenate([turn, start_xy[..., None]], axis=-1)

@@ -1,4 +1,11 @@
-"""Supervised: the canvas and its class label. The labelled baseline, not a pretext task. Paper section 5."""
+"""Supervised: classify the canvas by its label. The labelled baseline, not a pretext task.
+
+Cut: nothing; the input is the whole canvas.
+Drawn: nothing beyond the crop and flip that all image tasks share.
+Target: the class label of the shard; samples without one have weight 0.
+Shortcuts: none closed, because a label is no pretext.
+Source: the ImageNet-labels baseline of the multi-task paper (Doersch & Zisserman 2017, section 5).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -15,11 +22,11 @@ MAX_LABEL = 2**31 - 1
 
 
 class SupervisedConfig(TaskConfig):
-    """The labelled baseline has no options of its own: the pipeline already crops and flips."""
+    """Options of the baseline: none of its own, since the pipeline already crops and flips."""
 
 
 class Supervised(Task):
-    """inputs (B, 3, S, S); target "label" int64 (B,). A sample without a label has label 0 and weight 0."""
+    """Task with inputs (B, 3, S, S) in [0, 1]; target "label" int64 (B,). Without a label: label 0, weight 0."""
 
     name: ClassVar[str] = "supervised"
     source: ClassVar[Literal["image", "clip"]] = "image"

@@ -1,7 +1,7 @@
-"""Targets that follow from a sample alone, kept so that a sample seen again needs neither labelling nor all its pixels.
+"""Cache of targets that depend on the sample alone: a sample seen again needs no labelling, and not all its pixels.
 
-What is remembered is looked up before a batch is decoded and goes with the batch from then on: a target that is
-forgotten between decoding and labelling is still there, so what was not decoded is never asked for.
+A batch's targets are looked up before it is decoded, and travel with the batch. So a target that the cache evicts
+between decoding and labelling is still there, and frames that were not decoded are never needed.
 """
 
 from collections import OrderedDict
@@ -14,13 +14,13 @@ __all__ = ["CachedTargets", "TargetCache", "cached_targets"]
 
 
 class TargetCache:
-    """The last `max_targets` targets that were used, by address. Safe to use from several threads.
+    """Cache of the `max_targets` most recently used targets, by address. Safe to use from several threads.
 
-    An address says all that a sample's pixels follow from: its row in the table and whether it is mirrored.
+    An address holds all that a sample's pixels depend on: its row in the table, and whether it is mirrored.
     """
 
     def __init__(self, max_targets: int) -> None:
-        """0 remembers nothing."""
+        """`max_targets`: 0 caches nothing; each costs the bytes of one target."""
         self._max_targets = max_targets
         self._targets: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = Lock()
@@ -29,13 +29,14 @@ class TargetCache:
         return len(self._targets)
 
     def get(self, address: Hashable) -> Any:
-        """The target, or None."""
+        """Return the target at an address, or None."""
         with self._lock:
             if address in self._targets:
                 self._targets.move_to_end(address)
             return self._targets.get(address)
 
     def put(self, address: Hashable, target: Any) -> None:
+        """Store a target, and evict the one used longest ago if there are too many."""
         with self._lock:
             self._targets[address] = target
             self._targets.move_to_end(address)
@@ -45,23 +46,27 @@ class TargetCache:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedTargets:
-    """What a task knows of a batch's samples. address: None for what must not be remembered. target: None if unknown;
-    where every task of a batch knows it, of the sample's clip only the first frame is decoded."""
+    """Cached targets of a batch's samples, in the order of its rows.
+
+    address: None for a row that must not be stored. target: None if it is not cached; if every task of a batch has it,
+    only the first frame of the clip is decoded.
+    """
 
     address: tuple[Hashable, ...]
     target: tuple[Any, ...]
 
     def with_rows_of(self, donors: Sequence[int], failed: Sequence[int]) -> "CachedTargets":
-        """Rows taken from the rows of `donors`, as their pixels are. Those in `failed` are not what their address says
-        and must not be remembered."""
+        """Return the rows at `donors`, as the pixels are copied; rows in `failed` must not be stored."""
+        # A failed row shows another sample's pixels. Stored under its own address, that target would be wrong for ever.
         address = tuple(None if row in failed else self.address[donor] for row, donor in enumerate(donors))
         return CachedTargets(address=address, target=tuple(self.target[donor] for donor in donors))
 
     def with_row(self, row: int, spare: "CachedTargets") -> "CachedTargets":
-        """A row replaced by the only one of `spare`."""
+        """Return a copy with one row replaced by the only row of `spare`."""
         address = (*self.address[:row], spare.address[0], *self.address[row + 1 :])
         return CachedTargets(address=address, target=(*self.target[:row], spare.target[0], *self.target[row + 1 :]))
 
 
 def cached_targets(memory: TargetCache, addresses: Sequence[Hashable]) -> CachedTargets:
+    """Look up the targets of a batch."""
     return CachedTargets(address=tuple(addresses), target=tuple(memory.get(address) for address in addresses))
