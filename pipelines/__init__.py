@@ -1,4 +1,4 @@
-"""Bytes to batches: photos and videos come in, the inputs and targets of the pretext tasks go out.
+"""Pipelines, from bytes to batches: photos and videos come in, inputs and targets of the pretext tasks go out.
 
-`build_pipeline` (build.py) and `PipelineConfig` (pipeline_config.py) are what other packages start from.
+Start with `build_pipeline` (build.py) and `PipelineConfig` (pipeline_config.py).
 """

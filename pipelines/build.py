@@ -1,6 +1,6 @@
-"""From a configuration to a running pipeline: the whole chain is checked here, before a byte is read.
+"""Build a pipeline from its configuration, and check the whole chain before a byte is read.
 
-Folders, splits, tasks, sizes, backend: the first thing that cannot work is a UsageError that says what to change.
+Folders, splits, tasks, sizes, backend: the first that cannot work raises a UsageError that says what to change.
 """
 
 import torch
@@ -36,14 +36,15 @@ def build_pipeline(
     world_size: int = 1,
     augment: bool = True,
 ) -> Pipeline:
-    """Check everything, then return a pipeline at position 0; nothing is read until its first step is asked for.
+    """Check everything, then return a pipeline at position 0. The first `next` starts threads, processes and reading.
 
-    augment False is for measuring: every task at every step, the centre square of images, nothing mirrored, all
-    sources one after the other in the order of their shards, and every pass the same (see Pipeline.pass_steps).
+    augment False is for measuring: every task in every step, the centre square of images, nothing mirrored, all sources
+    one after the other in the order of their shards, and every pass the same (see Pipeline.pass_steps).
     Raises UsageError if the configuration cannot work, DataError if a shard is missing or of the wrong size.
     """
     device, num_workers = torch.device(device), config.num_workers
     recipe = Recipe(config=config, seed=seed, rank=rank, world_size=world_size, augment=augment)
+    # Worker processes have no GPU: batches are made on the CPU and copied to the device afterwards.
     chain = StepChain(recipe, torch.device("cpu") if num_workers else device)
     maker = chain.step_maker(chain.shard_cache(), Workers(thread_count(config.num_threads)))
     supply: Supply = StepThreads(maker, config.prefetch_batches)

@@ -1,4 +1,4 @@
-"""What a pipeline is made of, as written in YAML. Values are checked here; what needs files, when it is built."""
+"""Config of a pipeline, the `pipeline:` part of a YAML file. Values are checked here, folders when it is built."""
 
 import difflib
 from collections.abc import Mapping
@@ -20,21 +20,21 @@ __all__ = ["PipelineConfig"]
 
 
 class PipelineConfig(Config):
-    """What to read, which tasks to make of it, and how large."""
+    """Config of a pipeline: sources, tasks, sizes, backend, threads."""
 
     images: Sources | None = None
     """Folder or URL of image shards, or a list of {path, weight}. Needed by every task but motion_segmentation."""
     clips: Sources | None = None
     """Folder or URL of clip shards, or a list of {path, weight}. Needed by motion_segmentation."""
     split: str = "train"
-    """Which samples; every source must have them."""
+    """Name of the split to read; every source must have it."""
     window_shards: int = Field(default=DEFAULT_WINDOW_SHARDS, ge=1)
-    """Shards whose samples are mixed with each other, per source. More mixes better; of remote shards, twice as many
-    are kept on the disk."""
+    """Shards of a source whose samples are mixed with each other. More mixes better; of remote shards, twice as many
+    take room on the disk."""
     cache_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Room on the disk for shards of remote folders; left out, they are all kept. Less means downloading again."""
+    """Disk space in GiB for shards of remote folders. Default: all are kept. With less, shards are downloaded again."""
     tasks: dict[str, SerializeAsAny[TaskConfig]] = Field(default_factory=dict)
-    """Options by task name; `{colorization: {}}` is colorization as it comes."""
+    """Options by task name; `{colorization: {}}` is colorization with its defaults."""
     canvas_px: int = Field(default=256, ge=8, le=4096)
     """Side of the square canvas that all image tasks cut from. Cost grows with its square."""
     clip_height_px: int = Field(default=240, ge=8, le=4096)
@@ -49,7 +49,7 @@ class PipelineConfig(Config):
     """Bounds of the random crop's side, as a share of the image's short side."""
     flip_probability: float = Field(default=0.5, ge=0.0, le=1.0)
     share_decode: bool = True
-    """One decoded canvas serves all image tasks. False, as in the paper: one each, which costs a decode per task."""
+    """Use one decoded canvas for all image tasks. False, as in the paper: one each, which costs a decode per task."""
     harmonize: HarmonizeMode = "off"
     """Which tasks see gray. paper: relative position gets colorization's input; all: every task does."""
     backend: BackendName = "auto"
@@ -58,14 +58,14 @@ class PipelineConfig(Config):
     """Threads that decode and make the tasks' batches; 0: all cores. The batches do not depend on it."""
     num_workers: int = Field(default=0, ge=0, le=256)
     """Processes that make the batches on the CPU, each a whole step at a time; 0: threads of this process. One per core
-    is fastest, threads start sooner: Python lets only one thread of a process run at a time. Each takes 0.3 GB and the
-    step that it makes. The batches do not depend on it."""
+    is fastest, since Python runs only one thread of a process at a time; threads start sooner. Each takes 0.3 GB and
+    the step that it makes. The batches do not depend on it."""
     prefetch_batches: int = Field(default=2, ge=1, le=64)
-    """Steps held ready. More evens out slow reads; each costs all its batches, 50 MB for the four tasks at these sizes:
-    `memory_of` says how much."""
+    """Steps held ready. More evens out slow reads; each costs the bytes of all its batches, 50 MB for four tasks of
+    default size; `memory_of` computes it."""
     max_failure_ratio: float = Field(default=0.01, ge=0.0, le=1.0)
-    """Share of the last 10,000 samples that may fail before the run stops. Until then the next good sample of the plan
-    takes the place of each."""
+    """Share of the last 10,000 samples that may fail before the run stops. Until then each is replaced by the next good
+    sample of the plan."""
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -80,15 +80,16 @@ class PipelineConfig(Config):
         return self
 
     def sources_of(self, kind: Kind) -> tuple[SourceConfig, ...]:
-        """The sources of a kind, in order; () if none are given."""
+        """Return the sources of a kind, in order; () if none are given."""
         return as_sources(self.images if kind == "image" else self.clips)
 
     def batch_size_of(self, kind: Kind) -> int:
-        """Samples of a kind per step over all ranks."""
+        """Return the samples of a kind per step over all ranks."""
         return self.batch_size if kind == "image" else self.clip_batch_size
 
     @property
     def canvas(self) -> CanvasSpec:
+        """Sizes of canvases and clips, for the tasks."""
         return CanvasSpec(
             canvas_px=self.canvas_px,
             clip_height_px=self.clip_height_px,
@@ -98,7 +99,11 @@ class PipelineConfig(Config):
 
 
 def _task_configs(value: Mapping[str, Any]) -> dict[str, TaskConfig]:
-    """Each task's options checked by its own class. Raises ValidationError with the places below `tasks`."""
+    """Check each task's options with the config class of that task.
+
+    Raises ValidationError with places below `tasks`.
+    """
+    # By hand and not by a union of classes: pydantic would try every class, and its error would list all their fields.
     configs: dict[str, TaskConfig] = {}
     problems: list[InitErrorDetails] = []
     for name, options in value.items():

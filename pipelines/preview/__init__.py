@@ -1,1 +1,1 @@
-"""A folder of shards comes in, one PNG that shows what each task sees and its target goes out."""
+"""Preview: a folder of shards comes in, one PNG that shows inputs and targets of each task goes out."""

@@ -1,7 +1,7 @@
-"""Labelled contact sheets: sections of examples, an example a row of pictures with captions -> one RGB image.
+"""Draw contact sheets: sections of examples, each a row of pictures with captions, become one RGB image.
 
-Pictures are uint8 RGB (H, W, 3). Lengths are pixels of the sheet. Draws with Pillow and its built-in font, so a sheet
-looks the same on every machine.
+Pictures are uint8 RGB (H, W, 3). Lengths are pixels of the sheet. Pillow draws with its built-in font, so a sheet looks
+the same on every machine.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ PAPER: Color = (255, 255, 255)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One picture and what it shows, in a few words: the caption is as narrow as the picture."""
+    """A picture with a caption of a few words, which is wrapped to the picture's width."""
 
     picture: Picture
     caption: str
@@ -39,7 +39,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One sample as a row of panels; `title` says which sample."""
+    """One sample as a row of panels; `title` names the sample."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -47,7 +47,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One task. `question` is the task in a sentence, `text` what a reader needs to know to read the pictures."""
+    """One task: `question` is the task in a sentence, `text` explains the pictures."""
 
     title: str
     question: str
@@ -56,10 +56,10 @@ class Section:
 
 
 def draw_sheet(title: str, subtitle: str, sections: Sequence[Section]) -> Picture:
-    """The whole sheet, as wide as its widest section and as high as needed."""
+    """Draw the sheet, as wide as its widest section and as high as needed: uint8 RGB (H, W, 3)."""
     width = max((_section_width(section) for section in sections), default=0)
     width = max(width, 900) + 2 * MARGIN_PX
-    # Height is known only after the text is wrapped: draw on a sheet that is surely high enough, then cut.
+    # The height is known only after text is wrapped: draw on a sheet that is certainly high enough, then cut it.
     height = 400 + sum(300 + (PANEL_PX + 160) * _num_rows(section) for section in sections)
     image = Image.new("RGB", (width, height), PAPER)
     pen = _Pen(ImageDraw.Draw(image), image, width)
@@ -71,7 +71,8 @@ def draw_sheet(title: str, subtitle: str, sections: Sequence[Section]) -> Pictur
 
 
 def fit_height(picture: Picture, height: int = PANEL_PX) -> Picture:
-    """Scaled to a height; enlarged without smoothing, so that single pixels and blocks stay visible."""
+    """Scale a picture to a height in pixels."""
+    # Enlarged without smoothing, so that single pixels and blocks stay visible.
     width = max(1, round(picture.shape[1] * height / picture.shape[0]))
     method = cv2.INTER_AREA if picture.shape[0] > height else cv2.INTER_NEAREST
     return np.asarray(cv2.resize(picture, (width, height), interpolation=method), dtype=np.uint8)
@@ -84,7 +85,7 @@ def font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 @dataclass(frozen=True, slots=True)
 class _Pen:
-    """Every method draws from `y` down and returns the y below what it drew."""
+    """Pen of a sheet: every method draws from `y` down and returns the y below what it drew."""
 
     draw: ImageDraw.ImageDraw
     image: Image.Image
@@ -121,7 +122,7 @@ class _Pen:
 
 
 def wrapped(text: str, size_px: int, width: int) -> list[str]:
-    """Lines of at most `width` pixels; a single word that is longer stands alone."""
+    """Break a text into lines of at most `width` pixels; a longer word gets a line of its own."""
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word

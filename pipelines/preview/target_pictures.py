@@ -1,4 +1,4 @@
-"""Single pictures of inputs and answers, for contact sheets. All take and return uint8 RGB (H, W, 3) pictures.
+"""Draw single inputs and targets as pictures for contact sheets. Pictures are uint8 RGB (H, W, 3).
 
 Letters: K neighbours of a soft target, h w a map of blocks.
 """
@@ -47,14 +47,15 @@ WHEEL_PX = 44
 
 
 def picture_of(tensor: torch.Tensor) -> Picture:
-    """Of uint8 (H, W, 3), or of float (3, H, W) in [0, 1]."""
+    """Convert a tensor, uint8 (H, W, 3) or float (3, H, W) in [0, 1], to a picture."""
     if tensor.dtype == torch.uint8:
         return np.ascontiguousarray(tensor.numpy())
     return tensor.permute(1, 2, 0).mul(255).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
 
 
 def outlined(picture: Picture, boxes: Sequence[tuple[Box, str, Color]]) -> Picture:
-    """Boxes (x0, y0, x1, y1 in pixels of the picture) with a letter each, drawn at the size of the sheet."""
+    """Draw boxes (x0, y0, x1, y1 in pixels of the picture), each with a letter, and scale to the sheet."""
+    # Scaled first: lines and letters drawn on a small picture would be enlarged to blocks.
     scale = PANEL_PX / picture.shape[0]
     image = Image.fromarray(fit_height(picture))
     pen = ImageDraw.Draw(image)
@@ -68,7 +69,7 @@ def outlined(picture: Picture, boxes: Sequence[tuple[Box, str, Color]]) -> Pictu
 
 
 def tagged(picture: Picture, letter: str, color: Color) -> Picture:
-    """A letter in the top left corner, and a frame of its color."""
+    """Draw a letter into the top left corner, and a frame of its color."""
     height, width = picture.shape[:2]
     return outlined(picture, [((0, 0, width, height), letter, color)])
 
@@ -79,7 +80,7 @@ def _tag(pen: ImageDraw.ImageDraw, x: int, y: int, letter: str, color: Color) ->
 
 
 def compass(place: int) -> Picture:
-    """3 x 3 cells with A in the middle and B at `place`, 0 to 7 in reading order around it; the others by number."""
+    """Draw 3 x 3 cells: A in the middle, B at `place` (0 to 7 in reading order), numbers in the others."""
     image = Image.new("RGB", (PANEL_PX, PANEL_PX), WHITE)
     pen = ImageDraw.Draw(image)
     side = (PANEL_PX - 4) / 3
@@ -99,7 +100,7 @@ def compass(place: int) -> Picture:
 
 
 def ab_picture(ab_hw2: Floats, lightness: float = SHOWN_LIGHTNESS) -> Picture:
-    """Colors (h, w, 2) all at one lightness (0 to 100)."""
+    """Draw ab colors, (h, w, 2), all at one lightness (0 to 100)."""
     ab = torch.from_numpy(np.array(ab_hw2, dtype=np.float32))
     lab = torch.cat([torch.full((*ab.shape[:-1], 1), lightness), ab], dim=-1)
     rgb: Picture = lab_to_rgb(lab).mul(255).round().to(torch.uint8).numpy()
@@ -107,7 +108,8 @@ def ab_picture(ab_hw2: Floats, lightness: float = SHOWN_LIGHTNESS) -> Picture:
 
 
 def ab_plane(bins_K: npt.NDArray[np.int64], weights_K: Floats) -> Picture:
-    """The 313 colors in the ab plane (a right, b up); `bins_K` framed, their shares as bars in the corner."""
+    """Draw the 313 bins in the ab plane (a right, b up), with `bins_K` framed and their weights as bars."""
+    # 1. All bins in pale colors, for the shape of the gamut.
     image = Image.new("RGB", (PANEL_PX, PANEL_PX), WHITE)
     pen = ImageDraw.Draw(image)
     colors = ab_picture(ab_bins()[None])[0]
@@ -115,6 +117,7 @@ def ab_plane(bins_K: npt.NDArray[np.int64], weights_K: Floats) -> Picture:
     for (a, b), color in zip(ab_bins(), pale, strict=True):
         x, y = _plane_xy(a, b)
         pen.rectangle((x - 3, y - 3, x + 3, y + 3), fill=tuple(color.tolist()))
+    # 2. The bins of this target on top, in full color.
     for index, (bin_index, weight) in enumerate(zip(bins_K[:MOST_BARS], weights_K[:MOST_BARS], strict=True)):
         fill = tuple(colors[bin_index].tolist())
         x, y = _plane_xy(*ab_bins()[bin_index])
@@ -129,7 +132,9 @@ def _plane_xy(a: float, b: float) -> tuple[float, float]:
 
 
 def flow_picture(flow_HW2: Floats) -> Picture:
-    """Direction as hue, speed as saturation up to the 98th percentile; the wheel in the corner is the key."""
+    """Draw flow: direction as hue, speed as saturation; a color wheel in the corner is the key."""
+    # Full saturation is the 98th percentile, so that a few wrong vectors do not make all others pale; at least one
+    # pixel, so that noise in a still clip stays pale.
     speed = np.linalg.norm(flow_HW2, axis=-1)
     picture = _flow_colors(flow_HW2 / max(float(np.percentile(speed, 98)), 1.0))
     wheel_y, wheel_x = np.mgrid[-1 : 1 : WHEEL_PX * 1j, -1 : 1 : WHEEL_PX * 1j]
@@ -144,7 +149,7 @@ def flow_picture(flow_HW2: Floats) -> Picture:
 
 
 def _flow_colors(unit_HW2: Floats) -> Picture:
-    """Vectors of at most about length 1; longer ones are as strong as 1."""
+    """Color vectors, (H, W, 2); those longer than 1 are as saturated as 1."""
     angle = np.arctan2(unit_HW2[..., 1], unit_HW2[..., 0])
     hsv = np.empty((*unit_HW2.shape[:2], 3), np.float32)
     hsv[..., 0] = np.rad2deg(angle) % 360
@@ -154,7 +159,7 @@ def _flow_colors(unit_HW2: Floats) -> Picture:
 
 
 def overlaid(frame: Picture, moving_hw: Floats, weight_hw: Floats) -> Picture:
-    """Foreground blocks in orange over the frame made gray; blocks of weight 0 hatched."""
+    """Draw foreground blocks in orange over the gray frame, and hatch blocks of weight 0."""
     height, width = frame.shape[:2]
     gray = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32)
     moving, ignored = (_as_pixels(map_hw > 0.5, height, width) for map_hw in (moving_hw, weight_hw <= 0))
@@ -166,5 +171,5 @@ def overlaid(frame: Picture, moving_hw: Floats, weight_hw: Floats) -> Picture:
 
 
 def _as_pixels(blocks_hw: npt.NDArray[np.bool_], height: int, width: int) -> npt.NDArray[np.bool_]:
-    """Every block as 8 x 8 pixels; blocks that stick out over the border are cut."""
+    """Enlarge blocks to 8 x 8 pixels, and cut them at the frame's border."""
     return np.kron(blocks_hw, np.ones((8, 8), dtype=np.bool_))[:height, :width].astype(np.bool_)

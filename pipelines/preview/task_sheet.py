@@ -1,6 +1,7 @@
-"""A contact sheet of what each task sees and must answer, for readers who never read the paper: shards -> one PNG.
+"""Draw a contact sheet of the inputs and targets of each task, for readers new to the paper: shards in, one PNG out.
 
-The sections are made by the real tasks from real geometry; a section stands only where there are samples of its kind.
+The tasks themselves make the pictures, from the geometry they draw in training, so that the sheet shows their mistakes.
+A task without samples of its kind gets no section.
 Letters: B samples, S canvas side, P patch side, h w the map at stride 8, K neighbours of a soft target.
 """
 
@@ -56,7 +57,7 @@ COLOR_TEXT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Samples:
-    """Decoded samples of one kind: pixels uint8 (B, S, S, 3) or (B, T, H, W, 3)."""
+    """Decoded samples of one kind: pixels uint8 RGB (B, S, S, 3) or (B, T, H, W, 3)."""
 
     folder: Path
     keys: tuple[str, ...]
@@ -73,9 +74,9 @@ def write_sheet(
     seed: int = 0,
     canvas_px: int = 256,
 ) -> Path:
-    """Draw the sheet into `out` (PNG) and return it.
+    """Draw the sheet into `out` (PNG) and return its path.
 
-    `clips`: folder of clip shards where `folder` has none. Raises UsageError (nothing to show) or DataError.
+    `clips`: folder of clip shards, if `folder` has none. Raises UsageError (nothing to show, no PNG) or DataError.
     """
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: need a name that ends in .png.")
@@ -84,6 +85,7 @@ def write_sheet(
         "image": _load(images_first, "image", num_samples, seed, canvas_px),
         "clip": _load(images_first[::-1], "clip", num_samples, seed, canvas_px),
     }
+    # A task that was added without a drawer is left out: a preview is no part of adding a task.
     sections = []
     for task_class in PRETEXT_TASKS.values():
         samples, draw = found[task_class.source], DRAWERS.get(task_class.name)
@@ -91,8 +93,9 @@ def write_sheet(
             sections.append(draw(_build(task_class, samples), samples, seed))
     if not sections:
         raise UsageError(f"{folder}: holds no samples, so there is nothing to show. Build shards of images or videos.")
-    picture = draw_sheet("What each task sees, and what it must answer", _subtitle(found, seed), sections)
+    picture = draw_sheet("Inputs and targets of each task", _subtitle(found, seed), sections)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name first, so that a sheet that exists is whole.
     temporary = out.with_name(f".{out.name}.tmp")
     Image.fromarray(picture).save(temporary, format="PNG")
     return temporary.replace(out)
@@ -104,7 +107,7 @@ def _subtitle(found: dict[str, "_Samples | None"], seed: int) -> str:
 
 
 def _load(manifests: list[Manifest], kind: Kind, num_samples: int, seed: int, canvas_px: int) -> _Samples | None:
-    """Random samples of the first folder that has the kind, of its train split if it has one; None if none has."""
+    """Decode random samples of the first folder with this kind, if possible of its train split; None without any."""
     for manifest in manifests:
         splits = sorted({shard.split for shard in manifest.shards if shard.kind == kind}, key=lambda s: s != "train")
         if splits:
@@ -166,14 +169,15 @@ def _relative_position(task: Any, samples: _Samples, seed: int) -> Section:
             Panel(picture=drawn, caption="an image, two patches of it"),
             Panel(picture=tagged(picture_of(batch.inputs[row, 0]), "A", BLUE), caption="sees: patch A"),
             Panel(picture=tagged(picture_of(batch.inputs[row, 1]), "B", ORANGE), caption="sees: patch B"),
-            Panel(picture=compass(place), caption=f"must answer: {PLACES[place]} (class {place})"),
+            Panel(picture=compass(place), caption=f"target: {PLACES[place]} (class {place})"),
         )
         examples.append(Example(title=key, panels=panels))
     return Section(
         title="Relative position",
-        question="Two patches of one image: where does B lie, seen from A? Eight answers.",
-        text=f"To tell, one must know what things look like and how their parts are arranged. {COLOR_TEXT[task.color]} "
-        "A gap and a random shift between the patches keep lines from running on across the border.",
+        question="Two patches of one image: in which of eight directions from A does B lie?",
+        text="To solve it, a network must know what things look like and how their parts are arranged. "
+        f"{COLOR_TEXT[task.color]} A gap and a random shift between patches keep lines from continuing across the "
+        "border.",
         examples=tuple(examples),
     )
 
@@ -192,17 +196,18 @@ def _colorization(task: Any, samples: _Samples, seed: int) -> Section:
         panels = (
             Panel(picture=picture_of(samples.pixels[index]), caption="an image"),
             Panel(picture=picture_of(batch.inputs[index]), caption="sees: its lightness"),
-            Panel(picture=marked, caption=f"must answer: the color of each block{_note(batch.weight[index])}"),
+            Panel(picture=marked, caption=f"target: the color of each block{_note(batch.weight[index])}"),
             Panel(
-                picture=ab_plane(bins_Khw[:, row, column], shares), caption="marked block: shares of the nearest colors"
+                picture=ab_plane(bins_Khw[:, row, column], shares),
+                caption="marked block: weights of the nearest colors",
             ),
         )
         examples.append(Example(title=key, panels=panels))
     return Section(
         title="Colorization",
-        question="A gray image: which color has each block of 8 x 8 pixels? 313 answers per block.",
-        text="To tell, one must recognise what is there: grass, sky, skin. Answers are drawn at one lightness. The "
-        f"last picture has all 313 colors, and how one block is shared among its {task.num_neighbors} nearest.",
+        question="A gray image: which of 313 colors does each block of 8 x 8 pixels have?",
+        text="To solve it, a network must recognise grass, sky or skin. Targets are drawn at one lightness. The "
+        f"last picture shows all 313 colors, and the weights of one block's {task.num_neighbors} nearest.",
         examples=tuple(examples),
     )
 
@@ -230,9 +235,9 @@ def _exemplar(task: Any, samples: _Samples, seed: int) -> Section:
         examples.append(Example(title=key, panels=panels))
     return Section(
         title="Exemplar",
-        question="Three patches: A must come out more like B than like C.",
+        question="Three patches: embed A and B close together, and C far away.",
         text="A and B are the same patch, each moved, turned, scaled and recolored at random; C is from another image. "
-        "To tell, one must see past these changes to what is shown.",
+        "To solve it, a network must ignore these changes and recognise what is shown.",
         examples=tuple(examples),
     )
 
@@ -248,7 +253,7 @@ def _motion_segmentation(task: Any, samples: _Samples, seed: int) -> Section:
         moving_hw, weight_hw = batch.target["moving"][index].numpy(), batch.weight[index].numpy()
         share = float((moving_hw * (weight_hw > 0)).sum() / max((weight_hw > 0).sum(), 1))
         is_used = bool((weight_hw > 0).any())
-        answer = f"must answer: what moves ({share:.0%})" if is_used else "left out: no clear camera motion"
+        answer = f"target: what moves ({share:.0%})" if is_used else "left out: no clear camera motion"
         speed = f"{np.percentile(np.linalg.norm(flow_HW2, axis=-1), 98):.1f} px"
         panels = (
             Panel(picture=frames[0], caption="sees: this frame only"),
@@ -258,8 +263,8 @@ def _motion_segmentation(task: Any, samples: _Samples, seed: int) -> Section:
         examples.append(Example(title=key, panels=panels))
     return Section(
         title="Motion segmentation",
-        question="One frame: which parts of it will move on their own, not just because the camera moves?",
-        text="The answer (orange) is computed from the clip, without a human: points are followed through it, the "
+        question="One frame: which parts of it move by themselves, and not because the camera moves?",
+        text="The target (orange) is computed from the clip, without a human: points are tracked through it, the "
         "camera's motion is subtracted, and what still moves is foreground. Hatched blocks are left out of the loss. "
         "In the motion picture, color is direction (see the small wheel) and strength is speed.",
         examples=tuple(examples),

@@ -1,4 +1,4 @@
-"""Pixels and drawn geometry come in, inputs and targets of the tasks go out, in three folders: color, motion, views.
+"""Targets: pixels and drawn geometry come in, inputs and targets of the tasks go out. Folders: color, motion, views.
 
-One function a step, on the CPU and on a device; which functions make up a task stands in pipelines/tasks.
+Each function is one step, with a path for the CPU and one for a GPU. The files in pipelines/tasks combine them.
 """

@@ -1,7 +1,7 @@
-"""How often each ab bin occurs in a folder of shards, and the rebalancing weights that follow. After Zhang et al. 2016.
+"""Color prior: the share of each ab bin in a folder of shards, and rebalancing weights. After Zhang et al. 2016.
 
-`count_prior` (pipelines/run/color_counts.py) writes `color_prior.json` into the folder of shards. `load_prior` reads it
-and refuses one that was counted on other shards.
+`count_prior` (pipelines/run/color_counts.py) writes `color_prior.json` into the folder of shards. `load_prior` reads
+it, and refuses one that was counted on other shards.
 """
 
 import json
@@ -27,7 +27,7 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColorPrior:
-    """Counted colors of one split. `prior`: 313 shares, sum 1. `shards`: sha256 by shard name."""
+    """Color counts of one split. `prior`: 313 shares of sum 1. `shards`: sha256 by shard name."""
 
     split: str
     num_images: int
@@ -39,11 +39,15 @@ class ColorPrior:
 
 
 def shard_hashes(manifest: Manifest, split: str) -> dict[str, str]:
+    """Return the sha256 of each image shard of a split, by name."""
     return {s.name: s.sha256 for s in manifest.shards if s.kind == "image" and s.split == split}
 
 
 def load_prior(folder: Path | str) -> npt.NDArray[np.float64] | None:
-    """The counted shares, float64 (313,), or None when none were counted. Raises DataError when they do not fit."""
+    """Return the counted shares, float64 (313,), or None if there are none.
+
+    Raises DataError if the file is damaged or was counted on other shards.
+    """
     fix = f"Count again: fourfold shards stats {folder}"
     try:
         content = json.loads(storage_of(folder).read(PRIOR_NAME))
@@ -70,11 +74,12 @@ def _check(content: dict[str, Any], prior: npt.NDArray[np.float64]) -> None:
 def class_rebalancing(
     prior: Iterable[float] | npt.NDArray[Any], *, uniform_share: float = 0.5, sigma: float = 5.0
 ) -> Float32s:
-    """Weight per bin, float32 (313,): 1 / ((1 - lambda) p + lambda / 313), lambda = `uniform_share`.
+    """Return the weight of each bin, float32 (313,): 1 / ((1 - lambda) p + lambda / 313), lambda = `uniform_share`.
 
     p is the prior smoothed over the ab plane by a Gaussian of `sigma`; the weights' mean under p is 1.
     """
     smooth = _smooth(np.asarray(prior, dtype=np.float64), sigma)
+    # Normalised to mean 1, so that the loss and its learning rate mean the same with and without rebalancing.
     weight = 1 / ((1 - uniform_share) * smooth + uniform_share / NUM_BINS)
     return (weight / (smooth @ weight)).astype(np.float32)
 
@@ -83,6 +88,6 @@ def _smooth(prior: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.floa
     bins = ab_bins().astype(np.float64)
     squared = ((bins[:, None] - bins[None]) ** 2).sum(-1)
     kernel = np.exp(-squared / (2 * sigma**2))
-    # Each bin gives away exactly its share, so border bins lose nothing and the sum stays 1.
+    # Rows of sum 1: a bin spreads exactly its share, so that bins at the border of the gamut lose nothing.
     smooth: npt.NDArray[np.float64] = prior @ (kernel / kernel.sum(1, keepdims=True))
     return smooth

@@ -1,7 +1,7 @@
 """Harmonization: which tasks see gray, so that the trunk cannot tell tasks apart by low-level statistics.
 
-Section 3.3 of the paper: the paper's rule replaces relative position's color dropping by colorization's input,
-L of Lab replicated three times, and changes nothing else. `all` gives every task that input.
+`paper` is section 3.3 of Doersch & Zisserman 2017: relative position gets colorization's input, L of Lab three times,
+instead of color dropping; nothing else changes. `all` gives every task that input.
 """
 
 from typing import Literal, get_args
@@ -14,7 +14,10 @@ HarmonizeMode = Literal["off", "paper", "all"]
 
 
 def task_sees_lightness(mode: HarmonizeMode, task_name: str) -> bool:
-    """Whether the named task gets L replicated three times instead of its own input style. Raises UsageError."""
+    """Return whether a task gets L of Lab three times instead of its own colors.
+
+    Raises UsageError for an unknown mode.
+    """
     if mode not in get_args(HarmonizeMode):
         allowed = ", ".join(get_args(HarmonizeMode))
         raise UsageError(f"harmonize = {mode!r}; allowed are {allowed}. Set harmonize to one of them.")

@@ -1,8 +1,8 @@
-"""The nearest of the 313 ab bins of a color and their Gaussian weights. After Zhang et al. 2016.
+"""Soft encoding of colors: the nearest of the 313 ab bins and their Gaussian weights. After Zhang et al. 2016.
 
-Bins lie on a grid of 10. Where the grid around a color is whole, which bins are nearest follows from the color's place
-within its cell of the grid, and a table of all places, in steps of 1/64, says so. Elsewhere, at the border of the bins,
-and for colors between steps, the few bins that can be nearest are sorted. The two agree to the bit.
+Bins lie on a grid of step 10. If all grid points around a color are bins, the nearest ones depend only on the color's
+place in its cell, and a table of all places in steps of 1/64 lists them. Elsewhere (at the border of the gamut, or
+between steps) the few bins that can be nearest are sorted. Both ways agree to the bit.
 
 Letters: N colors, K neighbours.
 """
@@ -32,12 +32,12 @@ BIN_CELLS = 2 * AB_LIMIT // BIN_AB
 CORNERS = np.array([(a, b) for a in range(-1, 3) for b in range(-1, 3)], np.int32)
 """Grid points around a cell, in units of bins from its lower corner, in the order of bins."""
 MAX_LISTED_NEIGHBORS = 8
-"""As many are always nearer than any grid point that is not in CORNERS."""
+"""Largest K for the table: so many points of CORNERS are always nearer than any other grid point."""
 NOT_LISTED = -1
 
 
 def soft_encode(ab: torch.Tensor, num_neighbors: int = 5, sigma: float = 5.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nearest bins of each color and their Gaussian weights.
+    """Return the nearest bins of each color and their Gaussian weights.
 
     ab: float32 (..., 2) within +-130. Returns bins, int64 (..., K), nearest first, ties to the lower bin; and
     weights, float32 (..., K), exp(-distance² / 2 sigma²) normalised to sum 1. Both are views of K planes.
@@ -47,13 +47,13 @@ def soft_encode(ab: torch.Tensor, num_neighbors: int = 5, sigma: float = 5.0) ->
     nearest = _listed if is_on_cpu and num_neighbors <= MAX_LISTED_NEIGHBORS else _nearest
     bins = torch.empty((num_neighbors, len(flat)), dtype=torch.int64, device=ab.device)
     weights = torch.empty((num_neighbors, len(flat)), dtype=torch.float32, device=ab.device)
-    # Parts that fit the cache; a GPU is quicker with all at once.
+    # A CPU works on parts that fit its cache; a GPU is faster with all colors at once.
     part = PART_COLORS if is_on_cpu else max(len(flat), 1)
     for start in range(0, len(flat), part):
         chosen = slice(start, start + part)
         bins[:, chosen], squared = nearest(flat[chosen], num_neighbors)
-        # Relative to the nearest, so that not all weights vanish far from every bin. torch.softmax takes ten times as
-        # long.
+        # Distances relative to the nearest bin: far from every bin all weights would underflow to 0. This is a softmax;
+        # torch.softmax over the first axis takes ten times as long.
         gaussian = (squared - squared[0]).mul_(-0.5 / sigma**2).exp_()
         torch.div(gaussian, gaussian.sum(0), out=weights[:, chosen])
     shape = (num_neighbors, *ab.shape[:-1])
@@ -61,7 +61,7 @@ def soft_encode(ab: torch.Tensor, num_neighbors: int = 5, sigma: float = 5.0) ->
 
 
 def _listed(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bins, int64 (K, N), and their squared distances, float32 (K, N), of colors (N, 2); by the table where it can."""
+    """Return bins, int64 (K, N), and squared distances, float32 (K, N), of colors (N, 2); by the table if possible."""
     listed = _patterns(num_neighbors)
     bins = np.empty((num_neighbors, len(ab)), np.int64)
     squared = np.empty((num_neighbors, len(ab)), np.float32)
@@ -83,20 +83,23 @@ def _look_up(
     bins_KN: npt.NDArray[np.int64],
     squared_KN: Float32s,
 ) -> None:
-    """Colors that are not in whole steps, or are beyond the limits, get NOT_LISTED, too."""
+    """Write bins and squared distances of colors that the table lists; others get NOT_LISTED."""
     num_patterns = len(offset_PK2)
     for index in range(len(ab_N2)):
         steps_a = ab_N2[index, 0] * np.float32(AB_STEPS_PER_UNIT) + np.float32(LIMIT_STEPS)
         steps_b = ab_N2[index, 1] * np.float32(AB_STEPS_PER_UNIT) + np.float32(LIMIT_STEPS)
+        # 1. Only whole steps inside the limits are in the table.
         is_listed = 0 < steps_a < 2 * LIMIT_STEPS and 0 < steps_b < 2 * LIMIT_STEPS
         if not is_listed or steps_a != np.floor(steps_a) or steps_b != np.floor(steps_b):
             bins_KN[:, index] = NOT_LISTED
             continue
+        # 2. The place in the cell gives the pattern of nearest grid points, cell and pattern give their bins.
         cell_a, place_a = divmod(np.int64(steps_a), STEPS_PER_BIN)
         cell_b, place_b = divmod(np.int64(steps_b), STEPS_PER_BIN)
         its_pattern = np.int64(pattern[place_a * STEPS_PER_BIN + place_b])
         row = (cell_a * BIN_CELLS + cell_b) * num_patterns + its_pattern
         a, b = np.float32(place_a / AB_STEPS_PER_UNIT), np.float32(place_b / AB_STEPS_PER_UNIT)
+        # 3. Distances from the cell's corner, in which all numbers are small and exact.
         for k in range(len(bins_KN)):
             far_a, far_b = offset_PK2[its_pattern, k, 0] - a, offset_PK2[its_pattern, k, 1] - b
             bins_KN[k, index] = bins_RK[row, k]
@@ -105,11 +108,11 @@ def _look_up(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Patterns:
-    """The K nearest grid points for every place in a cell; P different answers ("patterns").
+    """Table of the K nearest grid points for every place in a cell. A pattern is one such list; there are P of them.
 
-    pattern: (640 * 640,), of each place, a first. offset_PK2: float32, a and b of the points from the cell's lower
-    corner. bins_RK: int16, R = 26 * 26 * P: the points' bins in each cell with each pattern, NOT_LISTED in all K where
-    one of them is no bin.
+    pattern: (640 * 640,), the pattern of each place, a first. offset_PK2: float32, a and b of the points from the
+    cell's lower corner. bins_RK: int16, R = 26 * 26 * P: the points' bins for each cell and pattern, NOT_LISTED in all
+    K if one of the points is no bin.
     """
 
     pattern: npt.NDArray[np.unsignedinteger]
@@ -119,14 +122,18 @@ class _Patterns:
 
 @lru_cache(maxsize=4)
 def _patterns(num_neighbors: int) -> _Patterns:
+    """Make the table for K = `num_neighbors`."""
+    # 1. Squared distances in whole steps, so that ties are exact.
     place = np.arange(STEPS_PER_BIN, dtype=np.int32)
     squared_a, squared_b = ((place[:, None] - CORNERS[:, axis] * STEPS_PER_BIN) ** 2 for axis in (0, 1))
-    # One key holds distance, then place in the order of bins, so that ties go to the lower bin.
+    # 2. Sort: one key holds distance, then place in the order of bins, so that ties go to the lower bin.
     key = (squared_a[:, None] + squared_b) * len(CORNERS) + np.arange(len(CORNERS), dtype=np.int32)
     nearest = np.sort(key.reshape(-1, len(CORNERS)), axis=-1)[:, :num_neighbors] % len(CORNERS)
+    # 3. Places with the same list of points share a pattern.
     code = nearest.astype(np.int64) @ len(CORNERS) ** np.arange(num_neighbors)
     _, first, pattern = np.unique(code, return_index=True, return_inverse=True)
     points_PK2 = CORNERS[nearest[first]]
+    # 4. In every cell of the plane, the bins at those points.
     bins_CCPK = _grid_of_bins()[
         np.arange(BIN_CELLS)[:, None, None, None] + 1 + points_PK2[..., 0],
         np.arange(BIN_CELLS)[None, :, None, None] + 1 + points_PK2[..., 1],
@@ -140,7 +147,7 @@ def _patterns(num_neighbors: int) -> _Patterns:
 
 
 def _grid_of_bins() -> npt.NDArray[np.int16]:
-    """The bin at each grid point from -140 to 150 on both axes, NOT_LISTED where there is none."""
+    """Return the bin at each grid point from -140 to 150 on both axes, int16; NOT_LISTED where there is none."""
     grid = np.full((BIN_CELLS + 4, BIN_CELLS + 4), NOT_LISTED, np.int16)
     a, b = (ab_bins().T / BIN_AB).astype(int) + AB_LIMIT // BIN_AB + 1
     grid[a, b] = np.arange(NUM_BINS)
@@ -148,14 +155,14 @@ def _grid_of_bins() -> npt.NDArray[np.int16]:
 
 
 def _nearest(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bins, int64 (K, N), and their squared distances, float32 (K, N), of colors (N, 2)."""
+    """Return bins, int64 (K, N), and squared distances, float32 (K, N), of colors (N, 2), by sorting candidates."""
     candidates, candidate_a, candidate_b = _candidates(num_neighbors, ab.device)
     cell = ((ab + AB_LIMIT) / CELL_AB).long().clamp_(0, CELLS_PER_AXIS - 1)
     row = cell[:, 0] * CELLS_PER_AXIS + cell[:, 1]
     squared = candidate_a.index_select(0, row).sub_(ab[:, :1]).square_()
     squared += candidate_b.index_select(0, row).sub_(ab[:, 1:]).square_()
-    # The bits of a float of at least 0 order like integers: one key holds distance, then place among the candidates,
-    # which stand in the order of bins.
+    # The bits of a float of at least 0 sort like integers. So one key can hold distance, then place among the
+    # candidates, which are in the order of bins: ties go to the lower bin, without a stable sort.
     place = torch.arange(candidates.shape[1], device=ab.device)
     key = squared.view(torch.int32).long().bitwise_left_shift_(PLACE_BITS).bitwise_or_(place)
     key = _sorted(key)[:, :num_neighbors].T.contiguous()
@@ -165,17 +172,20 @@ def _nearest(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.
 
 
 def _sorted(key: torch.Tensor) -> torch.Tensor:
-    # NumPy sorts many short rows of integers 5 times as fast as torch on a CPU.
+    # On a CPU NumPy sorts many short rows of integers 5 times as fast as torch.
     return torch.from_numpy(np.sort(key.numpy(), axis=-1)) if key.device.type == "cpu" else key.sort(dim=-1).values
 
 
 @lru_cache(maxsize=8)
 def _candidates(num_neighbors: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Per 5 x 5 cell of the ab plane: all bins that can be among the K nearest of any point in it, and their a and b.
+    """Return for each 5 x 5 cell of the ab plane the bins that can be among the K nearest of a point in it.
 
-    A bin can, unless K others are nearer even at their farthest point of the cell than it is at its nearest.
-    Rows are in the order of bins and filled up at an infinite distance. Searching 13 bins instead of 313 is exact.
+    Three tensors (cells, candidates): bins, and their a and b.
+
+    Rows are in the order of bins, and filled up with bins at an infinite distance.
     """
+    # A bin can be among them unless K others are nearer, each at its farthest point of the cell, than this one at its
+    # nearest. So searching 13 bins instead of 313 is exact.
     low = np.arange(-AB_LIMIT, AB_LIMIT, CELL_AB)[:, None, None]
     bins = ab_bins().astype(np.float64)
     nearest_sq = np.maximum(np.maximum(low - bins, bins - low - CELL_AB), 0) ** 2

@@ -1,6 +1,6 @@
-"""Colors of exemplar's views: contrast along a patch's own principal components, then saturation, value and hue.
+"""Change the colors of exemplar's views: contrast along a patch's principal components, then saturation, value, hue.
 
-After Dosovitskiy et al. 2014. One way in compiled loops, for a CPU; one with torch, for all views at once on a device.
+After Dosovitskiy et al. 2014. Compiled loops for a CPU; torch for a GPU, all views at once.
 
 Letters: N views, P patch side, Q pixels of a patch or some of them.
 """
@@ -26,14 +26,14 @@ __all__ = [
 FULL_SHIFT_CHROMA = 1 / 255
 TINY = 1e-12
 PRODUCTS = np.array([[3, 4, 5], [4, 6, 7], [5, 7, 8]])
-"""Where the products of two channels stand among nine sums."""
+"""Indices of the products of two channels among the nine sums of `_sums`."""
 PIXELS_AT_ONCE = 1024
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
 
 
 def scale_components(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
-    """float32 (N, P, P, 3) in [0, 1]: colors' distance from their mean scaled along the patch's own components.
+    """Scale colors' distances from their mean along each patch's principal components: float32 (N, P, P, 3) in [0, 1].
 
     factor (N, 3): for the components from the smallest variance to the largest.
     """
@@ -43,10 +43,8 @@ def scale_components(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
 
 
 def component_affine(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
-    """float32 (N, 3, 4): `scale_components` as a matrix on levels of 0 to 255 and 1.
-
-    Mean and components are those of every second pixel of every second row: of thousands of pixels, a quarter will do.
-    """
+    """Return `scale_components` as a matrix on (levels of 0 to 255, 1): float32 (N, 3, 4)."""
+    # A quarter of the pixels gives mean and components as well: a patch has thousands.
     colors = patches[:, ::2, ::2].permute(0, 3, 1, 2).flatten(2).float()
     mean = colors.mean(2, keepdim=True)
     colors -= mean
@@ -56,7 +54,7 @@ def component_affine(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
 
 
 def component_affine_cpu(pixels_NPP: Words, factor: Float64s) -> Float32s:
-    """The same of pixels that are numbers."""
+    """Return the same as `component_affine` for packed pixels (N, P, P)."""
     chosen_NPP = pixels_NPP[:, ::2, ::2]
     num_px, sums_N9 = chosen_NPP.shape[1] * chosen_NPP.shape[2], _sums(chosen_NPP)
     mean, products = sums_N9[:, :3, None] / num_px, sums_N9[:, PRODUCTS]
@@ -67,7 +65,8 @@ def component_affine_cpu(pixels_NPP: Words, factor: Float64s) -> Float32s:
 
 @compiled
 def _sums(pixels_NPP: Words) -> npt.NDArray[np.int64]:
-    """(N, 9): of red, green and blue, and of their products rr, rg, rb, gg, gb, bb."""
+    """Return sums of red, green, blue, and of their products rr, rg, rb, gg, gb, bb: int64 (N, 9)."""
+    # Row by row in local numbers, which stay in registers. Whole numbers, so that the order of sums does not matter.
     sums_N9 = np.zeros((len(pixels_NPP), 9), np.int64)
     for n in range(len(pixels_NPP)):
         for row in pixels_NPP[n]:
@@ -83,7 +82,7 @@ def _sums(pixels_NPP: Words) -> npt.NDArray[np.int64]:
 
 
 def recolored_cpu(pixels_NPP: Words, views: Geometry, memory: BufferPool) -> Float32s:
-    """float32 RGB (N, P, P, 3) in [0, 1]: components scaled, then as `jitter_hsv_torch`."""
+    """Recolor packed pixels (N, P, P) on a CPU: float32 RGB (N, P, P, 3) in [0, 1]."""
     num_views, num_px = len(pixels_NPP), pixels_NPP.shape[1] * pixels_NPP.shape[2]
     affine_N34 = component_affine_cpu(pixels_NPP, views["pca_factor"])
     columns = [views["power"], np.log2(views["factor"]), views["shift"], 6 * views["hue_shift"][:, None]]
@@ -95,18 +94,20 @@ def recolored_cpu(pixels_NPP: Words, views: Geometry, memory: BufferPool) -> Flo
 
 @compiled
 def _write_recolored(pixels_NQ: Words, affine_N34: Float32s, jitter_N7: Float32s, out_NQ3: Float32s) -> None:
-    """`jitter_N7`: two powers, two logarithms of factors and two shifts, saturation's first; and sixths of a turn.
+    """Write recolored pixels.
 
-    Some pixels at a time, so that they stay in the cache, in loops that take each step for many of them at once: a
-    single loop of all steps takes ten times as long.
+    `jitter_N7`: two powers, two log2 of factors, two shifts, saturation's first; hue sixths.
     """
+    # Some pixels at a time, so that they stay in the cache; one step for all of them, then the next: a single loop of
+    # all steps does not run in vectors, and takes ten times as long (400 us a sample instead of 40).
     planes = np.empty((4, PIXELS_AT_ONCE), np.float32)
     for n in range(len(pixels_NQ)):
         for start in range(0, pixels_NQ.shape[1], PIXELS_AT_ONCE):
             end = start + PIXELS_AT_ONCE
             pixels_Q, out_Q3 = pixels_NQ[n, start:end], out_NQ3[n, start:end]
             num_px = len(pixels_Q)
-            # Red, green and blue; then hue, saturation and value, and how colored; then red, green, value, and blue.
+            # The planes hold red, green, blue; then hue, saturation, value and the share of full saturation shift; then
+            # red, green, value, blue.
             a, b, c, d = planes[0, :num_px], planes[1, :num_px], planes[2, :num_px], planes[3, :num_px]
             _write_scaled(pixels_Q, affine_N34[n], a, b, c)
             _to_hsv(a, b, c, d)
@@ -166,7 +167,7 @@ def _jitter(
 
 @compiled
 def _to_rgb(hue_Q: Float32s, saturation_Q: Float32s, value_Q: Float32s, blue_Q: Float32s) -> None:
-    """In place: red where the hue was, green where the saturation was."""
+    """Convert to RGB in place: red replaces hue, green replaces saturation."""
     for q in range(len(hue_Q)):
         hue, value = hue_Q[q], value_Q[q]
         chroma = value * saturation_Q[q]
@@ -177,14 +178,14 @@ def _to_rgb(hue_Q: Float32s, saturation_Q: Float32s, value_Q: Float32s, blue_Q: 
 
 @compiled
 def _missing(sixths: np.float32) -> np.float32:
-    """Of the chroma, in a channel whose hue begins so many sixths of a turn before."""
+    """Return the share of the chroma, 0 to 1, that a channel lacks; `sixths`: hue plus the channel's offset."""
     sixths -= np.float32(6) * np.floor(sixths * np.float32(1 / 6))
     return _cut(min(sixths, np.float32(4) - sixths))
 
 
 def jitter_hsv_torch(rgb: torch.Tensor, views: Geometry) -> torch.Tensor:
-    """float32 (N, 3, P, P) of float32 (N, P, P, 3) in [0, 1]: power, factor and shift of saturation and
-    value, turn of the hue."""
+    """Change saturation, value and hue by `views`: float32 (N, 3, P, P) of float32 (N, P, P, 3), both in [0, 1]."""
+    # 1. To hue, saturation, value. A chroma of 0 is divided by 1e-12, not by 0: its hue does not matter.
     colors = rgb.flatten(1, 2)
     value, brightest = colors.max(-1)
     chroma = value - colors.amin(-1)
@@ -192,7 +193,9 @@ def jitter_hsv_torch(rgb: torch.Tensor, views: Geometry) -> torch.Tensor:
     safe = chroma.clamp_min(1e-12)
     sixths = torch.stack([(g - b) / safe, (b - r) / safe + 2, (r - g) / safe + 4], -1)
     hue = sixths.gather(-1, brightest.unsqueeze(-1)).squeeze(-1) + _column(views["hue_shift"] * 6, value)
+    # 2. Power, factor and shift.
     saturation, value = _jitter_saturation_value(chroma / value.clamp_min(1e-12), value, views)
+    # 3. Back to RGB: the channels are the same function of the hue, a third of a turn apart.
     planes = []
     for offset in (5, 3, 1):
         k = (hue + offset).remainder(6)

@@ -1,7 +1,6 @@
-"""Exemplar's views: squares of a canvas, moved, turned and scaled in a single interpolation, without aliasing.
+"""Cut exemplar's views: squares of a canvas, moved, turned and scaled in a single interpolation, without aliasing.
 
-Beyond its border a canvas is mirrored. One way in compiled loops, for a CPU; one with torch, for all views at once on a
-device.
+Beyond its border a canvas is mirrored. Compiled loops for a CPU; torch for a GPU, all views at once.
 
 Letters: B canvases, S their side, N views, P patch side, W weights.
 """
@@ -26,17 +25,17 @@ Int64s = npt.NDArray[np.int64]
 Float64s = npt.NDArray[np.float64]
 
 LARGEST_VARIANCE = 0.5
-"""Of three weights, in square pixels: 1/4, 1/2, 1/4."""
+"""Variance of the widest three weights, 1/4, 1/2, 1/4, in square pixels."""
 HALF = 1 << 15
 
 
 def _weights(scale_N: Float64s) -> tuple[UInt16s, Int64s]:
-    """Weights in 256ths, uint16 (N, W), with which canvases are smoothed before views are sampled from them, and how
-    far they reach, (N,); 0 further away.
+    """Return the weights that smooth a canvas before sampling, uint16 (N, W) in 256ths, and their reach in px, (N,).
 
-    Sampling between pixels blurs like a triangle of variance 1/6; content that gets smaller by `scale` needs
-    scale² / 6.
+    Weights beyond the reach are 0.
     """
+    # Sampling between pixels blurs like a triangle of variance 1/6. Content that gets smaller by `scale` needs scale² /
+    # 6, so smoothing adds the difference.
     each = [_binomial(*_passes(scale)) for scale in scale_N.tolist()]
     reach_N = np.array([len(one) // 2 for one in each], np.int64)
     middle = int(reach_N.max(initial=0))
@@ -47,7 +46,7 @@ def _weights(scale_N: Float64s) -> tuple[UInt16s, Int64s]:
 
 
 def _passes(scale: float) -> tuple[int, int]:
-    """How often to smooth with three weights, and the outer of them in 256ths."""
+    """Return how often to smooth with three weights, and the outer weight in 256ths."""
     missing = max(scale**2 - 1, 0) / 6
     num_passes = math.ceil(missing / LARGEST_VARIANCE)
     return num_passes, round(128 * missing / max(num_passes, 1))
@@ -55,7 +54,7 @@ def _passes(scale: float) -> tuple[int, int]:
 
 @lru_cache(maxsize=1024)
 def _binomial(num_passes: int, side: int) -> UInt16s:
-    """`num_passes` times (side, 256 - 2 side, side) / 256, in whole 256ths of sum 256."""
+    """Return the weights of `num_passes` passes of (side, 256 - 2 side, side) / 256, as whole 256ths of sum 256."""
     weights = np.ones(1)
     for _ in range(num_passes if side else 0):
         weights = np.convolve(weights, np.array([side, 256 - 2 * side, side]) / 256)
@@ -65,9 +64,9 @@ def _binomial(num_passes: int, side: int) -> UInt16s:
 
 
 def warped_cpu(canvases: UInt8s, affine: Float64s, scale: Float64s, patch_px: int, memory: BufferPool) -> Words:
-    """(N, P, P) of RGB canvases (B, S, S, 3); views of one canvas follow each other.
+    """Cut views on a CPU: packed pixels (N, P, P) of RGB canvases (B, S, S, 3); views of one canvas follow each other.
 
-    affine: (N, 2, 3), canvas pixel index (x, y) of a patch pixel index (x, y, 1). scale: (N,), above 1 where content
+    affine: (N, 2, 3), from a patch pixel's index (x, y, 1) to a canvas pixel's (x, y). scale: (N,), above 1 if content
     gets smaller.
     """
     weights_NW, reach_N = _weights(scale)
@@ -78,7 +77,7 @@ def warped_cpu(canvases: UInt8s, affine: Float64s, scale: Float64s, patch_px: in
 
 
 def _read_boxes(affine: Float64s, patch_px: int) -> Int64s:
-    """x0, y0, x1, y1 (N, 4), ends excluded, of the pixels between which views are sampled, and one more all round."""
+    """Return the box of the pixels that each view is sampled from, with a border of one: x0, y0, x1, y1 (N, 4)."""
     last = patch_px - 1
     xy = affine @ np.array([(0, 0, 1), (0, last, 1), (last, 0, 1), (last, last, 1)]).T
     return np.concatenate([np.floor(xy.min(-1)) - 1, np.floor(xy.max(-1)) + 3], axis=1).astype(np.int64)
@@ -88,7 +87,9 @@ def _read_boxes(affine: Float64s, patch_px: int) -> Int64s:
 def _write_views(
     lines_BST: UInt8s, affine_N23: Float64s, box_N4: Int64s, weights_NW: UInt16s, reach_N: Int64s, out_NPP: Words
 ) -> None:
-    """`lines_BST`: T = 3 S bytes of every line of pixels."""
+    """Write all views. `lines_BST`: the T = 3 S bytes of each of the S lines of B canvases."""
+    # For each view: 1. copy the part of the canvas that it needs, mirrored beyond the border, so that later loops need
+    # no checks; 2. smooth it; 3. pack pixels, so that sampling reads four numbers and not twelve; 4. sample.
     per_canvas, middle = len(out_NPP) // max(len(lines_BST), 1), weights_NW.shape[1] // 2
     for n in range(len(out_NPP)):
         x0, y0, x1, y1 = box_N4[n]
@@ -108,13 +109,14 @@ def _write_views(
 
 @compiled
 def _cut(lines_ST: UInt8s, left: int, top: int, part: UInt8s) -> None:
-    """The part of a canvas from a corner on, mirrored beyond the border."""
+    """Copy the part of a canvas that begins at (left, top), mirrored beyond the border."""
     height, width, num_px = len(lines_ST), lines_ST.shape[1] // 3, part.shape[1] // 3
     first = min(max(-left, 0), num_px)
     end = min(max(width - left, first), num_px)
     for y in range(len(part)):
         line, out = lines_ST[_mirrored(top + y, height)], part[y]
         inside, there = out[3 * first : 3 * end], line[3 * (left + first) : 3 * (left + end)]
+        # Byte by byte over slices: this loop runs in vectors, while only the few pixels outside need the mirror.
         for place in range(len(inside)):
             inside[place] = there[place]
         for start, stop in ((0, first), (end, num_px)):
@@ -125,7 +127,7 @@ def _cut(lines_ST: UInt8s, left: int, top: int, part: UInt8s) -> None:
 
 @compiled
 def _mirrored(index: int, size: int) -> int:
-    """Pixel -i shows pixel i, and i pixels after the last one is what is i before it."""
+    """Return the index inside 0 to size - 1 that an index shows: -1 shows 1, size shows size - 2."""
     if size == 1:
         return 0
     index %= 2 * (size - 1)
@@ -134,7 +136,8 @@ def _mirrored(index: int, size: int) -> int:
 
 @compiled
 def _smoothed(part: UInt8s, weights_W: UInt16s) -> UInt8s:
-    """What lies further inside than the weights reach. Whole numbers, halves up."""
+    """Smooth a part along both axes, without its border of the weights' reach. Whole numbers, halves rounded up."""
+    # Rows first, into 16 bits: 255 * 256 just fits, and keeps all bits until the single rounding after the columns.
     reach = len(weights_W) // 2
     height, width = len(part) - 2 * reach, part.shape[1] - 6 * reach
     rows, total = np.empty((len(part), width), np.uint16), np.empty(width, np.uint32)
@@ -161,7 +164,9 @@ def _smoothed(part: UInt8s, weights_W: UInt16s) -> UInt8s:
 
 @compiled
 def _sample(words: Words, matrix_23: Float64s, out_PP: Words) -> None:
-    """Between four pixels, to the nearest level."""
+    """Sample a view between four pixels each, to the nearest level."""
+    # For each line: 1. positions and fractions; 2. gather the four pixels, the only loop with scattered reads; 3.
+    # interpolate. Apart, the first and the last run in vectors.
     side, width, flat = len(out_PP), words.shape[1], words.reshape(-1)
     place, in_x, in_y = np.empty(side, np.int32), np.empty(side, np.float32), np.empty(side, np.float32)
     four = np.empty((4, side), np.uint32)
@@ -205,7 +210,7 @@ def _between(
 
 
 def warped_torch(pixels: torch.Tensor, affine: Float64s, scale: Float64s, patch_px: int) -> torch.Tensor:
-    """The same as uint8 (N, P, P, 3) of pixels (B, S, S, 3), on their device."""
+    """Cut views on a device: uint8 (N, P, P, 3) of pixels (B, S, S, 3). Arguments as for `warped_cpu`."""
     per_canvas = len(affine) // max(len(pixels), 1)
     canvases = pixels.permute(0, 3, 1, 2).float().repeat_interleave(per_canvas, 0)
     smooth = _smoothed_torch(canvases, _weights(scale)[0])
@@ -215,22 +220,23 @@ def warped_torch(pixels: torch.Tensor, affine: Float64s, scale: Float64s, patch_
 
 
 def _smoothed_torch(canvases: torch.Tensor, weights_NW: UInt16s) -> torch.Tensor:
-    """float32 (N, 3, S, S) of whole levels, each smoothed with its own weights along both axes."""
+    """Smooth each canvas with its weights along both axes: float32 (N, 3, S, S), whole levels."""
     num_views, channels = canvases.shape[:2]
     radius = weights_NW.shape[1] // 2
     kernel = torch.from_numpy(weights_NW / 256).to(canvases).repeat_interleave(channels, 0)[:, None, None]
     planes = F.pad(canvases.flatten(0, 1)[None], (radius,) * 4, mode="reflect")
     rows = F.conv2d(planes, kernel, groups=num_views * channels)
     columns = F.conv2d(rows, kernel.transpose(2, 3), groups=num_views * channels)
-    # Halves up, as whole numbers are rounded on a CPU.
+    # Halves up, as the loops on a CPU round.
     return columns.add_(0.5).floor_().view(canvases.shape)
 
 
 def _grid(affine: torch.Tensor, side_px: int, height_px: int, width_px: int) -> torch.Tensor:
-    """Sampling positions for grid_sample, float32 (N, side, side, 2), -1 and 1 at the centres of border pixels.
+    """Return sampling positions for grid_sample, float32 (N, side, side, 2); -1 and 1 are centres of border pixels.
 
-    affine: float64 (N, 2, 3), on whose device they are computed, there being many of them.
+    affine: float64 (N, 2, 3) on the device.
     """
+    # On the device and not on the CPU: computing these many numbers there limited exemplar to a quarter of its speed.
     index = torch.arange(side_px, dtype=torch.float64, device=affine.device)
     x, y = torch.meshgrid(index, index, indexing="xy")
     points = torch.stack([x, y, torch.ones_like(x)], dim=-1)

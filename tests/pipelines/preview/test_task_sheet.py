@@ -77,7 +77,7 @@ def test_answer_is_where_the_outlined_patches_are(
         (ay, ax), (by, bx) = (
             np.argwhere(np.abs(drawn - color).max(-1) == 0).mean(0) for color in (preview.BLUE, preview.ORANGE)
         )
-        place = caption.removeprefix("must answer: ").partition(" (")[0]
+        place = caption.removeprefix("target: ").partition(" (")[0]
         step = PANEL_PX / 4
         vertical = "top" if by - ay < -step else "bottom" if by - ay > step else ""
         horizontal = "left" if bx - ax < -step else "right" if bx - ax > step else ""
