@@ -21,7 +21,7 @@ CLIP_TASK = "motion_segmentation"
 
 
 class ProfileConfig(Config):
-    """A pipeline, who takes its batches, and how long to look."""
+    """A pipeline, the consumer of its batches, and how long to measure."""
 
     pipeline: PipelineConfig
     """Its batches are what is counted."""
@@ -45,20 +45,20 @@ class ProfileConfig(Config):
     """Step speeds of one GPU that the scaling plan is made for, with the step's own where it was measured."""
 
     @model_validator(mode="after")
-    def _one_taker(self) -> "ProfileConfig":
+    def _check_one_consumer(self) -> "ProfileConfig":
         if self.train is not None and self.device_samples_per_s is not None:
             raise ValueError("train and device_samples_per_s are both given; give one of them, or none")
         return self
 
     @property
     def threads(self) -> tuple[int, ...]:
-        """The thread counts to look at, ascending."""
+        """Thread counts to measure, ascending."""
         own = self.pipeline.num_threads or num_cores()
         return tuple(sorted(set(self.thread_counts or (1, own))))
 
 
 def changed(config: ProfileConfig, settings: Mapping[str, Any]) -> ProfileConfig:
-    """A config with other values by dotted name, such as {"pipeline.num_threads": 1}. Raises UsageError."""
+    """Return a config with other values by dotted name, such as {"pipeline.num_threads": 1}. Raises UsageError."""
     value = config.model_dump(mode="python", serialize_as_any=True)
     for name, setting in settings.items():
         *parents, last = name.split(".")
@@ -70,7 +70,8 @@ def changed(config: ProfileConfig, settings: Mapping[str, Any]) -> ProfileConfig
 
 
 def load_profile(source: Path, overrides: Sequence[str] = ()) -> ProfileConfig:
-    """From a folder of shards, or a YAML of a pipeline, a pretraining or a profile. Raises UsageError."""
+    """Load a profile from a folder of shards, or a YAML of a pipeline, a pretraining or a profile. Raises
+    UsageError."""
     if not source.is_dir():
         shards = "a folder of shards (fourfold shards build makes one)"
         source = find_recipe(source, "profiles", "pipelines", "pretrain", or_give=shards)
@@ -91,7 +92,7 @@ def load_profile(source: Path, overrides: Sequence[str] = ()) -> ProfileConfig:
 
 
 def _of_folder(folder: Path) -> Mapping[str, Any]:
-    """All tasks that a folder has samples for, as they come. Raises UsageError if it is no folder of shards."""
+    """Return all tasks that a folder has samples for, as they come. Raises UsageError if it is no folder of shards."""
     from pipelines.shards.format.manifest import load_manifest
 
     kinds = {shard.kind for shard in load_manifest(folder).shards if shard.split == "train"}

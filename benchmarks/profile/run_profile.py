@@ -10,7 +10,7 @@ from benchmarks.loaders import CompareOptions, compare_loaders
 from benchmarks.profile.judge.advice import Advice, advise, options_of
 from benchmarks.profile.judge.apply import Applied, apply_option
 from benchmarks.profile.judge.measurements import Measurements, measure
-from benchmarks.profile.judge.stage_rows import Blocked, StageRow, blocked_of, decode_limit, gains_without, stage_rows
+from benchmarks.profile.judge.stage_rows import StageRow, decode_limit, gains_without, stage_rows
 from benchmarks.profile.judge.standing_questions import in_threads, standing_questions, worker_processes
 from benchmarks.profile.judge.verdict import Verdict, judge
 from benchmarks.profile.measure.ceilings import Ceilings, ceilings
@@ -20,6 +20,7 @@ from benchmarks.profile.model.scaling import ScalingRow, plan_scaling
 from benchmarks.profile.profile_config import ProfileConfig
 from pipelines.base.errors import UsageError
 from pipelines.build import PipelineConfig, memory_of
+from pipelines.run.stage_stats import StageStats, added_up
 from pipelines.shards.format.locations import is_remote
 from training.parallel import choose_device, cpu_threads
 
@@ -44,8 +45,8 @@ class Tested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Everything a profile says. decode_limit_samples_per_s: if all cores only decoded. loaders: result of
-    `compare_loaders`, None if it was not run. seconds: time it took."""
+    """Everything a profile says. clocks: the running pipeline's own, over all windows. decode_limit_samples_per_s: if
+    all cores only decoded. loaders: result of `compare_loaders`, None if it was not run. seconds: time it took."""
 
     source: str
     measured: Measurements
@@ -56,7 +57,7 @@ class Profile:
     standing_questions: tuple[tuple[str, str], ...]
     tested: Tested | None
     rows: tuple[StageRow, ...]
-    blocked: tuple[Blocked, ...]
+    clocks: tuple[StageStats, ...]
     truncated: tuple[Truncated, ...]
     decode_limit_samples_per_s: float | None
     gains_without: dict[str, float]
@@ -80,9 +81,9 @@ def make_profile(
     with_loaders: bool = False,
     progress: Callable[[str], None] = print,
 ) -> Profile:
-    """`num_apply`: the piece of advice to follow, counted from 1; 0 for none. `with_loaders`: compare other loaders on
-    the same images. Raises UsageError if there is less advice, or there are no images on this machine to compare on.
-    """
+    """Make a profile. `num_apply`: the piece of advice to follow, counted from 1; 0 for none. `with_loaders`: compare
+    other loaders on the same images. Raises UsageError if there is less advice, or there are no images on this machine
+    to compare on."""
     start_s = time.perf_counter()
     # 1. What cannot work is an error before anything is measured.
     compared = _compare_options(config.pipeline) if with_loaders else None
@@ -114,7 +115,7 @@ def make_profile(
         standing_questions=(("worker processes, not threads", workers), *standing_questions(measured)),
         tested=tested,
         rows=stage_rows(measured, found),
-        blocked=blocked_of(measured.base),
+        clocks=added_up([window.stages for window in measured.base]),
         truncated=truncated,
         decode_limit_samples_per_s=decode_limit(measured, found),
         gains_without=gains_without(measured),

@@ -53,7 +53,7 @@ class Option:
     changes_batches: bool = False
 
     def gain(self, model: PipelineModel) -> float:
-        """Samples/s with the change over those without."""
+        """Return samples/s with the change over those without."""
         return simulate(self.change(model)).samples_per_s / simulate(model).samples_per_s
 
 
@@ -71,7 +71,7 @@ class Advice:
 
 
 def advise(measured: Measurements, options: tuple[Option, ...]) -> tuple[Advice, ...]:
-    """Options that help, the most helpful first."""
+    """Return the options that help, the most helpful first."""
     before, model = measured.samples_per_s, measured.model_here
     found = [
         Advice(option=option, before_samples_per_s=before, after_samples_per_s=before * option.gain(model))
@@ -81,7 +81,7 @@ def advise(measured: Measurements, options: tuple[Option, ...]) -> tuple[Advice,
 
 
 def options_of(measured: Measurements) -> tuple[Option, ...]:
-    """Everything that could be changed here. What has to be measured takes a second each."""
+    """Return everything that could be changed here. What has to be measured takes a second each."""
     config, model = measured.config, measured.model
     device = choose_device(config.device)
     options = [*settings_options(config, model)]
@@ -94,11 +94,12 @@ def options_of(measured: Measurements) -> tuple[Option, ...]:
 
 
 def settings_options(config: ProfileConfig, model: PipelineModel) -> tuple[Option, ...]:
-    """Options that can be judged from the fitted model alone."""
+    """Return the options that can be judged from the fitted model alone."""
     return tuple(_settings_options(config, model))
 
 
 def _settings_options(config: ProfileConfig, model: PipelineModel) -> Iterator[Option]:
+    # 1. Settings that cost nothing, or memory.
     threads = config.pipeline.num_threads or num_cores()
     if threads < num_cores():
         yield Option(
@@ -116,6 +117,7 @@ def _settings_options(config: ProfileConfig, model: PipelineModel) -> Iterator[O
             change=lambda model: replace(model, prefetch_batches=MANY_PREFETCHED),
             settings={"pipeline.prefetch_batches": MANY_PREFETCHED},
         )
+    # 2. Where the model has seen a wait, what would avoid it.
     if model.consumer.transfer_s > 0 and not config.overlap_transfer:
         yield Option(
             name="overlap_transfer",
@@ -145,14 +147,17 @@ def _decode_options(measured: Measurements, device: torch.device) -> Iterator[Op
 
 
 def _image_options(config: PipelineConfig, device: torch.device) -> Iterator[Option]:
+    # 1. Known from the configuration: one decode instead of several.
     if not config.share_decode and sum(TASKS[name].source == "image" for name in config.tasks) > 1:
         text = "share_decode: true, one decoded canvas for all image tasks"
         yield _decode_option("share_decode", text, None, num_decodes=1, settings={"pipeline.share_decode": True})
+    # 2. Measured, but only if the stored images are clearly larger than the smallest crop needs.
     needed, found = alternatives.needed_short_side_px(config), alternatives.short_side_px(config)
     if found >= OVERSIZE_RATIO * needed:
         decode_s = alternatives.cost_with_small_images(config, needed, device)
         text = f"store images with a short side of {needed} px instead of {found:.0f}: all that the canvas shows"
         yield _decode_option("small_images", text, "image", decode_s=decode_s, stored={"short_side_px": needed})
+    # 3. Measured, if it is installed: the other backend.
     used = choose_backend(config.backend, device).name
     other: Literal["dali", "opencv"] = "dali" if used == "opencv" else "opencv"
     try:
@@ -166,7 +171,7 @@ def _image_options(config: PipelineConfig, device: torch.device) -> Iterator[Opt
 def _decode_option(
     name: str, text: str, kind: str | None, *, settings: Any = None, stored: Any = None, **feeds: Any
 ) -> Option:
-    """An option of the decode stage. `feeds`: what changes in the model's feeds of a kind."""
+    """Return an option of the decode stage. `feeds`: what changes in the model's feeds of a kind."""
     return Option(
         name=name,
         stage="decode",
@@ -181,6 +186,7 @@ def _decode_option(
 def _motion_options(config: PipelineConfig, device: torch.device) -> Iterator[Option]:
     task: Any = config.tasks[MOTION]
     size, setting = config.clip_batch_size, f"pipeline.tasks.{MOTION}"
+    # 1. Lucas-Kanade tracks points, the dense engines all pixels: it has nothing faster than itself.
     if task.engine in ("dis", "farneback"):
         flow_s = alternatives.motion_cost_with(config, {"engine": "lucas_kanade"}, ALTERNATIVE_S, device) * size
         preset = f" with preset {task.preset}" if task.engine == "dis" else ""
@@ -192,6 +198,7 @@ def _motion_options(config: PipelineConfig, device: torch.device) -> Iterator[Op
             settings={f"{setting}.engine": "lucas_kanade"},
             changes_batches=True,
         )
+    # 2. A cache that holds fewer clips than an epoch has drops each before it comes again.
     sources = config.sources_of("clip")
     num_clips = sum(len(load_manifest(source.path).select("clip", config.split)) for source in sources)
     num_clips *= 2 if 0 < config.flip_probability < 1 else 1  # a mirrored clip is another one
@@ -207,7 +214,7 @@ def _motion_options(config: PipelineConfig, device: torch.device) -> Iterator[Op
 
 
 def stored_codec(config: PipelineConfig) -> str:
-    """Codec of the first clip, as PyAV calls it."""
+    """Return the codec of the first clip, as PyAV calls it."""
     with build_pipeline(config, seed=0) as pipeline:
         source = source_of(pipeline, "clip")
         encoded = source.reader.read(int(source.plan.picks(0).rows[0]))

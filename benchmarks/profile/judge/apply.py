@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.harness.temporary import temporary_folder
 from benchmarks.profile.judge.advice import Option
-from benchmarks.profile.measure.alternatives import recoded_clip, shrunk_jpeg
+from benchmarks.profile.measure.alternatives import recoded_clip
 from benchmarks.profile.measure.windows import Bench, rates_in_turns
 from benchmarks.profile.profile_config import ProfileConfig, changed
 from pipelines.base.errors import UsageError
@@ -21,6 +21,7 @@ from pipelines.shards.format.manifest import MANIFEST_NAME, Kind, Manifest, Mani
 from pipelines.shards.format.storage import storage_of
 from pipelines.shards.format.tar_writer import Sample, TarWriter
 from pipelines.shards.media.clip_bytes import Codec
+from pipelines.shards.media.image_bytes import ImageForm, prepare_image
 
 __all__ = ["Applied", "applied", "apply_option", "rewritten"]
 
@@ -39,12 +40,14 @@ class Applied:
 
     @property
     def gain(self) -> float:
-        """Of all turns together. A median of turns would not see a stall that comes in every second one."""
+        """Mean samples/s of all turns, after over before. A median of turns would not see a stall that comes in every
+        second one."""
         return statistics.fmean(self.after_samples_per_s) / statistics.fmean(self.before_samples_per_s)
 
 
 def apply_option(config: ProfileConfig, option: Option, seconds: float, num_repeats: int) -> Applied:
-    """Measure both, `num_repeats` times. Takes about `seconds`, besides storing shards anew."""
+    """Measure the configuration before and after the change, `num_repeats` times. Takes about `seconds`, besides
+    storing shards anew."""
     is_cached = option.name == "remember"
     with (
         applied(config, option) as after_config,
@@ -52,7 +55,7 @@ def apply_option(config: ProfileConfig, option: Option, seconds: float, num_repe
         Bench(after_config, is_cached=is_cached) as after,
     ):
         if is_cached:
-            # Until nearly every clip has been there, mirrored and not.
+            # The gain is that of later epochs, so nearly every clip has to be there once, mirrored and not.
             after.turn(MAX_EPOCHS_S, max_steps=NUM_EPOCHS * max(after.pipeline.pass_steps.values()))
         rates = rates_in_turns({"before": before, "after": after}, num_repeats, seconds / num_repeats / 2)
     return Applied(before_samples_per_s=tuple(rates["before"]), after_samples_per_s=tuple(rates["after"]))
@@ -60,10 +63,11 @@ def apply_option(config: ProfileConfig, option: Option, seconds: float, num_repe
 
 @contextmanager
 def applied(config: ProfileConfig, option: Option) -> Iterator[ProfileConfig]:
-    """The configuration with the change; shards that are stored otherwise live as long as the block."""
+    """Yield the configuration with the change; shards that are stored otherwise live as long as the block."""
     settings, stored = dict(option.settings), dict(option.stored)
     in_memory = stored.pop("in_memory", False)
     with ExitStack() as stack:
+        # In a temporary folder that vanishes also when this process is killed: a copy in memory would stay there.
         if option.stored:
             folder = stack.enter_context(temporary_folder(MEMORY if in_memory and MEMORY.is_dir() else None))
         for kind in ("image", "clip") if option.stored else ():
@@ -89,6 +93,7 @@ def rewritten(
     """Write up to `max_samples` of each kind to `out`, unless it is there. Everything not named stays as it is."""
     if (out / MANIFEST_NAME).is_file():
         return out
+    # The manifest comes last: a folder that has one is whole, also after an interrupted run.
     manifest = load_manifest(folder)
     out.mkdir(parents=True, exist_ok=True)
     left: dict[tuple[str, str], int] = {}
@@ -99,6 +104,7 @@ def rewritten(
             if room <= 0:
                 continue
             left[group] = room - shard.num_samples
+            # Shard by shard under the same names, so that the plan draws the same samples from both folders.
             with (out / shard.name).open("wb") as file:
                 tar = TarWriter(file)
                 for sample in _samples(manifest, index, room):
@@ -117,7 +123,7 @@ def rewritten(
 
 
 def _samples(manifest: Manifest, index: int, most: int) -> Iterator[Sample]:
-    """The first samples of a shard: only the image or clip itself, which is all that pipelines read."""
+    """Yield the first samples of a shard: only the image or clip itself, which is all that pipelines read."""
     shard = manifest.shards[index]
     with (manifest.folder / shard.name).open("rb") as file:
         for row in manifest.samples_of(index).slice(0, most).to_pylist():
@@ -130,8 +136,8 @@ def _samples(manifest: Manifest, index: int, most: int) -> Iterator[Sample]:
 def _changed(sample: Sample, kind: Kind, short_side_px: int | None, codec: Codec | None) -> Sample:
     content = sample.members[0][1]
     if kind == "image" and short_side_px is not None:
-        small, width, height = shrunk_jpeg(content, short_side_px)
-        return sample._replace(members=[("jpg", small)], width=width, height=height)
+        made = prepare_image(content, ImageForm(short_side_px=short_side_px))
+        return sample._replace(members=[("jpg", made.encoded)], width=made.width, height=made.height)
     if kind == "clip" and codec is not None:
         return sample._replace(members=[("mp4", recoded_clip(content, codec))])
     return sample

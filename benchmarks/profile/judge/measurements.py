@@ -51,12 +51,12 @@ class Measurements:
 
     @property
     def free_samples_per_s(self) -> float:
-        """Of the pipeline, if nothing were done with its batches."""
+        """Samples/s of the pipeline if nothing were done with its batches."""
         return median_of(self.free or self.base, lambda window: window.samples_per_s)
 
     @property
     def consumer_samples_per_s(self) -> float | None:
-        """Of the consumer with data in memory; None if nobody takes the batches."""
+        """Samples/s of the consumer with data in memory; None if nobody takes the batches."""
         if self.consumer_name == "nobody":
             return None
         return median_of(self.consumer, lambda window: window.samples_per_s)
@@ -78,7 +78,7 @@ def median_of(windows: Sequence[Window], value: Callable[[Window], float]) -> fl
 
 
 def measure(config: ProfileConfig, seconds: float) -> Measurements:
-    """Costs first, then all windows in turns, `config.num_repeats` times. Takes about `seconds`."""
+    """Measure costs first, then all windows in turns, `config.num_repeats` times. Takes about `seconds`."""
     with Bench(config) as base, Bench(config, is_taken=False) as free:
         has_consumer = base.consumer.name != "nobody"
         # 1. Stages one at a time, while both pipelines stand still.
@@ -118,19 +118,20 @@ def measure(config: ProfileConfig, seconds: float) -> Measurements:
 
 
 def consumer_cost(windows: Sequence[Window], *, is_overlapped: bool) -> ConsumerCost:
-    """What a step costs its consumer, from windows without a pipeline."""
+    """Return what a step costs its consumer, from windows without a pipeline."""
     transfer_s = median_of(windows, lambda window: window.transfer_s / window.num_steps)
     step_s = median_of(windows, lambda window: window.step_s / window.num_steps)
     cpu_s = median_of(windows, lambda window: window.use.own_s / window.num_steps)
     found = ConsumerCost(transfer_s=transfer_s, step_wait_s=step_s, is_overlapped=is_overlapped)
     if cpu_s < IDLE_RATIO * step_s or step_s < 1e-4:
         return found
+    # A step that computes: its CPU seconds on as many threads as they fill, and the rest of its time is waiting.
     threads = min(max(round(cpu_s / step_s), 1), num_cores())
     return replace(found, step_cpu_s=cpu_s, step_threads=threads, step_wait_s=max(step_s - cpu_s / threads, 0.0))
 
 
 def contention_of(model: PipelineModel, windows: Sequence[Window]) -> float:
-    """CPU seconds of a running step over those of its stages one at a time."""
+    """Return CPU seconds of a running step over those of its stages one at a time."""
     if num_cores() == 1 or not model.cpu_s:
         return 1.0
     live_s = median_of(windows, lambda window: window.use.own_s / max(window.num_steps, 1))

@@ -1,23 +1,21 @@
-"""The table of stages: what each does on a core, what the machine would allow, and where the pipeline's time went.
+"""The table of stages: what each does on a core, and what the machine would allow.
 
 Ceilings: reading, against the same samples read at random from memory; decoding with crop and resize, against decoding
 alone; an image task, against copying its pixels and its batch once; motion, against tracking alone; copies to a device,
 against page-locked memory; the step, against a matrix product. "Not measured" is None.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.profile.judge.measurements import Measurements
 from benchmarks.profile.measure.ceilings import Ceilings
-from benchmarks.profile.measure.windows import Window
 from benchmarks.profile.model.simulation import simulate
 from pipelines.build import memory_of
 from pipelines.decode.clip_planes import chosen_frames
-from pipelines.run.stage_stats import added_up
 from pipelines.tasks import TASKS
 
-__all__ = ["Blocked", "StageRow", "blocked_of", "decode_limit", "gains_without", "stage_rows"]
+__all__ = ["StageRow", "decode_limit", "gains_without", "stage_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +38,8 @@ class StageRow:
         return self.achieved_per_s / self.ceiling_per_s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blocked:
-    """Where a stage's wall time went in the running pipeline, all windows together. The three sum to 1."""
-
-    stage: str
-    busy_ratio: float
-    blocked_on_input_ratio: float
-    blocked_on_output_ratio: float
-
-
 def stage_rows(measured: Measurements, found: Ceilings) -> tuple[StageRow, ...]:
-    """Rows in the order in which a sample passes the stages; then the step."""
+    """Return rows in the order in which a sample passes the stages; then the step."""
     return (*_feed_rows(measured, found), *_task_rows(measured, found), *_consumer_rows(measured, found))
 
 
@@ -87,7 +75,7 @@ def _task_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow]:
 def _row(
     measured: Measurements, stage: str, unit: str, ceiling_per_s: float | None, ceiling: str, times: float
 ) -> StageRow:
-    """`times`: samples of the stage's kind in a step."""
+    """Return one row. `times`: samples of the stage's kind in a step."""
     cost = measured.costs[stage]
     return StageRow(
         stage=stage,
@@ -101,7 +89,7 @@ def _row(
 
 
 def _consumer_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow]:
-    """Copies and step, where there are any; seconds of a step are of all its samples."""
+    """Yield copies and step, where there are any; seconds of a step are of all its samples."""
     cost, size = measured.model.consumer, measured.model.samples_per_step
     if found.to_device_bytes_per_s and cost.transfer_s:
         yield StageRow(
@@ -126,7 +114,7 @@ def _consumer_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow
 
 
 def decode_limit(measured: Measurements, found: Ceilings) -> float | None:
-    """Samples/s if all cores only decoded, whole images and clips, each as often as the pipeline does."""
+    """Return samples/s if all cores only decoded, whole images and clips, each as often as the pipeline does."""
     per_s = {"image": found.decode_images_per_s, "clip": found.decode_clips_per_s}
     limits = [(feed.share * feed.batch_size * feed.num_decodes, per_s[feed.kind]) for feed in measured.model.feeds]
     if not all(limit for _, limit in limits):
@@ -135,23 +123,10 @@ def decode_limit(measured: Measurements, found: Ceilings) -> float | None:
 
 
 def gains_without(measured: Measurements) -> dict[str, float]:
-    """The cost of the mix: by task, how many times as many steps/s the pipeline alone would give without it."""
+    """Return the cost of the mix: by task, how many times as many steps/s the pipeline alone would give without it."""
     model = measured.model.without_consumer()
     if len(model.jobs) < 2:
         return {}
     others = {job.task: model.without_task(job.task) for job in model.jobs}
     whole = simulate(model).samples_per_s / model.samples_per_step
     return {task: simulate(other).samples_per_s / other.samples_per_step / whole for task, other in others.items()}
-
-
-def blocked_of(windows: Sequence[Window]) -> tuple[Blocked, ...]:
-    """From the pipeline's own clocks, over all windows."""
-    return tuple(
-        Blocked(
-            stage=stage.name,
-            busy_ratio=stage.busy_ratio,
-            blocked_on_input_ratio=stage.blocked_on_input_ratio,
-            blocked_on_output_ratio=stage.blocked_on_output_ratio,
-        )
-        for stage in added_up([window.stages for window in windows])
-    )

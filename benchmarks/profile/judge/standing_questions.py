@@ -31,7 +31,7 @@ WINDOW_S = 0.8
 
 
 def standing_questions(measured: Measurements) -> tuple[tuple[str, str], ...]:
-    """(question, answer), of what the measurements can answer."""
+    """Return (question, answer) of what the measurements can answer."""
     config = measured.config
     found = [("plain files, or other shards", storage(measured.model))]
     if "decode image" in measured.costs:
@@ -42,7 +42,7 @@ def standing_questions(measured: Measurements) -> tuple[tuple[str, str], ...]:
 
 
 def storage(model: PipelineModel) -> str:
-    """What storing samples in another way could give at most: what free reading would."""
+    """Say what storing samples in another way could give at most: what free reading would."""
     free = model.with_feeds(read_s=0.0, waits_s=(0.0,))
     gain = simulate(free).samples_per_s / simulate(model).samples_per_s
     share = model.cpu_by_stage()["read"] / max(model.cpu_s, 1e-12)
@@ -51,7 +51,7 @@ def storage(model: PipelineModel) -> str:
 
 
 def reduced_decode(sides_px: list[int], canvas_px: int, backend: str) -> str:
-    """Whether JPEGs are decoded at half size or less. sides_px: of crops, as they were drawn."""
+    """Say whether JPEGs are decoded at half size or less. sides_px: of crops, as they were drawn."""
     ratio = float(np.mean([reduction(side_px, canvas_px) > 1 for side_px in sides_px]))
     least_px = MIN_SHRINKING * 2 * canvas_px
     where = f"{ratio:.0%} of the crops have the {least_px} px a side that halving takes"
@@ -63,7 +63,7 @@ def reduced_decode(sides_px: list[int], canvas_px: int, backend: str) -> str:
 
 
 def crop_sides_px(config: PipelineConfig) -> list[int]:
-    """Sides of the first crops of the plan."""
+    """Return sides of the first crops of the plan."""
     names = [name for name in config.tasks if TASKS[name].source == "image"]
     with build_pipeline(config, seed=0) as pipeline:
         source = source_of(pipeline, "image")
@@ -73,8 +73,8 @@ def crop_sides_px(config: PipelineConfig) -> list[int]:
 
 
 def in_threads(config: ProfileConfig) -> ProfileConfig:
-    """The same with threads in place of worker processes, at least as many. All else of a profile is about threads,
-    whose stages can be told apart; the batches are the same."""
+    """Return the same with threads in place of worker processes, at least as many. All else of a profile is about
+    threads, whose stages can be told apart; the batches are the same."""
     count = config.pipeline.num_workers
     threads = max(config.pipeline.num_threads or num_cores(), count)
     return changed(config, {"pipeline.num_workers": 0, "pipeline.num_threads": threads}) if count else config
@@ -91,6 +91,7 @@ def worker_processes(config: ProfileConfig) -> str:
         if hasattr(task, "remembered_clips")
     }
     alone = changed(config, {"train": None, "device_samples_per_s": None, **settings})
+    # In turns and with nobody taking the steps: a consumer would hide the difference behind its own speed.
     workers = changed(alone, {"pipeline.num_workers": count})
     with Bench(in_threads(alone), is_taken=False) as one, Bench(workers, is_taken=False) as other:
         rates = rates_in_turns({"threads": one, "workers": other}, NUM_REPEATS, WINDOW_S)

@@ -39,9 +39,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """stage: "read", "decode", a task, "transfer", "step", "prefetch", "threads" or "cores". is_alarm: whether
-    something is set or stored worse than it need be; the cores or the step being busy is none.
-    """
+    """The answer. stage: "read", "decode", a task, "transfer", "step", "prefetch", "threads" or "cores". is_alarm:
+    whether something is set or stored worse than it need be; the cores or the step being busy is none."""
 
     stage: str
     is_alarm: bool
@@ -50,7 +49,7 @@ class Verdict:
 
 
 def judge(measured: Measurements, options: tuple[Option, ...]) -> Verdict:
-    """The verdict, and what else would be an alarm."""
+    """Return the verdict, and what else would be an alarm."""
     found = {option.name: (option, option.gain(measured.model)) for option in options}
     settings, methods = (
         [
@@ -60,6 +59,7 @@ def judge(measured: Measurements, options: tuple[Option, ...]) -> Verdict:
         ]
         for limits in (SETTINGS, METHODS)
     )
+    # Settings keep the order of SETTINGS, cheapest first; of methods the one that helps most is named.
     methods.sort(key=lambda one: -one.gain)
     consumer = consumer_finding(measured.model)
     first, *_ = (*settings, *([consumer] if consumer else []), *methods, cores_finding(measured.model))
@@ -75,7 +75,7 @@ def judge(measured: Measurements, options: tuple[Option, ...]) -> Verdict:
 
 
 def consumer_finding(model: PipelineModel) -> Finding | None:
-    """The step or its copies as the limit, if the pipeline alone would be faster."""
+    """Return the step or its copies as the limit, if the pipeline alone would be faster."""
     step_s, transfer_s = model.consumer.step_s, model.consumer.transfer_s
     gain = simulate(model.without_consumer()).samples_per_s / simulate(model).samples_per_s
     if gain < STEP_GAIN or not step_s + transfer_s:
@@ -88,21 +88,21 @@ def consumer_finding(model: PipelineModel) -> Finding | None:
 
 
 def cores_finding(model: PipelineModel) -> Finding:
-    """The natural limit, and the stages with the largest shares of it."""
+    """Return the natural limit, and the stages with the largest shares of it."""
     parts = ", ".join(f"{name} {share:.0%}" for name, share in list(shares_of(model).items())[:3])
-    busy = f"{simulate(model).busy_ratio:.0%} of {model.num_cores:.0f}"
+    busy = f"{simulate(model).busy_ratio:.0%} of {model.num_cores:.0f} cores"
     work_ms = model.cpu_s * model.contention * 1e3
     return Finding(stage="cores", gain=1.0, evidence=f"{busy} are busy with {work_ms:.1f} ms of work a step ({parts})")
 
 
 def shares_of(model: PipelineModel) -> dict[str, float]:
-    """Share of a step's CPU seconds by stage, the largest first."""
+    """Return the share of a step's CPU seconds by stage, the largest first."""
     parts = {name: cpu_s / max(model.cpu_s, 1e-12) for name, cpu_s in model.cpu_by_stage().items() if cpu_s > 0}
     return dict(sorted(parts.items(), key=lambda one: -one[1]))
 
 
 def _evidence(option: Option, model: PipelineModel) -> str:
-    """What shows that an option is missing."""
+    """Say what shows that an option is missing."""
     if option.name == "prefetch":
         return _prefetch_evidence(model)
     if option.name == "overlap_transfer":
@@ -132,5 +132,5 @@ def _prefetch_evidence(model: PipelineModel) -> str:
 
 
 def mean_wait_s(model: PipelineModel) -> float:
-    """Seconds a step that the producing thread waits for bytes."""
+    """Return seconds a step that the producing thread waits for bytes."""
     return sum(feed.share * feed.wait_s for feed in model.feeds)

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import torch
 
@@ -20,6 +19,7 @@ from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.decode.base import BackendName
 from pipelines.run.sample_source import canvas_boxes
 from pipelines.shards.media.clip_bytes import ClipForm, Codec, encode_clip
+from pipelines.shards.media.image_bytes import ImageForm, prepare_image
 from pipelines.tasks import TASKS
 
 __all__ = [
@@ -31,10 +31,8 @@ __all__ = [
     "needed_short_side_px",
     "recoded_clip",
     "short_side_px",
-    "shrunk_jpeg",
 ]
 
-JPEG_QUALITY = 95
 NUM_SAMPLES = 16
 NUM_TURNS = 5
 NUM_SIZES = 256
@@ -42,32 +40,20 @@ MOTION = "motion_segmentation"
 
 
 def needed_short_side_px(config: PipelineConfig) -> int:
-    """The smallest image whose smallest crop still has the pixels of the canvas."""
+    """Return the short side of the smallest image whose smallest crop still has the pixels of the canvas."""
     return -int(-config.canvas_px // config.canvas_scale[0])
 
 
 def short_side_px(config: PipelineConfig) -> float:
-    """Median of the first images of the plan."""
+    """Return the median short side of the first images of the plan."""
     with build_pipeline(config, seed=0) as pipeline:
         source = source_of(pipeline, "image")
         rows = np.concatenate([source.plan.picks(batch).rows for batch in range(1 + NUM_SIZES // config.batch_size)])
         return float(np.median(np.minimum(source.table.width[rows], source.table.height[rows])))
 
 
-def shrunk_jpeg(encoded: bytes | memoryview, short_side_px: int) -> tuple[bytes, int, int]:
-    """A JPEG of an image at that short side (its own, if that is smaller), width and height."""
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise ValueError("OpenCV cannot decode it")
-    height, width = image.shape[:2]
-    factor = min(short_side_px / min(height, width), 1.0)
-    size = round(width * factor), round(height * factor)
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if factor < 1 else image
-    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes(), *size
-
-
 def recoded_clip(encoded: bytes | memoryview, codec: Codec) -> bytes:
-    """The same frames in another codec."""
+    """Return the same frames in another codec."""
     with av.open(io.BytesIO(encoded), mode="r") as container:
         frames = list(container.decode(container.streams.video[0]))
     pixel_format = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -75,12 +61,13 @@ def recoded_clip(encoded: bytes | memoryview, codec: Codec) -> bytes:
 
 
 def cost_with_small_images(config: PipelineConfig, short_side_px: int, device: torch.device) -> float:
-    """CPU seconds of decoding an image that was stored at that short side."""
+    """Return CPU seconds of decoding an image that was stored at that short side."""
     with lanes(config, device) as pipelines:
         source = source_of(pipelines[0], "image")
-        made = [shrunk_jpeg(view, short_side_px) for view in source.read(source.plan.picks(0))[:NUM_SAMPLES]]
-        encoded = [memoryview(content) for content, _, _ in made]
-        width_B, height_B = (np.array([one[axis] for one in made], np.int64) for axis in (1, 2))
+        stored = source.read(source.plan.picks(0))[:NUM_SAMPLES]
+        made = [prepare_image(bytes(view), ImageForm(short_side_px=short_side_px)) for view in stored]
+        encoded = [memoryview(one.encoded) for one in made]
+        width_B, height_B = np.array([(one.width, one.height) for one in made], np.int64).T
         uniform_B4 = np.random.default_rng(0).random((len(made), 4))
         boxes_B4 = canvas_boxes(uniform_B4, width_B, height_B, config.canvas_scale, config.canvas_px)
         flips_B = uniform_B4[:, 3] < config.flip_probability
@@ -90,31 +77,32 @@ def cost_with_small_images(config: PipelineConfig, short_side_px: int, device: t
 
 
 def cost_with_codec(config: PipelineConfig, codec: Codec, device: torch.device) -> float:
-    """CPU seconds of decoding a clip that was stored in that codec."""
+    """Return CPU seconds of decoding a clip that was stored in that codec."""
     size = config.canvas
     with lanes(config, device) as pipelines:
         source = source_of(pipelines[0], "clip")
         stored = source.read(source.plan.picks(0))[: NUM_SAMPLES // 2]
         encoded = [memoryview(recoded_clip(view, codec)) for view in stored]
+        # No clip's target is known: all planes are decoded, as in a first epoch.
         frames = np.zeros(len(encoded), np.bool_), size.num_frames, size.clip_height_px, size.clip_width_px
         work = [partial(one.maker.backend.clip_planes, encoded, *frames) for one in pipelines]
         return _median_cpu_s(work, len(encoded))
 
 
 def cost_with_backend(config: PipelineConfig, backend: BackendName, seconds: float, device: torch.device) -> float:
-    """CPU seconds of making a canvas with that backend."""
+    """Return CPU seconds of making a canvas with that backend."""
     images = {name: task for name, task in config.tasks.items() if TASKS[name].source == "image"}
     only = config.model_copy(update={"backend": backend, "tasks": images})
     return measure_costs(only, seconds, device)["decode image"].busy_s
 
 
 def motion_cost_with(config: PipelineConfig, options: Mapping[str, Any], seconds: float, device: torch.device) -> float:
-    """CPU seconds of a clip's motion target with other options of the task."""
+    """Return CPU seconds of a clip's motion target with other options of the task."""
     return measure_costs(_only_motion(config, options), seconds, device)[MOTION].busy_s
 
 
 def cost_with_targets_cached(config: PipelineConfig, device: torch.device) -> tuple[float, float]:
-    """CPU seconds of decoding a clip whose motion target is in the cache, and of its part of the batch."""
+    """Return CPU seconds of decoding a clip whose motion target is in the cache, and of its part of the batch."""
     only = _only_motion(config, {"remembered_clips": 2 * config.clip_batch_size})
     decodes: list[Callable[[], object]] = []
     makes: list[Callable[[], object]] = []
@@ -134,6 +122,6 @@ def _only_motion(config: PipelineConfig, options: Mapping[str, Any]) -> Pipeline
 
 
 def _median_cpu_s(work: Sequence[Callable[[], object]], num_samples: int) -> float:
-    """Per sample, all lanes at once; the first turn warms up."""
+    """Return CPU seconds a sample, all lanes at once; the first turn warms up."""
     uses = [used_in_lanes(work)[0] for _ in range(NUM_TURNS + 1)]
     return statistics.median(use.own_s for use in uses[1:]) / num_samples / len(work)

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import random
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -37,9 +38,9 @@ from pipelines.targets.motion.flow import DisFlow, LucasKanade
 __all__ = ["Ceilings", "DiskSpeed", "ceilings", "fingerprint_of", "measure_ceilings", "read_speed"]
 
 FORMAT_VERSION = 2
-NUM_SAMPLES = 64
-NUM_REPEATS = 5
-NUM_READ_REPEATS = 3
+NUM_SAMPLES, NUM_OF_ONE_CORE = 64, 16
+"""Decoded in a turn: by all cores, and by one, which would take too long for all."""
+NUM_REPEATS = 3
 MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
 COPY_BYTES = 64 << 20
 MAX_BYTES = 96 << 20
@@ -52,8 +53,9 @@ Span = tuple[Path, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskSpeed:
-    """Bytes per second: warm from memory, cold from the disk. Cold is None where files stayed in memory although the
-    system was asked to drop them; `note` says so. What a disk or the host of a virtual machine keeps is not known."""
+    """Reading speed in bytes per second: warm from memory, cold from the disk. Cold is None where files stayed in
+    memory although the system was asked to drop them; `note` says so. What a disk or the host of a virtual machine
+    keeps is not known."""
 
     sequential_warm_bytes_per_s: float
     sequential_cold_bytes_per_s: float | None
@@ -65,7 +67,7 @@ class DiskSpeed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
-    """Per second. decode_*: whole images of this folder by OpenCV, without crop and resize; whole clips by PyAV.
+    """Limits per second. decode_*: whole images of this folder by OpenCV, without crop and resize; whole clips by PyAV.
     flow_pairs: frame pairs of 320 x 240 on one core. None: there is nothing to measure."""
 
     read: DiskSpeed | None
@@ -82,7 +84,7 @@ class Ceilings:
 
 
 def ceilings(config: PipelineConfig, device: torch.device, folder: Path | None = None) -> tuple[Ceilings, bool]:
-    """The limits, and whether they come from the cache. `folder`: of the cache."""
+    """Return the limits, and whether they come from the cache. `folder`: of the cache."""
     folder = folder or Path(os.environ.get("FOURFOLD_CACHE") or Path.home() / ".cache" / "fourfold")
     path = folder / f"ceilings-{fingerprint_of(config, device)}.json"
     try:
@@ -97,38 +99,40 @@ def ceilings(config: PipelineConfig, device: torch.device, folder: Path | None =
 
 
 def fingerprint_of(config: PipelineConfig, device: torch.device) -> str:
-    """Hash of the machine (processor, cores, kernel, GPU, packages that decode) and of the shards' content."""
+    """Return a hash of the machine (processor, cores, kernel, GPU, packages that decode) and of the shards' content."""
     place = environment()
     with build_pipeline(config, seed=0, device=device) as pipeline:
         tables = [source.source.table for source in pipeline.maker.sources.values()]
     shards = [[shard.sha256 for shard in table.shards] for table in tables]
     versions = {name: place.versions.get(name) for name in ("torch", "opencv-python-headless")}
+    # Whatever changes a limit: another kernel reads otherwise, another OpenCV decodes otherwise.
     parts = [FORMAT_VERSION, place.cpu_name, num_cores(), platform.release(), place.gpu_name, versions, av.__version__]
     return hashlib.sha256(json.dumps([*parts, str(device), shards]).encode()).hexdigest()[:16]
 
 
 def measure_ceilings(config: PipelineConfig, device: torch.device) -> Ceilings:
-    """Takes some seconds."""
+    """Measure all limits. Takes some seconds."""
     # 1. The first samples of the plan; those of a remote folder that are not here yet are not measured.
     with build_pipeline(config, seed=0) as pipeline:
         spans = {kind: _spans(source.source) for kind, source in pipeline.maker.sources.items()}
     every = [span for found in spans.values() for span in found]
     paths = list(dict.fromkeys(path for path, _, _ in every))
     is_local = all(path.exists() for path in paths)
-    # 2. All limits in turns, one core beside all cores. The best counts: what others take of the machine is no limit.
-    jobs = {"memory_copy_bytes_per_s": _copy_job(), "matrix_flop_per_s": _matrix_job(device), **_device_jobs(device)}
+    # 2. All limits in turns, of one core by its CPU seconds, as costs are, of all by the wall. The best counts: what
+    # others take of the machine is no limit.
+    core_jobs = {"memory_copy_bytes_per_s": _copy_job()}
+    jobs = {"matrix_flop_per_s": _matrix_job(device), **_device_jobs(device)}
     for kind, found in spans.items() if is_local else ():
         contents, decode = [_content(span) for span in found[:NUM_SAMPLES]], DECODERS[kind]
         if contents:
-            jobs[f"decode_{kind}s_per_s_core"] = Job(
-                unit=f"{kind}s", num_items=len(contents), run=partial(_all, decode, contents, 1)
-            )
-            jobs[f"decode_{kind}s_per_s"] = Job(
-                unit=f"{kind}s", num_items=len(contents), run=partial(_all, decode, contents, num_cores())
-            )
-            jobs |= _flow_jobs(contents[0]) if kind == "clip" else {}
+            few, unit = contents[:NUM_OF_ONE_CORE], f"{kind}s"
+            run, run_few = partial(_all, decode, contents, num_cores()), partial(_all, decode, few, 1)
+            jobs[f"decode_{kind}s_per_s"] = Job(unit=unit, num_items=len(contents), run=run)
+            core_jobs[f"decode_{kind}s_per_s_core"] = Job(unit=unit, num_items=len(few), run=run_few)
+            core_jobs |= _flow_jobs(contents[0]) if kind == "clip" else {}
     cv2.setNumThreads(1)
-    best = {name: max(timed.per_s) for name, timed in time_in_turns(jobs, NUM_REPEATS).items()}
+    timed = time_in_turns(jobs, NUM_REPEATS) | time_in_turns(core_jobs, NUM_REPEATS, clock=time.process_time)
+    best = {name: max(one.per_s) for name, one in timed.items()}
     # 3. What there is no job for is None.
     flow = {name.removeprefix("flow "): best.pop(name) for name in list(best) if name.startswith("flow ")}
     names = ("decode_images_per_s", "decode_clips_per_s", "to_device_bytes_per_s", "to_device_pinned_bytes_per_s")
@@ -138,8 +142,9 @@ def measure_ceilings(config: PipelineConfig, device: torch.device) -> Ceilings:
 
 
 def _spans(source: SampleSource) -> list[Span]:
-    """Where the first samples of the plan lie."""
+    """Return where the first samples of the plan lie."""
     table, paths, plan = source.table, source.reader.paths, source.plan
+    # In the order of the plan: it is how the pipeline would read them.
     rows = np.concatenate([plan.picks(batch).rows for batch in range(1 + MAX_RANDOM_READS // plan.local_batch_size)])
     return [
         (paths[int(table.shard_index[row])], int(table.offset[row]), int(table.size[row]))
@@ -174,7 +179,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {"image": _decode_image, "clip"
 
 
 def _copy_job() -> Job:
-    """Copying memory with one thread; read and written bytes are counted once."""
+    """Copy memory with one thread; read and written bytes are counted once."""
     source = np.ones(COPY_BYTES, np.uint8)
     return Job(unit="bytes", num_items=COPY_BYTES, run=partial(np.copyto, np.empty_like(source), source))
 
@@ -194,7 +199,7 @@ def _flow_jobs(clip: bytes) -> dict[str, Job]:
 
 
 def _device_jobs(device: torch.device) -> dict[str, Job]:
-    """Copies from ordinary and from page-locked memory; {} where the device is the CPU."""
+    """Copy from ordinary and from page-locked memory; {} where the device is the CPU."""
     if device.type != "cuda":
         return {}
 
@@ -212,7 +217,7 @@ def _device_jobs(device: torch.device) -> dict[str, Job]:
 
 
 def _matrix_job(device: torch.device) -> Job:
-    """A product of square matrices: bf16 on a GPU, fp32 with torch's threads on a CPU."""
+    """Multiply square matrices: bf16 on a GPU, fp32 with torch's threads on a CPU."""
     size = MATRIX_SIZE["cuda" if device.type == "cuda" else "cpu"]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     matrix = torch.randn(size, size, device=device, dtype=dtype)
@@ -225,7 +230,7 @@ def _matrix_job(device: torch.device) -> Job:
 
 
 def read_speed(paths: Sequence[Path], samples: Sequence[Span]) -> DiskSpeed:
-    """`paths`: read from start to end, up to MAX_BYTES. `samples`: read in random order."""
+    """Measure reading. `paths`: read from start to end, up to MAX_BYTES. `samples`: read in random order."""
     chosen = random.Random(0).sample(list(samples), min(len(samples), MAX_RANDOM_READS))
     orders = {"sequential": _beginnings(paths), "random": chosen}
     num_bytes = {name: sum(size for _, _, size in spans) for name, spans in orders.items()}
@@ -234,14 +239,15 @@ def read_speed(paths: Sequence[Path], samples: Sequence[Span]) -> DiskSpeed:
     def dropped(name: str) -> None:
         resident[name] = drop({path for path, _, _ in orders[name]})
 
-    # Cold first, once: reading it warms up what follows.
+    # 1. Cold, once and without warm-up, which would make it warm. Random after sequential, so files are dropped twice.
     jobs = {
         name: Job(unit="bytes", num_items=num_bytes[name], run=partial(_read, spans)) for name, spans in orders.items()
     }
     cold_jobs = {name: replace(job, prepare=partial(dropped, name)) for name, job in jobs.items()}
     timed = time_in_turns(cold_jobs, 1, num_warm_up=0)
     cold = {name: timed[name].per_s[0] if resident[name] <= MAX_RESIDENT_RATIO else None for name in orders}
-    warm = {name: max(one.per_s) for name, one in time_in_turns(jobs, NUM_READ_REPEATS).items()}
+    # 2. Warm, after a round that is not counted.
+    warm = {name: max(one.per_s) for name, one in time_in_turns(jobs, NUM_REPEATS).items()}
     stayed = ", ".join(f"{ratio:.0%} of the bytes read ({name})" for name, ratio in resident.items())
     return DiskSpeed(
         sequential_cold_bytes_per_s=cold["sequential"],

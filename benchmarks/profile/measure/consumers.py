@@ -24,7 +24,7 @@ SPIN_S = 5e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumer:
-    """`step` uses a step whose batches are on the device, and waits until that is done.
+    """User of a pipeline's steps. `step` uses one whose batches are on the device, and waits until that is done.
 
     name: "nobody" takes steps and does nothing. flop_per_step: forward and backward; 0 if nothing is computed.
     """
@@ -35,8 +35,8 @@ class Consumer:
 
 
 def open_consumer(config: ProfileConfig, pipeline: Pipeline, device: torch.device, samples_per_step: int) -> Consumer:
-    """The trainer of `config.train`: the session of a real run without log and checkpoints; a device that is busy for
-    samples / `config.device_samples_per_s` seconds a step and uses no core; or nobody."""
+    """Open the trainer of `config.train`: the session of a real run without log and checkpoints; a device that is busy
+    for samples / `config.device_samples_per_s` seconds a step and uses no core; or nobody."""
     if config.train is not None:
         budget = config.train.budget or BudgetConfig(steps=1)
         whole = config.train.model_copy(update={"pipeline": config.pipeline, "budget": budget})
@@ -66,14 +66,14 @@ def wait_for(device: torch.device) -> None:
 
 
 def moved(step: Step, device: torch.device) -> Step:
-    """The same step with its batches on the device, after waiting for the copies."""
+    """Return the same step with its batches on the device, after waiting for the copies."""
     there = replace(step, batches={name: batch.to(device) for name, batch in step.batches.items()})
     wait_for(device)
     return there
 
 
 def nvtx_range(name: str, device: torch.device) -> AbstractContextManager[object]:
-    """A named range for nsys and the torch profiler, on a GPU; nothing elsewhere."""
+    """Open a named range for nsys and the torch profiler, on a GPU; nothing elsewhere."""
     if device.type != "cuda":
         return nullcontext()
     found: AbstractContextManager[object] = torch.cuda.nvtx.range(name)

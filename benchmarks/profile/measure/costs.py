@@ -65,7 +65,7 @@ class StageCost:
 
     @property
     def samples_per_s(self) -> float:
-        """Of one core that does nothing else."""
+        """Rate of one core that does nothing else."""
         return 1 / max(self.service_s + self.wait_s, 1e-9)
 
 
@@ -74,7 +74,8 @@ def source_of(pipeline: Pipeline, kind: Kind) -> SampleSource:
 
 
 def measure_costs(config: PipelineConfig, seconds: float, device: torch.device) -> dict[str, StageCost]:
-    """By stage: tasks by name, the others as "read image", "decode clip" and so on. Takes about `seconds`."""
+    """Measure costs by stage: tasks by name, the others as "read image", "decode clip" and so on. Takes about
+    `seconds`."""
     with lanes(config, device) as pipelines:
         stages: dict[str, StageCost] = {}
         kinds = list(pipelines[0].maker.sources)
@@ -101,7 +102,7 @@ def measure_costs(config: PipelineConfig, seconds: float, device: torch.device) 
 
 @contextmanager
 def lanes(config: PipelineConfig, device: torch.device, *, is_cached: bool = False) -> Iterator[list[Pipeline]]:
-    """A pipeline of one thread for every core, never asked for a step, so that none of its own threads runs.
+    """Open a pipeline of one thread for every core, never asked for a step, so that none of its own threads runs.
 
     `is_cached` False: every target is computed, as in a first epoch."""
     single = config.model_copy(update={"num_threads": 1})
@@ -114,7 +115,8 @@ def lanes(config: PipelineConfig, device: torch.device, *, is_cached: bool = Fal
 
 
 def used_in_lanes(work: Sequence[Callable[[], Any]]) -> tuple[CoreUse, list[Any]]:
-    """Do some work, a thread for each piece, or here if there is only one; what it used and what it returned."""
+    """Do some work, a thread for each piece, or here if there is only one; return what it used, and its results."""
+    # One piece is done here: a thread of its own would add its start, which is as long as drawing a batch.
     if len(work) == 1:
         meter = LoadMeter()
         found = [work[0]()]
@@ -155,7 +157,7 @@ class _StageUse:
         self.wait_s: defaultdict[str, list[float]] = defaultdict(list)
 
     def run(self, batch: int, max_stages: int = 1 << 30) -> None:
-        """The stages of a batch, one after the other; the same batch on every lane."""
+        """Run the stages of a batch, one after the other; the same batch on every lane."""
         source = source_of(self._pipelines[0], self.kind)
         num_samples = source.plan.local_batch_size * len(self._pipelines)
         self.sample_bytes = float(source.table.size[source.plan.picks(batch).rows].mean())
@@ -172,11 +174,12 @@ class _StageUse:
 
 
 def _costs(one: _StageUse, all_: _StageUse) -> dict[str, StageCost]:
-    """From what was measured on one lane and on all lanes."""
+    """Return costs from what was measured on one lane and on all lanes."""
     found: dict[str, StageCost] = {}
     for name, values in one.cpu_s.items():
         service_s = one.median_cpu_s(name)
         details: dict[str, Any] = {}
+        # Reading on all lanes at once would say how fast memory is, not what a disk gives one reader.
         if name == "read":
             # The mean: a stall in every tenth batch is what reading costs, and a median would not see it.
             waits_s = tuple(one.wait_s[name])

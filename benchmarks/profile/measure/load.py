@@ -34,7 +34,7 @@ class CoreUse:
 
 
 class LoadMeter:
-    """Starts when it is made; `read` returns the use since then."""
+    """Meter of core seconds. It starts when it is made; `read` returns the use since then."""
 
     def __init__(self) -> None:
         self._queued_s = queued_by_thread()
@@ -47,7 +47,8 @@ class LoadMeter:
 
 
 def queued_by_thread() -> Mapping[str, float]:
-    """Seconds that each thread of this process has waited for a core; {} where the system does not count them."""
+    """Return seconds that each thread of this process has waited for a core; {} where the system does not count
+    them."""
     found: dict[str, float] = {}
     for path in TASKS.glob("*/schedstat"):
         try:

@@ -78,7 +78,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """What was recorded."""
+    """The recorded stretch: all work, how busy the GPU was, the kernels that took longest."""
 
     spans: tuple[Span, ...]
     gpu: GpuWatch
@@ -87,6 +87,7 @@ class Live:
 
 def record_live(config: ProfileConfig, seconds: float) -> Live:
     """Run a pipeline with its consumer for a time, then one step more under torch's profiler."""
+    # The kernels come after the spans, of a step of their own: torch's profiler slows down what it watches.
     recorder = Recorder()
     with Bench(config) as bench:
         bench.observe(recorder)
@@ -100,26 +101,18 @@ def record_live(config: ProfileConfig, seconds: float) -> Live:
 @contextmanager
 def watched(device: torch.device) -> Iterator[GpuWatch]:
     """Ask NVML for the GPU's utilisation every EVERY_S for the time of the block."""
-    watch = GpuWatch()
+    watch, ended = GpuWatch(), threading.Event()
     if device.type != "cuda":
         yield watch
         return
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        # NVML counts all GPUs of the machine, torch only those of CUDA_VISIBLE_DEVICES; the UUID is the same for both.
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-    except Exception as error:  # NVML is extra information: whatever is wrong with it must not cost the profile
-        watch.note = f"NVML: {type(error).__name__}: {error}. pip install nvidia-ml-py"
-        yield watch
-        return
     watch.note = ""
-    ended = threading.Event()
 
     def sample() -> None:
-        while not ended.wait(EVERY_S):
-            watch.busy_ratios.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
+        try:
+            while not ended.wait(EVERY_S):
+                watch.busy_ratios.append(torch.cuda.utilization(device) / 100)
+        except Exception as error:  # NVML is extra information: whatever is wrong with it must not cost the profile
+            watch.note = f"NVML: {type(error).__name__}: {error}. pip install nvidia-ml-py"
 
     thread = threading.Thread(target=sample, name="fourfold-nvml", daemon=True)
     thread.start()
@@ -128,11 +121,10 @@ def watched(device: torch.device) -> Iterator[GpuWatch]:
     finally:
         ended.set()
         thread.join()
-        pynvml.nvmlShutdown()
 
 
 def top_kernels(work: Callable[[], object], device: torch.device) -> tuple[Kernel, ...]:
-    """Do some work under torch's profiler; the kernels that took longest. () where the device is no GPU."""
+    """Do some work under torch's profiler; return the kernels that took longest. () where the device is no GPU."""
     if device.type != "cuda":
         return ()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
@@ -143,14 +135,14 @@ def top_kernels(work: Callable[[], object], device: torch.device) -> tuple[Kerne
 
 
 def kernels_of(events: Any) -> tuple[Kernel, ...]:
-    """Those with time on the device, the longest first."""
+    """Return kernels with time on the device, the longest first."""
     found = [Kernel(name=one.key, device_ms=one.self_device_time_total / 1e3, num_calls=one.count) for one in events]
     ran = [kernel for kernel in found if kernel.device_ms > 0]
     return tuple(sorted(ran, key=lambda kernel: -kernel.device_ms)[:NUM_KERNELS])
 
 
 def trace_events(spans: Sequence[Span]) -> dict[str, Any]:
-    """The document, times counted from the first span."""
+    """Return the document, times counted from the first span."""
     origin_s = min((span.start_s for span in spans), default=0.0)
     threads = {name: index for index, name in enumerate(dict.fromkeys(span.thread for span in spans), start=1)}
     pid = os.getpid()

@@ -40,7 +40,7 @@ class Truncated:
 
 
 def measure_truncated(config: ProfileConfig, seconds: float) -> tuple[Truncated, ...]:
-    """All stages at all of `config.threads`, in turns. Takes about `seconds`, and a step more for each."""
+    """Measure all stages at all of `config.threads`, in turns. Takes about `seconds`, and a step more for each."""
     cells = {f"{n} {stage}": (n, stage) for n in config.threads for stage in (READ, DECODE, *config.pipeline.tasks)}
     values: dict[str, list[float]] = {name: [] for name in cells}
     with ExitStack() as stack:
@@ -65,6 +65,7 @@ def truncated(pipeline: Pipeline, last_stage: str) -> Iterator[None]:
     tasks, sources = pipeline.maker.tasks, [source.source for source in pipeline.maker.sources.values()]
     names, whole, backends = list(tasks), dict(tasks), [source.backend for source in sources]
     kept = names[: names.index(last_stage) + 1] if last_stage in names else []
+    # Left-out tasks must draw as before: geometry is part of reading, and its cost stays in all of the stages.
     try:
         tasks.update({name: _NoTask(task) for name, task in whole.items() if name not in kept})
         if last_stage == READ:

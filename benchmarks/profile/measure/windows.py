@@ -29,7 +29,7 @@ QUIET_S, QUIET_RATIO, QUIET_TIMEOUT_S = 0.004, 0.15, 2.0
 
 
 def samples_per_step(config: PipelineConfig) -> int:
-    """Images and clips of a step in which all tasks are active, each counted once."""
+    """Return images and clips of a step in which all tasks are active, each counted once."""
     return sum(config.batch_size_of(kind) for kind in {TASKS[name].source for name in config.tasks})
 
 
@@ -41,7 +41,7 @@ def forget_targets(pipeline: Pipeline) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What happened in `seconds`: the consumer waited, copied and stepped. stages: the pipeline's own clocks."""
+    """Counts of a stretch of `seconds`: the consumer waited, copied and stepped. stages: the pipeline's own clocks."""
 
     seconds: float
     num_steps: int
@@ -60,9 +60,6 @@ class Window:
     def wait_ratio(self) -> float:
         return self.wait_s / self.seconds
 
-    def stage(self, name: str) -> StageStats:
-        return next(stage for stage in self.stages if stage.name == name)
-
 
 @dataclass(slots=True)
 class _Sums:
@@ -78,8 +75,8 @@ class Bench(AbstractContextManager["Bench"]):
     """A pipeline built for a config, and the consumer of its steps."""
 
     def __init__(self, config: ProfileConfig, *, is_taken: bool = True, is_cached: bool = False) -> None:
-        """`is_taken` False: nobody takes the steps, so that the pipeline alone is the limit. `is_cached`: targets are
-        cached as in training; else each is computed, as in a first epoch."""
+        """Build the pipeline. `is_taken` False: nobody takes the steps, so that the pipeline alone is the limit.
+        `is_cached`: targets are cached as in training; else each is computed, as in a first epoch."""
         self.config = config
         self.device = choose_device(config.device)
         self.samples_per_step = samples_per_step(config.pipeline)
@@ -124,7 +121,7 @@ class Bench(AbstractContextManager["Bench"]):
         return self._window(seconds, sums, use, stages)
 
     def turn(self, seconds: float, max_steps: int = 1 << 62) -> Window:
-        """A window, then a pause: else this queue would fill up in somebody else's turn and slow it down."""
+        """Run a window, then pause: else this queue would fill up in somebody else's turn and slow it down."""
         found = self.window(seconds, max_steps)
         self.pause()
         return found
@@ -134,6 +131,7 @@ class Bench(AbstractContextManager["Bench"]):
         if self._ahead is not None:
             self._ahead.stop()
             self._ahead = None
+        # Restoring drops what was made ahead; steps that are half made still keep threads busy for a moment.
         self.pipeline.restore(self.pipeline.position())
         wait_until_quiet()
 
@@ -143,7 +141,8 @@ class Bench(AbstractContextManager["Bench"]):
         self.pause()
 
     def consumer_window(self, seconds: float) -> Window:
-        """The consumer alone, of a bench that stands still: copies and steps with data in memory."""
+        """Run the consumer alone while the pipeline stands still: it copies and uses the steps held in memory."""
+        # At least one step, also in no time at all: costs are divided by the number of steps.
         sums, meter, start_s = _Sums(), LoadMeter(), time.perf_counter()
         while not sums.num_steps or time.perf_counter() - start_s < seconds:
             self._use(self._held[sums.num_steps % NUM_HELD], sums)
@@ -203,7 +202,7 @@ def wait_until_quiet() -> None:
 
 
 def rates_in_turns(benches: Mapping[str, Bench], num_repeats: int, window_s: float) -> dict[str, list[float]]:
-    """Samples/s of each bench, a window of each in every turn."""
+    """Return samples/s of each bench, a window of each in every turn."""
     rates: dict[str, list[float]] = {name: [] for name in benches}
     for _, name in turns(benches, num_repeats):
         rates[name].append(benches[name].turn(window_s).samples_per_s)

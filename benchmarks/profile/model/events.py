@@ -28,7 +28,7 @@ class Wait(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class TimedEvent:
-    """Happens once; a process that waits for it afterwards continues at once."""
+    """An event that happens once; a process that waits for it afterwards continues at once."""
 
     has_happened: bool = False
     waiting: list["Process"] = field(default_factory=list)
@@ -38,7 +38,7 @@ Process = Generator[Cpu | Wait | TimedEvent, None, None]
 
 
 class EventLoop:
-    """Runs processes. now_s: their time. busy_s: core seconds used so far."""
+    """Runner of processes. now_s: their time. busy_s: core seconds used so far."""
 
     def __init__(self, num_cores: float, contention: float = 1.0) -> None:
         self.now_s = self.busy_s = 0.0
@@ -77,6 +77,7 @@ class EventLoop:
 
     def _advance(self) -> None:
         """Go to the next end of some work or wait."""
+        # Nothing starts or ends before the next end, so all speeds are constant until then.
         num_busy = min(float(len(self._computing)), self._num_cores)
         speed = self._speed(num_busy)
         step_s = min((left_s / speed for left_s, _ in self._computing), default=float("inf"))
@@ -91,7 +92,7 @@ class EventLoop:
             self._ready.append(heapq.heappop(self._timers)[2])
 
     def _speed(self, num_busy: float) -> float:
-        """CPU seconds done per second by each process that computes."""
+        """Return CPU seconds done per second by each process that computes."""
         share = num_busy / max(len(self._computing), 1)
         crowd = (num_busy - 1) / (self._num_cores - 1) if self._num_cores > 1 else 0.0
         return share / (1 + (self._contention - 1) * max(crowd, 0.0))

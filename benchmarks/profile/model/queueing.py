@@ -110,15 +110,16 @@ class PipelineModel:
         return replace(self, consumer=ConsumerCost())
 
     def without_task(self, task: str) -> "PipelineModel":
-        """Without a task; the last task of a kind takes reading and decoding of that kind with it."""
+        """Return the model without a task; the last task of a kind takes reading and decoding of that kind with it."""
         jobs = tuple(job for job in self.jobs if job.task != task)
         kinds = {TASKS[job.task].source for job in jobs}
         feeds = tuple(feed for feed in self.feeds if feed.kind in kinds)
         return replace(self, jobs=jobs, feeds=feeds, samples_per_step=sum(feed.batch_size for feed in feeds))
 
     def on_cores(self, num_cores: int) -> "PipelineModel":
-        """On another number of cores, with as many threads."""
+        """Return the model on another number of cores, with as many threads."""
         sizes = {feed.kind: feed.batch_size for feed in self.feeds}
+        # A task with threads of its own starts one a core, but never more than it has clips.
         jobs = tuple(
             replace(job, num_threads=min(num_cores, sizes[TASKS[job.task].source])) if job.num_threads > 1 else job
             for job in self.jobs
@@ -126,7 +127,7 @@ class PipelineModel:
         return replace(self, jobs=jobs, num_cores=float(num_cores), num_threads=num_cores)
 
     def on_busy_cores(self) -> "PipelineModel":
-        """With all work as slow as on a machine whose cores are all busy, however many of them are."""
+        """Return the model with all work as slow as on a machine whose cores are all busy, however many of them are."""
         slower = self.contention
         feeds = tuple(
             replace(feed, read_s=feed.read_s * slower, draw_s=feed.draw_s * slower, decode_s=feed.decode_s * slower)
@@ -137,19 +138,19 @@ class PipelineModel:
         return replace(self, feeds=feeds, jobs=jobs, consumer=consumer, contention=1.0)
 
     def with_feeds(self, kind: str | None = None, **changes: Any) -> "PipelineModel":
-        """With other numbers of the feeds of a kind, or of all."""
+        """Return the model with other numbers of the feeds of a kind, or of all."""
         feeds = (replace(feed, **changes) if kind in (None, feed.kind) else feed for feed in self.feeds)
         return replace(self, feeds=tuple(feeds))
 
     def with_task(self, task: str, cpu_s: float) -> "PipelineModel":
-        """With another cost of a task's batch."""
+        """Return the model with another cost of a task's batch."""
         return replace(self, jobs=tuple(replace(job, cpu_s=cpu_s) if job.task == task else job for job in self.jobs))
 
 
 def fit(
     config: PipelineConfig, costs: Mapping[str, StageCost], consumer: ConsumerCost, *, cores: float = 0.0
 ) -> PipelineModel:
-    """The model of a configuration. `cores`: those to be had; 0 means all of this process."""
+    """Return the model of a configuration. `cores`: number to be had; 0 means all of this process."""
     feeds = tuple(_feed(config, costs, kind) for kind in KINDS if f"decode {kind}" in costs)
     jobs = tuple(
         StageWork(
@@ -191,14 +192,14 @@ def _feed(config: PipelineConfig, costs: Mapping[str, StageCost], kind: Kind) ->
 
 
 def own_threads(config: PipelineConfig, task: str) -> int:
-    """Threads that a task starts for a batch of its own, besides the pool's one."""
+    """Return how many threads a task starts for a batch of its own, besides the pool's one."""
     if TASKS[task].source != "clip":
         return 1
     return min(getattr(config.tasks[task], "num_threads", 1) or num_cores(), config.clip_batch_size)
 
 
 def bounds(model: PipelineModel) -> dict[str, float]:
-    """Samples per second that each resource alone would allow: "cores", "producer", "workers", "consumer"."""
+    """Return samples per second that each resource alone would allow: "cores", "producer", "workers", "consumer"."""
     making_s = sum(job.share * job.cpu_s / job.num_threads for job in model.jobs)
     consumer = model.consumer
     parts = consumer.transfer_s, consumer.step_s
@@ -212,6 +213,7 @@ def bounds(model: PipelineModel) -> dict[str, float]:
 
 
 def _producing_s(feed: Feed, model: PipelineModel) -> float:
-    """Seconds that the producing thread needs for a batch at least: decoding spreads over threads, a sample on each."""
+    """Return seconds that the producing thread needs for a batch at least: decoding spreads over threads, a sample on
+    each."""
     spread = min(model.num_threads, model.num_cores, feed.batch_size)
     return feed.read_s + feed.wait_s + feed.draw_s + feed.decoding_s / spread

@@ -43,7 +43,7 @@ class ScalingRow:
 def plan_scaling(
     model: PipelineModel, num_gpus: Sequence[int], speeds: Sequence[float], sample_bytes: float, step_bytes: float
 ) -> tuple[ScalingRow, ...]:
-    """A row for every number of GPUs and speed. `sample_bytes`: of a file, on average; `step_bytes`: of a step's
+    """Return a row for every number of GPUs and speed. `sample_bytes`: of a file, on average; `step_bytes`: of a step's
     batches on the device."""
     one_gpu = [_one_gpu(model, speed, sample_bytes, step_bytes) for speed in sorted(set(speeds))]
     return tuple(
@@ -60,12 +60,13 @@ def plan_scaling(
 
 
 def _one_gpu(model: PipelineModel, samples_per_s: float, sample_bytes: float, step_bytes: float) -> ScalingRow:
-    """Processes and cores with which one GPU hardly ever waits."""
+    """Return processes and cores with which one GPU hardly ever waits."""
     # Idle cores would make the others faster in the model, and a plan would buy cores to leave them idle.
     busy = model.without_consumer().on_busy_cores()
     by_bound = samples_per_s * busy.cpu_s / busy.samples_per_step
     limit = simulate(busy.on_cores(AMPLE_CORES), NUM_STEPS).samples_per_s
     processes, cores = max(math.ceil(samples_per_s / (LOAD_RATIO * limit)), 1) - 1, AMPLE_CORES + 1
+    # One process more whenever no number of cores keeps its part of the device busy: its threads are the limit then.
     while cores > AMPLE_CORES:
         processes += 1
         of_one = samples_per_s / processes
@@ -86,17 +87,18 @@ def _one_gpu(model: PipelineModel, samples_per_s: float, sample_bytes: float, st
 
 
 def _fewest_cores(fed: PipelineModel, samples_per_s: float, least: int) -> int:
-    """The fewest cores, at least `least`, that keep the simulated device busy; AMPLE_CORES + 1 if there are none."""
+    """Return the fewest cores, at least `least`, that keep the device busy; AMPLE_CORES + 1 if there are none."""
 
     def is_busy(cores: int) -> bool:
         return simulate(fed.on_cores(cores), NUM_STEPS).samples_per_s >= KEPT_BUSY_RATIO * samples_per_s
 
+    # More cores never make the simulated pipeline slower, so the first sufficient number is found by halving.
     choices = range(least, AMPLE_CORES + 1)
     return least + bisect_left(choices, True, key=is_busy) if choices else AMPLE_CORES + 1
 
 
 def assumptions(model: PipelineModel, sample_bytes: float) -> tuple[tuple[str, str], ...]:
-    """Numbers of the plan, each with what it rests on."""
+    """Return numbers of the plan, each with what it rests on."""
     per_sample_ms = model.cpu_s * model.contention / model.samples_per_step * 1e3
     waits_ms = sum(feed.share * feed.wait_s for feed in model.feeds) / model.samples_per_step * 1e3
     return (

@@ -71,6 +71,7 @@ class _Pipeline:
             feed.kind: itertools.cycle(feed.waits_s or (0.0,)) for feed in self._model.feeds
         }
         for step in itertools.count():
+            # As the real thread does: kind after kind is loaded, and tasks start while the next kind is being loaded.
             done: list[TimedEvent] = []
             active = [job for job in self._model.jobs if is_active(job.share, step)]
             for feed in self._model.feeds:
@@ -93,7 +94,7 @@ class _Pipeline:
             yield finished
 
     def _parts(self, num_items: int, item_s: float, num_threads: int) -> tuple[list[Process], TimedEvent]:
-        """Work for some threads, each taking the next item until none is left, and the end of the last item."""
+        """Return work for some threads, each taking the next item until none is left, and the end of the last item."""
         items, left, finished = iter(range(num_items)), num_items, TimedEvent()
 
         def part() -> Process:
@@ -107,7 +108,7 @@ class _Pipeline:
         return [part() for _ in range(min(num_threads, num_items))], finished
 
     def _spread(self, cpu_s: float, num_threads: int) -> Process:
-        """Work for threads of its own, not of the pool."""
+        """Do work on threads of its own, not of the pool."""
         parts, finished = self._parts(num_threads, cpu_s / num_threads, num_threads)
         for part in parts:
             self._loop.start(part)
@@ -137,11 +138,13 @@ class _Pipeline:
     def _consume(self) -> Process:
         cost = self._model.consumer
         for step in range(self._num_steps):
+            # 1. Start counting once the queues have filled up.
             if step == self._num_warm:
                 self._start_s, self._start_busy_s, self._wait_s = self._loop.now_s, self._loop.busy_s, 0.0
             since_s = self._loop.now_s
             yield from self._moved.get() if cost.is_overlapped else self._finished()
             self._wait_s += self._loop.now_s - since_s
+            # 2. Copy, compute, wait, as the real consumer does; an overlapped copy was made by the mover.
             if not cost.is_overlapped and cost.transfer_s > 0:
                 yield Wait(cost.transfer_s)
             if cost.step_cpu_s > 0:
@@ -152,5 +155,5 @@ class _Pipeline:
 
 
 def is_active(share: float, step: int) -> bool:
-    """Whether a task or kind that is in a share of the steps is in this one, evenly spread."""
+    """Return whether a task or kind that is in a share of the steps is in this one, evenly spread."""
     return int((step + 1) * share + 1e-9) > int(step * share + 1e-9)

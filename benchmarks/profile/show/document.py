@@ -17,10 +17,11 @@ from benchmarks.results.record import environment, now_utc
 __all__ = ["document_of"]
 
 FORMAT_VERSION = 1
+BLOCKED = ("blocked_on_input_ratio", "blocked_on_output_ratio")
 
 
 def document_of(profile: Profile) -> dict[str, Any]:
-    """The document, of values that `json` can write. None: not measured."""
+    """Return the document, of values that `json` can write. None: not measured."""
     measured, live = profile.measured, profile.live
     return {
         "format_version": FORMAT_VERSION,
@@ -32,7 +33,10 @@ def document_of(profile: Profile) -> dict[str, Any]:
         "verdict": asdict(profile.verdict),
         "throughput": _throughput(profile),
         "stages": [asdict(row) | {"ratio": row.ratio} for row in profile.rows],
-        "blocked": [asdict(one) for one in profile.blocked],
+        "blocked": [
+            {"stage": one.name} | {name: getattr(one, name) for name in ("busy_ratio", *BLOCKED)}
+            for one in profile.clocks
+        ],
         "truncated": [asdict(one) | {"samples_per_s": one.samples_per_s} for one in profile.truncated],
         "gains_without": profile.gains_without,
         "advice": [_advice(one) for one in profile.advice],
@@ -102,7 +106,7 @@ def _model(measured: Measurements) -> dict[str, Any]:
 
 
 def _cost(cost: StageCost) -> dict[str, Any]:
-    """Without the single waits, of which there may be hundreds."""
+    """Return a cost without the single waits, of which there may be hundreds."""
     waits_s = cost.waits_s or (0.0,)
     found = asdict(cost) | {"median_wait_s": statistics.median(waits_s), "worst_wait_s": max(waits_s)}
     return {name: value for name, value in found.items() if name != "waits_s"}

@@ -60,9 +60,9 @@ def _time_charts(profile: Profile) -> str:
     waits = {f"read {feed.kind}": feed.share * feed.wait_s * 1e3 for feed in model.feeds if feed.wait_s * 1e3 > 0.01}
     work = charts.stacked_bars({"core": cpu, "waiting for bytes": waits}, "what a step costs", "ms")
     parts = {
-        "busy": {one.stage: one.busy_ratio * 100 for one in profile.blocked},
-        "waits for input": {one.stage: one.blocked_on_input_ratio * 100 for one in profile.blocked},
-        "waits for room": {one.stage: one.blocked_on_output_ratio * 100 for one in profile.blocked},
+        "busy": {one.name: one.busy_ratio * 100 for one in profile.clocks},
+        "waits for input": {one.name: one.blocked_on_input_ratio * 100 for one in profile.clocks},
+        "waits for room": {one.name: one.blocked_on_output_ratio * 100 for one in profile.clocks},
     }
     return work + charts.stacked_bars(parts, "the running pipeline's clocks", "% of time")
 

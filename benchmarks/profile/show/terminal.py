@@ -19,7 +19,7 @@ SCALING_COLUMNS = ("GPUs", "samples/s a GPU", "cores a GPU", "processes a GPU", 
 
 
 def show(profile: Profile) -> None:
-    """Print everything."""
+    """Print the whole profile."""
     print(profile.verdict.sentence)
     for other in profile.verdict.others:
         print(f"Also {other.stage}: {other.evidence}; cured, {other.gain:.2f} times the samples/s.")
@@ -49,7 +49,7 @@ def _table(title: str, columns: Any, rows: Any) -> None:
 
 
 def facts_of(profile: Profile) -> dict[str, Any]:
-    """The numbers beside the verdict."""
+    """Return the numbers beside the verdict."""
     measured = profile.measured
     need = measured.consumer_samples_per_s
     values = [window.samples_per_s for window in measured.base]
@@ -76,9 +76,9 @@ def stage_cells(profile: Profile) -> Iterator[tuple[Any, ...]]:
 
 
 def blocked_cells(profile: Profile) -> Iterator[tuple[str, ...]]:
-    for one in profile.blocked:
+    for one in profile.clocks:
         ratios = (one.busy_ratio, one.blocked_on_input_ratio, one.blocked_on_output_ratio)
-        yield one.stage, *(f"{ratio:.0%}" for ratio in ratios)
+        yield one.name, *(f"{ratio:.0%}" for ratio in ratios)
 
 
 def truncated_columns(profile: Profile) -> list[str]:
@@ -113,7 +113,7 @@ def loader_cells(profile: Profile) -> Iterator[tuple[str, ...]]:
 
 
 def tested_sentence(tested: Tested) -> str:
-    """Predicted beside measured."""
+    """Say what was predicted beside what was measured."""
     return (
         f"applied: {tested.advice.option.text}: predicted x {tested.advice.gain:.2f}, "
         f"measured x {tested.applied.gain:.2f}, prediction off by {tested.error_ratio:+.0%}"
@@ -127,7 +127,7 @@ def scaling_cells(row: ScalingRow) -> tuple[Any, ...]:
 
 
 def rate_text(per_s: float | None) -> str:
-    """2450000 -> "2.45 M"."""
+    """Shorten a rate: 2450000 -> "2.45 M"."""
     if per_s is None:
         return NOT_MEASURED
     for least, factor, letter in ((1e12, 1e12, " T"), (1e9, 1e9, " G"), (1e6, 1e6, " M"), (1e4, 1e3, " k")):

@@ -23,9 +23,9 @@ __all__ = ["PLANTS", "Plant", "blocking_transfer", "stalling_reads", "throttled_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plant:
-    """stage: what the verdict must name. settings: overrides of the profile. slow: a slow device, given the folder of
-    shards. needs: the pipelines it is planted in, by name in profile_trials.BASES. is_oversized: on images that are
-    larger than needed."""
+    """A planted bottleneck. stage: what the verdict must name. settings: overrides of the profile. slow: a slow device,
+    given the folder of shards. needs: the pipelines it is planted in, by name in profile_trials.BASES. is_oversized: on
+    images that are larger than needed."""
 
     name: str
     stage: str
@@ -36,7 +36,7 @@ class Plant:
 
 
 def throttled_reads(folder: Path, bytes_per_s: float) -> AbstractContextManager[None]:
-    """Shards of a folder come at that many bytes per second."""
+    """Have shards of a folder come at that many bytes per second."""
     read = SampleReader.read
 
     def slow(self: SampleReader, row: int) -> memoryview:
@@ -50,12 +50,13 @@ def throttled_reads(folder: Path, bytes_per_s: float) -> AbstractContextManager[
 
 
 def stalling_reads(folder: Path, every: int, seconds: float) -> AbstractContextManager[None]:
-    """Every so many samples, one of a folder takes that long, as when a connection is opened anew."""
+    """Stall: every so many samples, one of a folder takes that long, as when a connection is opened anew."""
     read = SampleReader.read
     counts: WeakKeyDictionary[SampleReader, int] = WeakKeyDictionary()
 
     def slow(self: SampleReader, row: int) -> memoryview:
         if is_inside(self, folder):
+            # Per reader: a count over all lanes and pipelines would shift the stalls from run to run.
             counts[self] = counts.get(self, 0) + 1
             if counts[self] % every == 0:
                 sleep_until(time.perf_counter() + seconds)
@@ -65,7 +66,7 @@ def stalling_reads(folder: Path, every: int, seconds: float) -> AbstractContextM
 
 
 def blocking_transfer(bytes_per_s: float) -> AbstractContextManager[None]:
-    """Batches go to the device at that many bytes per second, and whoever sends them waits."""
+    """Have batches go to the device at that many bytes per second; whoever sends them waits."""
     to = TaskBatch.to
 
     def slow(self: TaskBatch, device: torch.device | str) -> TaskBatch:

@@ -55,7 +55,7 @@ DEVICE_SAMPLES_PER_S = 20_000.0
 
 
 def base_config(shards: TrialShards, plant: Plant, trial: int) -> ProfileConfig:
-    """The configuration that something is planted in."""
+    """Return the configuration that something is planted in."""
     needs = ("images", "clips")[trial % 2] if plant.name == "nothing" else plant.needs
     images = shards.oversized if plant.is_oversized else shards.images
     pipeline = {"images": images, "clips": shards.clips, **COMMON, **BASES[needs][trial % len(BASES[needs])]}
@@ -64,7 +64,7 @@ def base_config(shards: TrialShards, plant: Plant, trial: int) -> ProfileConfig:
 
 
 def run_trial(shards: TrialShards, plant: Plant, trial: int) -> dict[str, Any]:
-    """One verdict, with what is planted in place."""
+    """Return one verdict, with what is planted in place."""
     config = base_config(shards, plant, trial)
     with plant.slow(shards.images), cpu_threads(0):
         verdict, measured = quick_verdict(config, TRIAL_S)
@@ -83,7 +83,7 @@ def run_trial(shards: TrialShards, plant: Plant, trial: int) -> dict[str, Any]:
 
 
 def verdicts(shards: TrialShards) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Trial after trial, plants in turn, so that a bad minute of the machine does not hit one of them alone."""
+    """Yield trial after trial, plants in turn, so that a bad minute of the machine does not hit one of them alone."""
     for trial, plant in itertools.product(range(NUM_TRIALS), PLANTS):
         yield f"{plant.name} {trial}", partial(run_trial, shards, plant, trial)
 
@@ -104,6 +104,7 @@ def main() -> None:
 
 def run_all(shards: TrialShards, given: argparse.Namespace) -> None:
     """Run what the record does not have yet, and write the record after each."""
+    # 1. Resume: trials that the record has are not run again, their seconds count.
     before: dict[str, Any] = {"results": {}, "seconds": 0.0}
     if given.out.is_file():
         before = json.loads(given.out.read_text())
@@ -123,6 +124,7 @@ def run_all(shards: TrialShards, given: argparse.Namespace) -> None:
         inputs={"shards": "made by benchmarks/studies/trials/trial_shards.py"},
         earlier_s=before["seconds"],
     )
+    # 2. Trial by trial. The record is written after each, so that a run that is killed loses one at most.
     every = ((part, name, job) for part, jobs in PARTS.items() for name, job in jobs(shards))
     for part, name, job in every:
         if given.only not in (None, part) or name in rows.setdefault(part, {}):

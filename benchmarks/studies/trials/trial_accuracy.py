@@ -128,8 +128,8 @@ def simulations(shards: TrialShards) -> Jobs:
 
 
 def _simulated(case: Case, shards: TrialShards) -> dict[str, Any]:
-    """The simulation is told what the cores to be had were and by how much CPU seconds grew in the run; what is tested
-    is its structure: threads, queues, waits and the consumer."""
+    """Simulate a measured pipeline. The simulation is told what the cores to be had were and by how much CPU seconds
+    grew in the run; what is tested is its structure: threads, queues, waits and the consumer."""
     with cpu_threads(0), case.slow(shards.images):
         measured = measure(config_of(case, shards), MEASURE_S)
     simulated = simulate(measured.model_here, NUM_SIMULATED_STEPS)
@@ -152,7 +152,8 @@ def overheads(shards: TrialShards) -> Jobs:
 
 
 def _overhead(case: Case, shards: TrialShards) -> dict[str, Any]:
-    """CPU seconds a sample and samples/s with every span recorded, over those without, pair by pair."""
+    """Measure CPU seconds a sample and samples/s with every span recorded, over those without, pair by pair."""
+    # Pair by pair: the load by others changes more from minute to minute than recording costs.
     cpu_s: dict[str, list[float]] = {"with": [], "without": []}
     per_s: dict[str, list[float]] = {"with": [], "without": []}
     with cpu_threads(0), Bench(config_of(case, shards)) as bench:

@@ -91,3 +91,8 @@ def test_stages_of_several_processes_add_up():
     one, two = stage("read", 1, num_items=3), stage("read", 2, num_items=4)
     (both,) = added_up([(one,), (two,)])
     assert (both.name, both.num_items, both.busy_s) == ("read", 7, 3)
+
+
+def test_the_difference_of_two_looks_is_what_happened_between_them():
+    before, after = stage("decode", 1.0, 2.0, 5.0, num_items=4), stage("decode", 1.5, 2.25, 9.0, num_items=10)
+    assert after.since(before) == stage("decode", 0.5, 0.25, 4.0, num_items=6)

@@ -11,11 +11,11 @@ import pytest
 
 from benchmarks.profile.judge.advice import Option
 from benchmarks.profile.judge.apply import Applied, applied, apply_option, rewritten
-from benchmarks.profile.measure.alternatives import needed_short_side_px, recoded_clip, short_side_px, shrunk_jpeg
+from benchmarks.profile.measure.alternatives import needed_short_side_px, recoded_clip, short_side_px
 from pipelines.base.errors import UsageError
 from pipelines.shards.format.manifest import Manifest, load_manifest
 from tests.made.made_profiles import made_config
-from tests.made.pictures import encode, smooth_picture, stored_clips
+from tests.made.pictures import stored_clips
 
 MakeShards = Callable[..., Path]
 
@@ -72,14 +72,6 @@ def test_what_is_there_is_kept(small_shards: MakeShards, tmp_path: Path) -> None
     before = (first / "manifest.json").stat().st_mtime_ns
     rewritten(folder, tmp_path / "copy", short_side_px=8)
     assert (first / "manifest.json").stat().st_mtime_ns == before
-
-
-def test_images_are_never_enlarged() -> None:
-    encoded = encode(smooth_picture(0, 60, 40))
-    assert shrunk_jpeg(encoded, 400)[1:] == (60, 40)
-    assert shrunk_jpeg(encoded, 20)[1:] == (30, 20)
-    with pytest.raises(ValueError, match="cannot decode"):
-        shrunk_jpeg(b"not an image", 20)
 
 
 def test_recoded_clips_hold_as_many_frames() -> None:

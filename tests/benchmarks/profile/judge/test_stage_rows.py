@@ -1,14 +1,13 @@
 """The table of stages, the decode limit and the cost of the mix, from made-up measurements."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from benchmarks.profile.judge.stage_rows import blocked_of, decode_limit, gains_without, stage_rows
+from benchmarks.profile.judge.stage_rows import decode_limit, gains_without, stage_rows
 from benchmarks.profile.measure.ceilings import Ceilings, DiskSpeed
 from benchmarks.profile.model.queueing import ConsumerCost, StageWork
-from tests.made.made_profiles import made_config, made_feed, made_measured, made_model, made_stats, made_window
+from tests.made.made_profiles import made_config, made_feed, made_measured, made_model
 
 CEILINGS = Ceilings(
     read=DiskSpeed(
@@ -80,13 +79,3 @@ def test_cost_of_the_mix() -> None:
     assert found["exemplar"] == pytest.approx(1.0, rel=0.02)
     taken = replace(model, consumer=ConsumerCost(step_wait_s=1.0))
     assert gains_without(made_measured(taken, config=config)) == found
-
-
-def test_blocked_ratios_are_of_all_windows_and_sum_to_one() -> None:
-    def window(*parts: float) -> Any:
-        return made_window(stages=(made_stats("decode", *parts),))
-
-    (decode,) = blocked_of([window(1.0, 0.0, 0.0), window(1.0, 1.0, 5.0)])
-    assert (decode.busy_ratio, decode.blocked_on_input_ratio, decode.blocked_on_output_ratio) == (0.25, 0.125, 0.625)
-    (idle,) = blocked_of([window(0.0, 0.0, 0.0)])
-    assert idle.busy_ratio == 0
