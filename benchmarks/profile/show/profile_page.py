@@ -1,70 +1,72 @@
-"""A profile as one HTML file that needs no network: verdict, stage chart, roofline, tables, advice, scaling plan."""
+"""A profile as one HTML file that needs no network: verdict, stage chart, roofline, tables, advice, scaling plan.
+
+Here the values are computed; `profile.html.j2` lays them out.
+"""
 
 import shlex
-from collections.abc import Iterable
 from datetime import UTC, datetime
-from html import escape
-from importlib import resources
-from typing import Any
+from pathlib import Path
+
+from markupsafe import Markup
 
 from benchmarks.profile.model.scaling import assumptions
 from benchmarks.profile.model.simulation import simulate
 from benchmarks.profile.run_profile import Profile
 from benchmarks.profile.show import terminal as show
+from benchmarks.results.html_page import environment_facts, render
 from benchmarks.results.record import environment
 from benchmarks.results.report import charts
 
 __all__ = ["page_of"]
 
+TEMPLATE = Path(__file__).resolve().parent / "profile.html.j2"
 CORES_SHOWN = (1, 2, 4, 8, 16, 32, 64)
 NUM_STEPS = 20
 
 
 def page_of(profile: Profile) -> str:
-    """The whole document."""
-    style = resources.files("benchmarks.results.report").joinpath("style.css").read_text(encoding="utf-8")
-    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    sections = (
-        ("Verdict", _verdict(profile)),
-        ("Where the time goes", _time_charts(profile)),
-        ("Roofs and what was measured", _roofline(profile)),
-        ("Stages", _stages(profile)),
-        ("Advice", _advice(profile)),
-        ("For other GPUs", _scaling(profile)),
-        *([("Loaders compared", _loaders(profile))] if profile.loaders is not None else []),
-        ("What is not measured", _limits(profile)),
-        ("Environment and reproduction", _environment(profile)),
+    """Return the whole document."""
+    loaders = (show.LOADER_COLUMNS, list(show.loader_cells(profile))) if profile.loaders is not None else None
+    return render(
+        TEMPLATE,
+        source=profile.source,
+        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        plotly_script=Markup(charts.plotly_script()),
+        verdict=profile.verdict,
+        numbers=show.facts_of(profile),
+        step_chart=Markup(_step_chart(profile)),
+        clocks_chart=Markup(_clocks_chart(profile)),
+        roofline_chart=Markup(_roofline(profile)),
+        stages=(show.STAGE_COLUMNS, list(show.stage_cells(profile))),
+        clocks=(show.BLOCKED_COLUMNS, list(show.blocked_cells(profile))),
+        truncated=(show.truncated_columns(profile), list(show.truncated_cells(profile))),
+        advice=(show.ADVICE_COLUMNS, list(show.advice_cells(profile))),
+        standing_questions=profile.standing_questions,
+        tested=show.tested_sentence(profile.tested) if profile.tested else "",
+        scaling=(show.SCALING_COLUMNS, [show.scaling_cells(row) for row in profile.scaling]),
+        assumed=assumptions(profile.measured.model, profile.measured.sample_bytes),
+        loaders=loaders,
+        limits=_limits(profile),
+        kernels=[(one.name, f"{one.device_ms:.2f}", str(one.num_calls)) for one in profile.live.kernels],
+        command=shlex.join(["fourfold", "profile", profile.source]),
+        place=[*environment_facts(environment()), ("seconds", f"{profile.seconds:.0f}")],
     )
-    body = "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections)
-    title = escape(profile.source)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>fourfold profile: {title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style>'
-        f"{charts.plotly_script()}</head><body><main><header><h1>Profile of {title}</h1><p>{when}</p></header>"
-        f"{body}</main></body></html>\n"
-    )
 
 
-def _verdict(profile: Profile) -> str:
-    others = "".join(
-        f"<p>Also {escape(one.stage)}: {escape(one.evidence)}; cured, {one.gain:.2f} times the samples/s.</p>"
-        for one in profile.verdict.others
-    )
-    facts = _table(("", ""), show.facts_of(profile).items())
-    return f'<p class="verdict">{escape(profile.verdict.sentence)}</p>{others}{facts}'
-
-
-def _time_charts(profile: Profile) -> str:
+def _step_chart(profile: Profile) -> str:
     model = profile.measured.model
     cpu = {name: seconds * 1e3 for name, seconds in model.cpu_by_stage().items() if seconds > 0}
     waits = {f"read {feed.kind}": feed.share * feed.wait_s * 1e3 for feed in model.feeds if feed.wait_s * 1e3 > 0.01}
-    work = charts.stacked_bars({"core": cpu, "waiting for bytes": waits}, "what a step costs", "ms")
+    return charts.stacked_bars({"core": cpu, "waiting for bytes": waits}, "what a step costs", "ms")
+
+
+def _clocks_chart(profile: Profile) -> str:
     parts = {
         "busy": {one.name: one.busy_ratio * 100 for one in profile.clocks},
         "waits for input": {one.name: one.blocked_on_input_ratio * 100 for one in profile.clocks},
         "waits for room": {one.name: one.blocked_on_output_ratio * 100 for one in profile.clocks},
     }
-    return work + charts.stacked_bars(parts, "the running pipeline's clocks", "% of time")
+    return charts.stacked_bars(parts, "the running pipeline's clocks", "% of time")
 
 
 def _roofline(profile: Profile) -> str:
@@ -88,35 +90,7 @@ def _roofline(profile: Profile) -> str:
     return charts.roofline(lines, points, "samples/s by cores: limits, model, measured")
 
 
-def _stages(profile: Profile) -> str:
-    return (
-        _table(show.STAGE_COLUMNS, show.stage_cells(profile))
-        + "<h3>Clocks of the running pipeline</h3>"
-        + _table(show.BLOCKED_COLUMNS, show.blocked_cells(profile))
-        + "<h3>Samples/s of the pipeline cut off behind a stage</h3>"
-        + _table(show.truncated_columns(profile), show.truncated_cells(profile))
-    )
-
-
-def _advice(profile: Profile) -> str:
-    rows = list(show.advice_cells(profile))
-    table = _table(show.ADVICE_COLUMNS, rows) if rows else "<p>Nothing that the model says would help by 3 %.</p>"
-    tested = f"<p>{escape(show.tested_sentence(profile.tested))}</p>" if profile.tested else ""
-    return table + _table(("also asked", "answer"), profile.standing_questions) + tested
-
-
-def _scaling(profile: Profile) -> str:
-    rests = assumptions(profile.measured.model, profile.measured.sample_bytes)
-    rows = _table(show.SCALING_COLUMNS, map(show.scaling_cells, profile.scaling))
-    return f"{rows}<h3>Assumed</h3>{_table(('', ''), rests)}"
-
-
-def _loaders(profile: Profile) -> str:
-    what = "The same tensors of the same samples on the same cores, proved equal before they were timed, in turns."
-    return f"<p>{what}</p>{_table(show.LOADER_COLUMNS, show.loader_cells(profile))}"
-
-
-def _limits(profile: Profile) -> str:
+def _limits(profile: Profile) -> list[str]:
     found = profile.ceilings
     items = []
     if found.read is None:
@@ -127,25 +101,6 @@ def _limits(profile: Profile) -> str:
         items.append("Copies to a GPU, its kernels and how busy it is: not measured, the device is the CPU.")
     elif profile.live.gpu.note:
         items.append(f"How busy the GPU is: {profile.live.gpu.note}")
-    items.append("Later epochs of remembered motion targets: every target is made anew here, as in a first epoch.")
+    items.append("Later epochs with cached motion targets: here every target is computed, as in a first epoch.")
     items.append("Python's lock: the model gives every thread a core; on many cores the lock may take its share.")
-    kernels = [(one.name, f"{one.device_ms:.2f}", str(one.num_calls)) for one in profile.live.kernels]
-    table = f"<h3>Kernels</h3>{_table(('kernel', 'ms', 'calls'), kernels)}" if kernels else ""
-    return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>{table}"
-
-
-def _environment(profile: Profile) -> str:
-    place = environment()
-    rows = (
-        ("commit", f"{place.commit}{' with uncommitted changes' if place.is_dirty else ''}"),
-        ("machine", f"{place.machine}; {place.cpu_name}, {place.num_cores} cores; GPU: {place.gpu_name}"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in place.versions.items())),
-        ("seconds", f"{profile.seconds:.0f}"),
-    )
-    return f"<pre>{escape(shlex.join(['fourfold', 'profile', profile.source]))}</pre>{_table(('', ''), rows)}"
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table class='plain'><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return items

@@ -1,17 +1,20 @@
 """The report's page: verdict first, then the table of the paper's layout, curves, cost, and what was not measured.
 
-Partial results are normal: a section without finished cells says so.
+Here the values are computed; `report.html.j2` lays them out. Partial results are normal: a section without finished
+cells says so or is left out.
 """
 
 import base64
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
+from benchmarks.results.html_page import environment_facts, render
 from benchmarks.results.record import environment, write_json, write_text
 from benchmarks.results.report import charts
 from benchmarks.results.report.collect import (
@@ -36,6 +39,35 @@ __all__ = ["write_report"]
 
 REPORT_NAME, PREVIEW_NAME, RESULTS_NAME = "report.html", "preview.png", "results.json"
 MAX_CURVE_POINTS = 400
+TEMPLATE = Path(__file__).resolve().parent / "report.html.j2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRow:
+    """One task set: per depth its summary (None: not finished) and whether it is the best; the paper's numbers."""
+
+    name: str
+    role: str
+    cells: list[tuple[Summary | None, bool]]
+    paper: list[float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyTable:
+    """One metric. `floor_pct`: the pixel floor, None where it was not measured."""
+
+    title: str
+    has_paper: bool
+    rows: list[TableRow]
+    floor_pct: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The contact sheet of the tasks, or why there is none; both empty where there are no shards to show."""
+
+    picture_base64: str = ""
+    problem: str = ""
 
 
 def write_report(suite: Suite, out: Path) -> Path:
@@ -46,109 +78,53 @@ def write_report(suite: Suite, out: Path) -> Path:
     status = suite_status(suite, out)
     out.mkdir(parents=True, exist_ok=True)
     metrics = metrics_of(status)
-    sections = [
-        _section("Verdict", _verdict(status, metrics)),
-        _section("Accuracy", _tables(status, metrics)),
-        _section("Accuracy by depth", _depth_charts(status, metrics)),
-        _section("Comparisons", _comparisons(status, metrics)),
-        _section("Compute", _compute(status)),
-        _section("Training losses", _losses(status, out)),
-        _section("Lasso weights", _lasso(status, out)),
-        _section("What the tasks see", _preview(suite, out)),
-        _section("What is not measured", _limits(suite)),
-        _section("Environment and reproduction", _environment(suite, status)),
-    ]
+    page = render(
+        TEMPLATE,
+        name=suite.config.name,
+        status=status,
+        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        plotly_script=Markup(charts.plotly_script()),
+        headline=headline(status, metrics[0]) if metrics else [],
+        depths=depths_of(status),
+        tables=_tables(status, metrics),
+        depth_charts=_depth_charts(status, metrics),
+        comparisons=_comparisons(status, metrics),
+        total_duration=duration(status.spent_s),
+        costs=_costs(status),
+        losses=_losses(status, out),
+        lasso=_lasso(status, out),
+        preview=_preview(suite, out),
+        limits=_limits(suite),
+        command=_command(suite, status),
+        places=_places(status),
+    )
     path = out / REPORT_NAME
-    write_text(path, _page(suite, status, "\n".join(section for section in sections if section)))
+    write_text(path, page)
     write_json(out / RESULTS_NAME, _results(status, metrics))
     return path
 
 
-def _page(suite: Suite, status: SuiteStatus, body: str) -> str:
-    style = resources.files("benchmarks.results.report").joinpath("style.css").read_text(encoding="utf-8")
-    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    failed = f", <b>{status.num_failed} failed</b>" if status.num_failed else ""
-    state = f"{status.num_finished} of {status.num_stages} stages finished{failed} · {when}"
-    title = escape(suite.config.name)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>fourfold: {title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style>'
-        f"{charts.plotly_script()}</head><body><main><header><h1>{title}</h1><p>{state}</p></header>{body}</main></body></html>\n"
-    )
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
-
-
-def _verdict(status: SuiteStatus, metrics: list[Metric]) -> str:
-    if not metrics:
-        return "<p>No evaluation has finished yet.</p>" + _failures(status)
-    lines = [f'<p class="verdict">{escape(line)}</p>' for line in headline(status, metrics[0])]
-    floor = floor_of(status, metrics[0])
-    if floor is not None:
-        lines.append(f"<p>Ridge regression on tiny images, with no trunk at all, reaches {floor:.1f} %.</p>")
-    note = (
-        f"<p class='note'>Linear probe on frozen trunks, {escape(metrics[0].title)}. ± is half a 95 % Student t "
-        "interval of differences paired by seed. Over several depths every (depth, seed) counts as a pair; they are "
-        "not fully independent, so that interval is somewhat too narrow. “Best single” is chosen after seeing the "
-        "results, which favours the single task.</p>"
-    )
-    return "".join(lines or ["<p>Nothing to compare yet.</p>"]) + note + _failures(status)
-
-
-def _failures(status: SuiteStatus) -> str:
-    rows = [(label, error) for label, error in status.failures.items()]
-    return f"<h3>Failed cells</h3>{_table(['cell', 'error'], rows)}" if rows else ""
-
-
-def _tables(status: SuiteStatus, metrics: list[Metric]) -> str:
+def _tables(status: SuiteStatus, metrics: list[Metric]) -> list[AccuracyTable]:
     shown = [metric for metric in metrics if not metric.name.startswith("top5") or metric.name == "top5_pct"]
-    return "".join(f"<h3>{escape(metric.title)}</h3>{_metric_table(status, metric)}" for metric in shown)
+    return [_table(status, metric) for metric in shown]
 
 
-def _metric_table(status: SuiteStatus, metric: Metric) -> str:
-    """Rows and order of the paper's Table 2; the paper's numbers stand apart, where they measure the same."""
+def _table(status: SuiteStatus, metric: Metric) -> AccuracyTable:
     depths, values = depths_of(status), values_of(status, metric)
     has_paper = not metric.name.endswith("_labels_pct")
     best = {depth: _best(values, depth) for depth in depths}
     rows = []
     for name, task_set in task_sets_of(status).items():
-        cells = []
-        for depth in depths:
-            summary = summary_at(values[name], depth)
-            is_best = summary is not None and summary.mean == best[depth]
-            cells.append(f'<td class="{"best" if is_best else ""}">{_shown(summary)}</td>')
-        cells += _paper_cells(frozenset(task_set.tasks)) if has_paper else []
-        rows.append(f'<tr class="{task_set.role}"><th>{escape(name)}</th>{"".join(cells)}</tr>')
-    floor = floor_of(status, metric)
-    if floor is not None:
-        empty = '<td class="paper"></td>' * (2 if has_paper else 0)
-        rows.append(
-            f'<tr class="baseline"><th>pixel floor</th><td colspan="{len(depths)}">{floor:.1f}</td>{empty}</tr>'
-        )
-    note = (
-        "<p class='note'>The paper's columns are another data set (1,000 classes), network and scale: compare the "
-        "order of rows, never the numbers.</p>"
-    )
-    head = _metric_head(depths, has_paper)
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>{note if has_paper else ''}"
+        summaries = {depth: summary_at(values[name], depth) for depth in depths}
+        cells = [(found, found is not None and found.mean == best[depth]) for depth, found in summaries.items()]
+        paper = _paper_numbers(frozenset(task_set.tasks)) if has_paper else []
+        rows.append(TableRow(name=name, role=task_set.role, cells=cells, paper=paper))
+    return AccuracyTable(title=metric.title, has_paper=has_paper, rows=rows, floor_pct=floor_of(status, metric))
 
 
-def _metric_head(depths: Sequence[int], has_paper: bool) -> str:
-    ours = "".join(f"<th>depth {depth}</th>" for depth in depths)
-    above = '<th colspan="2" class="paper">paper: ImageNet, ResNet-101, one run</th>' if has_paper else ""
-    below = '<th class="paper">top-5</th><th class="paper">top-1</th>' if has_paper else ""
-    return (
-        f'<tr><th rowspan="2">pretraining</th><th colspan="{len(depths)}">here, % right, mean ± sd (seeds)</th>'
-        f"{above}</tr><tr>{ours}{below}</tr>"
-    )
-
-
-def _paper_cells(tasks: frozenset[str]) -> list[str]:
+def _paper_numbers(tasks: frozenset[str]) -> list[float | None]:
     row = PAPER_ROWS.get(tasks)
-    numbers = [None, None] if row is None else [row.top5_pct, row.top1_pct]
-    return [f'<td class="paper">{"–" if number is None else f"{number:.1f}"}</td>' for number in numbers]
+    return [None, None] if row is None else [row.top5_pct, row.top1_pct]
 
 
 def _best(values: Mapping[str, Mapping[tuple[int, int], float]], depth: int) -> float | None:
@@ -157,14 +133,7 @@ def _best(values: Mapping[str, Mapping[tuple[int, int], float]], depth: int) -> 
     return max(means, default=None)
 
 
-def _shown(summary: Summary | None) -> str:
-    if summary is None:
-        return "–"
-    spread = f" ± {summary.sd:.1f}" if summary.has_interval else ""
-    return f"{summary.mean:.1f}{spread} <small>({summary.num_seeds})</small>"
-
-
-def _depth_charts(status: SuiteStatus, metrics: list[Metric]) -> str:
+def _depth_charts(status: SuiteStatus, metrics: list[Metric]) -> list[Markup]:
     roles = {name: task_set.role for name, task_set in task_sets_of(status).items()}
     fragments = []
     for metric in [one for one in metrics if one.name.startswith("top1")]:
@@ -176,26 +145,26 @@ def _depth_charts(status: SuiteStatus, metrics: list[Metric]) -> str:
             for name, row in values.items()
         }
         title = f"{metric.title}: mean, one sd over seeds, and every seed"
-        fragments.append(charts.accuracy_by_depth(values, summaries, roles, title, floor_of(status, metric)))
-    return "".join(fragments)
+        chart = charts.accuracy_by_depth(values, summaries, roles, title, floor_of(status, metric))
+        fragments.append(Markup(chart))
+    return fragments
 
 
-def _comparisons(status: SuiteStatus, metrics: list[Metric]) -> str:
-    parts = []
+def _comparisons(status: SuiteStatus, metrics: list[Metric]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """By metric: depth, what is compared with, verdict."""
+    found = []
     for metric in [one for one in metrics if one.name.startswith("top1")]:
         rows = [
             ("all" if one.depth is None else str(one.depth), one.role, one.sentence) for one in compare(status, metric)
         ]
         if rows:
-            table = _table(["depth", "against", "verdict"], rows)
-            parts.append(
-                f"<details><summary>{escape(metric.title)}: {len(rows)} comparisons</summary>{table}</details>"
-            )
-    return "".join(parts)
+            found.append((metric.title, rows))
+    return found
 
 
-def _compute(status: SuiteStatus) -> str:
-    rows = []
+def _costs(status: SuiteStatus) -> list[tuple[str, ...]]:
+    """One row a cell; empty text where a number is not known."""
+    rows: list[tuple[str, ...]] = []
     for cell in status.cells:
         pretrain = cell.records.get("pretrain")
         results: Mapping[str, Any] = pretrain.results if pretrain else {}
@@ -213,14 +182,10 @@ def _compute(status: SuiteStatus) -> str:
                 f"{results['num_trunk_parameters'] / 1e6:.2f}" if "num_trunk_parameters" in results else "",
             )
         )
-    head = ["cell", "state", "TFLOP", "steps", "samples", "pretraining", "evaluation", "trunk, M parameters"]
-    total = (
-        f"<p>{duration(status.spent_s)} in all. Compute is forward and backward, summed over the tasks of a cell.</p>"
-    )
-    return total + f"<details><summary>{len(rows)} cells</summary>{_table(head, rows)}</details>"
+    return rows
 
 
-def _losses(status: SuiteStatus, out: Path) -> str:
+def _losses(status: SuiteStatus, out: Path) -> Markup | None:
     curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for cell in status.cells:
         stage = cell.cell.pretrain
@@ -230,10 +195,10 @@ def _losses(status: SuiteStatus, out: Path) -> str:
                 steps, losses = curves.setdefault(task, {}).setdefault(cell.cell.label, ([], []))
                 steps.append(line["step"])
                 losses.append(loss)
-    return charts.loss_curves(curves, "loss by step; the same task in different cells") if curves else ""
+    return Markup(charts.loss_curves(curves, "loss by step; the same task in different cells")) if curves else None
 
 
-def _lasso(status: SuiteStatus, out: Path) -> str:
+def _lasso(status: SuiteStatus, out: Path) -> Markup | None:
     rows: dict[str, list[float]] = {}
     for cell in status.cells:
         if cell.cell.pretrain and (lines := read_log(cell.cell.pretrain.folder(out) / LOG_NAME)):
@@ -242,11 +207,11 @@ def _lasso(status: SuiteStatus, out: Path) -> str:
         for kind, record in cell.records.items():
             if mix := record.results.get("lasso_mix"):
                 rows[f"{cell.cell.label}: {kind}"] = list(mix)
-    return charts.lasso_picture(rows, "size of the lasso weights, by unit of stage 3") if rows else ""
+    return Markup(charts.lasso_picture(rows, "size of the lasso weights, by unit of stage 3")) if rows else None
 
 
-def _preview(suite: Suite, out: Path) -> str:
-    """The contact sheet, made once per suite folder. Whatever is wrong with it must not cost the report."""
+def _preview(suite: Suite, out: Path) -> Preview:
+    """Make the contact sheet, once per suite folder. Whatever is wrong with it must not cost the report."""
     path = out / PREVIEW_NAME
     folder = suite.config.images or suite.config.clips
     if not path.is_file() and folder is not None:
@@ -255,14 +220,13 @@ def _preview(suite: Suite, out: Path) -> str:
 
             write_sheet(folder, path, clips=suite.config.clips)
         except Exception as error:
-            return f"<p class='note'>No preview: {escape(f'{type(error).__name__}: {error}')}</p>"
+            return Preview(problem=f"{type(error).__name__}: {error}")
     if not path.is_file():
-        return ""
-    picture = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="Inputs and targets of every task" src="data:image/png;base64,{picture}">'
+        return Preview()
+    return Preview(picture_base64=base64.b64encode(path.read_bytes()).decode())
 
 
-def _limits(suite: Suite) -> str:
+def _limits(suite: Suite) -> list[str]:
     items = [
         "Transfer with fine-tuning: only frozen trunks are probed here, not detection or depth, the paper's other two.",
         "Scale: the data set, the trunk and the budget are many times smaller than the paper's. An order of tasks "
@@ -275,30 +239,20 @@ def _limits(suite: Suite) -> str:
         items.append(
             "Equal data: motion segmentation learns from clips, the other tasks from images; sets with it see both."
         )
-    return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>"
+    return items
 
 
-def _environment(suite: Suite, status: SuiteStatus) -> str:
-    records = [record for cell in status.cells for record in cell.records.values()]
-    places = {str(record.environment): record.environment for record in records} or {"now": environment()}
-    parts = []
-    for place in places.values():
-        rows = [
-            ("commit", f"{place.commit}{' with uncommitted changes' if place.is_dirty else ''}"),
-            ("machine", f"{place.machine}; {place.cpu_name}, {place.num_cores} cores; GPU: {place.gpu_name}"),
-            ("versions", ", ".join(f"{name} {version}" for name, version in place.versions.items())),
-        ]
-        parts.append(_table(["", ""], rows))
-    more = f"<p>The records come from {len(places)} environments.</p>" if len(places) > 1 else ""
+def _command(suite: Suite, status: SuiteStatus) -> str:
     command = ["fourfold", "bench", "run", suite.source, "--out", str(status.out)]
     command += [part for override in suite.overrides for part in ("--set", override)]
-    return f"<p>To reproduce:</p><pre>{escape(shlex.join(command))}</pre>{more}{''.join(parts)}"
+    return shlex.join(command)
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table class='plain'><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+def _places(status: SuiteStatus) -> list[list[tuple[str, str]]]:
+    """The different environments that the records come from; this one where there is no record."""
+    records = [record for cell in status.cells for record in cell.records.values()]
+    places = {str(record.environment): record.environment for record in records} or {"now": environment()}
+    return [environment_facts(place) for place in places.values()]
 
 
 def _results(status: SuiteStatus, metrics: list[Metric]) -> dict[str, Any]:

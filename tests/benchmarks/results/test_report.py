@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,20 @@ def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
     stage = next(stage for stage in expand(suite).stages if stage.label == "exemplar, depth 10, seed 0")
     (stage.folder(out) / "error.json").write_text(json.dumps({"error": "<script>alert(1)</script>"}))
     assert "<script>alert(1)" not in write_report(suite, out).read_text(encoding="utf-8")
+
+
+def test_a_name_that_looks_like_markup_stays_text(tmp_path: Path) -> None:
+    """In headings, tables, charts and the command to reproduce."""
+    name = "Col <script>alert(1)</script>"
+    suite = made_suite(tmp_path)
+    sets = tuple(replace(one, name=name) if one.role == "combined" else one for one in suite.task_sets)
+    suite, out = replace(suite, task_sets=sets, source=f"{name}.yaml"), tmp_path / "out"
+    run(suite, out)
+    page = page_of(suite, out)
+    assert f"{name} 72.0 ± 1.0 (3)" in page.text
+    assert f"{name} beats colorization" in page.text
+    assert f"'{name}.yaml'" in page.text
+    assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_numbers_are_also_left_as_json(tmp_path: Path) -> None:
