@@ -1,6 +1,7 @@
 """What holds across files: imports go one way and have no side effects; the registries agree with everything else."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -192,6 +193,27 @@ def test_folders_are_small_and_say_what_they_are_for() -> None:
         assert len(list(folder.glob("*.py"))) <= MOST_FILES, relative(folder)
         docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
         assert docstring, f"{relative(folder)}/__init__.py: say what comes in and what goes out"
+
+
+def test_the_page_of_the_architecture_prints_the_tree() -> None:
+    """Every folder of the sources stands in the tree of docs/architecture.md; every folder of that tree exists."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    parents: list[str] = []
+    printed = set()
+    for line in page.partition("```text\n")[2].partition("```")[0].splitlines():
+        name, _, purpose = line.strip().partition("/")
+        parents[(len(line) - len(line.lstrip())) // 2 :] = [name]
+        assert purpose.strip(), f"{line}: say in one line what the folder is for"
+        printed.add("/".join(parents))
+    assert [folder for folder in sorted(printed) if not (ROOT / folder).is_dir()] == []
+    assert sorted({relative(path.parent) for path in SOURCES} - printed) == []
+
+
+def test_the_page_of_the_architecture_names_paths_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:pipelines|training|benchmarks|tests)/[\w/.]*)`", page)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert len(named) > 30
 
 
 def test_tests_mirror_the_sources() -> None:
