@@ -34,19 +34,18 @@ ONLY_IN = {
     "nvidia": {
         "pipelines/decode/dali.py",
         "pipelines/decode/dali_flow.py",
-        "benchmarks/loaders/contenders/with_dali.py",
     },
     "plotly": {"benchmarks/results/report/charts.py"},
     "ray": {"benchmarks/suite/executors/ray.py", "pipelines/shards/making/engine_ray.py"},
     "datasets": {"pipelines/shards/sources/hf_dataset.py"},
     "webdataset": {
-        "benchmarks/loaders/contenders/webdataset_tars.py",
+        "benchmarks/loaders/contenders/torch_peers.py",
         "benchmarks/studies/shards/build_contenders.py",
-        "benchmarks/studies/throughput/plain_loaders.py",
+        "benchmarks/studies/throughput/plain_pytorch.py",
     },
-    "litdata": {"benchmarks/loaders/contenders/litdata_chunks.py"},
-    "spdl": {"benchmarks/loaders/contenders/spdl_files.py", "benchmarks/loaders/contenders/with_spdl.py"},
-    "streaming": {"benchmarks/loaders/contenders/mosaic_streaming.py"},
+    "litdata": {"benchmarks/loaders/contenders/torch_peers.py"},
+    "spdl": {"benchmarks/loaders/contenders/spdl.py"},
+    "streaming": {"benchmarks/loaders/contenders/torch_peers.py"},
 }
 
 

@@ -16,12 +16,11 @@ import psutil
 from benchmarks.harness.child_main import descendants, kill_all
 from pipelines.base.errors import DataError
 
-__all__ = ["ROOT", "Child", "ChildError"]
+__all__ = ["ROOT", "Child", "ChildError", "start_python"]
 
 ROOT = Path(__file__).resolve().parents[2]
 END_S = 10.0
 """Time for a child to end by itself before it is made to."""
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class ChildError(DataError):
@@ -30,6 +29,23 @@ class ChildError(DataError):
     def __init__(self, message: str, *, is_missing: bool = False) -> None:
         super().__init__(message)
         self.is_missing = is_missing
+
+
+def start_python(
+    target: str, arguments: Mapping[str, Any], *, environment: Mapping[str, str] | None = None, **streams: Any
+) -> "subprocess.Popen[bytes]":
+    """Start a fresh Python that calls `target`, "module:function", with `arguments` (values that JSON knows).
+
+    It ends with this process, or once its input ends. `streams`: stdin, stdout, stderr as of Popen.
+    """
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.harness.child_main", target, json.dumps(dict(arguments))],
+        env=os.environ | {"PYTHONPATH": paths} | dict(environment or {}),
+        cwd=ROOT,
+        start_new_session=True,  # Ctrl-C is for the parent, which then ends its children in order
+        **streams,
+    )
 
 
 class Child:
@@ -44,22 +60,14 @@ class Child:
         timeout_s: float = 3600.0,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`target`: "module:function", called with `arguments` (values that JSON knows). `folder`: made here; for its
-        log and its temporary files. Sockets go there, so its path must be short (`short_parent`)."""
+        """`target` and `arguments`: see `start_python`. `folder`: made here, for its log and its temporary files;
+        sockets go there, so its path must be short (`short_parent`)."""
         (folder / "t").mkdir(parents=True)
         self._log, self._timeout_s, self._hangs = folder / "log.txt", timeout_s, False
-        paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
-        own = {"TMPDIR": str(folder / "t"), "PYTHONPATH": os.pathsep.join(paths), **ONE_THREAD}
+        own = {"TMPDIR": str(folder / "t"), **(environment or {})}
+        pipe = subprocess.PIPE
         with self._log.open("wb") as log:
-            self.process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.harness.child_main", target, json.dumps(dict(arguments))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=os.environ | own | dict(environment or {}),
-                cwd=ROOT,
-                start_new_session=True,  # Ctrl-C is for the parent, which then ends its children in order
-            )
+            self.process = start_python(target, arguments, environment=own, stdin=pipe, stdout=pipe, stderr=log)
 
     def __enter__(self) -> "Child":
         return self

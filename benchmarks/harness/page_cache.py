@@ -67,24 +67,17 @@ def _resident_pages(path: Path) -> npt.NDArray[np.uint8] | None:
     size = path.stat().st_size
     if not size:
         return np.zeros(0, np.uint8)
+    try:
+        mincore = ctypes.CDLL(None, use_errno=True).mincore
+    except (OSError, AttributeError):
+        return None
+    pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
     # A private writable mapping, because ctypes takes the address of writable memory only; nothing is written to it.
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as view,
     ):
-        pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
         first = ctypes.c_char.from_buffer(view)
-        try:
-            failed = _mincore(ctypes.addressof(first), size, pages)
-        finally:
-            del first  # a mapping that is pointed to cannot be closed
+        failed = mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(size), pages)
+        del first  # a mapping that is pointed to cannot be closed
     return None if failed else np.bitwise_and(np.frombuffer(bytes(pages), np.uint8), 1, dtype=np.uint8)
-
-
-def _mincore(address: int, size: int, pages: "ctypes.Array[ctypes.c_ubyte]") -> bool:
-    """Whether the system refused."""
-    try:
-        mincore = ctypes.CDLL(None, use_errno=True).mincore
-    except (OSError, AttributeError):
-        return True
-    return bool(mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), pages))

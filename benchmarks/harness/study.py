@@ -14,13 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from benchmarks.results.output import plain
-from benchmarks.results.record import Environment, Record, environment, now_utc, write_json
+from benchmarks.results.record import Environment, Record, environment, installed_version, now_utc, write_json
 from pipelines.base.errors import FourfoldError, UsageError
 from pipelines.base.interrupt import sigterm_as_interrupt
 
@@ -36,14 +35,7 @@ def say(line: str) -> None:
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
     """Return installed versions by package; "not installed" for the others."""
-
-    def one(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "not installed"
-
-    return {package: one(package) for package in sorted(set(packages))}
+    return {package: installed_version(package) for package in sorted(set(packages))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +124,8 @@ class Study(Generic[Options]):
         out = given.pop("out")
         try:
             with sigterm_as_interrupt():
-                options = self.options(**{name: _frozen(one) for name, one in given.items() if one is not None})
+                told = {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
+                options = self.options(**{name: one for name, one in told.items() if one is not None})
                 config = {name: getattr(options, name) for name in _annotated(self.options)}
                 command = shlex.join(["python", "-m", self.module, *words])
                 record = RecordFile(
@@ -188,7 +181,3 @@ def _add(parser: argparse.ArgumentParser, default: Any, name: str, hint: Any, te
     if get_origin(hint) is tuple:
         given |= {"action": "append", "default": None}  # argparse would add to the default
     parser.add_argument(flag, dest=name, **{"default": default, **given})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

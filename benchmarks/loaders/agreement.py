@@ -1,4 +1,4 @@
-"""Does a loader make the tensors that it is to make, every sample once? All samples of a pass are looked at."""
+"""Check that a loader makes the right tensors, every sample once. All samples of a pass are looked at."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from benchmarks.loaders.loader_targets import Finish, finish_of
-from benchmarks.loaders.setting import Batch, Setting
+from benchmarks.loaders.setting import Batch, Finish, Setting, finish_of
 from pipelines.base.errors import DataError
 from pipelines.targets.color.lab import ab_bins
 
-__all__ = ["TOLERANCES", "Agreement", "Difference", "check_pass"]
+__all__ = ["TOLERANCES", "Agreement", "Difference", "check_pass", "difference"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +29,7 @@ TOLERANCES = {
     "bin_weights": Difference(mean=0.02, sample=0.1, value=0.6),
     "weight": Difference(mean=0.002, sample=1, value=1),
 }
-"""Largest that are allowed, by tensor. Levels of 255 for pixels; for bins the distance of the nearest bin's color in
+"""Largest allowed, by tensor. Levels of 255 for pixels; for bins the distance of the nearest bin's color in
 units of ab. Decoders differ in how they enlarge chroma, which is seen at colored edges, and resizes in how they round;
 `weight` is 0 or 1 for a whole image, and an image at the threshold of what counts as gray may fall to either side."""
 
@@ -55,9 +54,9 @@ class Agreement:
                     f"{name}: {tuple(found.shape)} {found.dtype} on {found.device}; "
                     f"need {tuple(want.shape)} {want.dtype} on {want.device}"
                 )
-            difference = _difference(name, found, want).flatten(1)
-            self.means.setdefault(name, []).extend(difference.mean(1).tolist())
-            self.values.setdefault(name, []).extend(difference.amax(1).tolist())
+            apart = difference(name, found, want).flatten(1)
+            self.means.setdefault(name, []).extend(apart.mean(1).tolist())
+            self.values.setdefault(name, []).extend(apart.amax(1).tolist())
 
     def check(self, num_samples: int) -> dict[str, dict[str, float]]:
         """Differences by tensor. Raises DataError beyond a tolerance, or unless every sample came once."""
@@ -93,9 +92,9 @@ def check_pass(batches: Iterable[Batch], setting: Setting) -> dict[str, dict[str
     return agreement.check(len(reference_NHW3))
 
 
-def _difference(name: str, found: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
-    """Absolute difference of each value, float32."""
-    if name == "bins":
+def difference(kind: str, found: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
+    """Return absolute differences, float32: "inputs" in levels of 255, "bins" (B, K, h, w) by the first one's color."""
+    if kind == "bins":
         colors = torch.tensor(ab_bins())
         found, want = colors[found[:, 0]], colors[want[:, 0]]
-    return found.to(torch.float32).sub(want.to(torch.float32)).abs().mul(255 if name == "inputs" else 1)
+    return found.to(torch.float32).sub(want.to(torch.float32)).abs().mul(255 if kind == "inputs" else 1)

@@ -21,6 +21,7 @@ from benchmarks.loaders.timings import CACHES, PassTimes
 __all__ = ["compare_loaders", "open_child", "setting_of"]
 
 Report = Callable[[str], None]
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def compare_loaders(options: CompareOptions, report: Report = lambda _: None) -> dict[str, Any]:
@@ -119,9 +120,9 @@ def setting_of(options: CompareOptions, folder: Path, name: str) -> Setting:
 def open_child(contender: Contender, setting: Setting, *, work: Path, timeout_s: float) -> Child:
     """Start a loader's process. `work`: made here, with a short path; also the home folder, where libraries write."""
     (work / "home").mkdir(parents=True)
-    environment = {"HOME": str(work / "home")}
+    environment = {"HOME": str(work / "home"), **ONE_THREAD}
     if contender.needs_ffmpeg:
-        from benchmarks.loaders.contenders.with_spdl import PATH_VARIABLE, bundled_ffmpeg
+        from benchmarks.loaders.contenders.spdl import PATH_VARIABLE, bundled_ffmpeg
 
         path = bundled_ffmpeg(work / "ffmpeg")
         environment |= {PATH_VARIABLE: path} if path else {}

@@ -44,8 +44,9 @@ class Host:
     def open(self, samples: str) -> dict[str, Any]:
         """Write the loader's own data from the plain files, or copy it, where it is missing; then open the loader."""
         module, folder = import_module(self.contender.module), self.setting.folder
-        if hasattr(module, "write"):
-            module.write(self.setting, [path.read_bytes() for path in sorted(Path(samples, "files").glob("*.jpg"))])
+        if self.contender.writer:
+            images = [path.read_bytes() for path in sorted(Path(samples, "files").glob("*.jpg"))]
+            getattr(module, self.contender.writer)(self.setting, images)
         elif self.contender.copy_of:
             shutil.copytree(Path(samples, self.contender.copy_of), folder)
         self.loader = getattr(module, self.contender.opener)(self.setting)

@@ -5,13 +5,16 @@
 Only JPEGs that every decoder reads alike are taken: gray or RGB, upright. What is left out is counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from benchmarks.loaders.options import CompareOptions
-from benchmarks.loaders.reference import write_reference
 from pipelines.base.errors import UsageError
 from pipelines.base.progress import quiet_progress
 from pipelines.base.rng import rng_for
@@ -21,7 +24,7 @@ from pipelines.shards.build import BuildConfig, build_shards
 from pipelines.shards.format.image_headers import read_header
 from pipelines.shards.format.manifest import SampleTable, load_manifest
 
-__all__ = ["Samples", "prepare_samples"]
+__all__ = ["Samples", "prepare_samples", "write_reference"]
 
 SHARDS_PER_CORE = 2
 """Loaders whose workers each read shards of their own need at least one for each."""
@@ -42,6 +45,7 @@ class Samples:
 
 def prepare_samples(options: CompareOptions, folder: Path) -> Samples:
     """Write everything below `folder`. Raises UsageError if there are too few samples."""
+    # 1. Evenly spaced samples that all decoders agree on, as many as fill batches.
     table = load_manifest(options.shards).select("image", "train")
     count = min(options.num_samples, len(table))
     chosen = np.unique(np.linspace(0, len(table) - 1, count).astype(np.int64))
@@ -53,13 +57,27 @@ def prepare_samples(options: CompareOptions, folder: Path) -> Samples:
             f"alike (gray or RGB, upright); need at least one batch of {options.batch_size}. Give a smaller batch size."
         )
     rows, encoded = rows[:whole], encoded[:whole]
+    # 2. A box for each, drawn as the pipeline draws it.
     width_N, height_N = table.width[rows], table.height[rows]
     uniform_N4 = rng_for(0, 0, "loaders", "canvas").random((whole, 4))
     boxes_N4 = canvas_boxes(uniform_N4, width_N, height_N, CANVAS_SCALE, options.canvas_px)
     np.save(folder / "boxes.npy", boxes_N4)
-    paths = _write_files(folder / "files", encoded)
+    # 3. Files, and shards of them; keys are the samples' numbers.
+    paths = [folder / "files" / f"{row:06d}.jpg" for row in range(whole)]
+    (folder / "files").mkdir()
+    for path, content in zip(paths, encoded, strict=True):
+        path.write_bytes(content)
     write_reference(paths, boxes_N4, options.canvas_px, folder / "reference.npy")
-    _write_shards(folder, whole, options.num_cores)
+    config = BuildConfig(
+        sources=[folder / "files"],
+        out=folder / "shards",
+        labels="off",
+        check="header",
+        samples_per_shard=-(-whole // (SHARDS_PER_CORE * options.num_cores)),
+        num_workers=options.num_cores,
+    )
+    with quiet_progress():
+        build_shards(config)
     return Samples(
         num_samples=whole,
         num_left_out=len(chosen) - num_upright,
@@ -67,6 +85,20 @@ def prepare_samples(options: CompareOptions, folder: Path) -> Samples:
         median_width_px=float(np.median(width_N)),
         median_height_px=float(np.median(height_N)),
     )
+
+
+def write_reference(images: Sequence[Path], boxes_N4: npt.NDArray[np.int32], canvas_px: int, out: Path) -> None:
+    """Write what all canvases are compared with, by the plainest code there is: Pillow alone, image by image.
+
+    uint8 RGB (N, S, S, 3) as .npy: each box cut out, then resized, linear and antialiased.
+    """
+    open_memmap: Any = np.lib.format.open_memmap  # not typed in every release of NumPy
+    canvases = open_memmap(out, "w+", np.uint8, (len(images), canvas_px, canvas_px, 3))
+    for path, box, canvas in zip(images, boxes_N4.tolist(), canvases, strict=True):
+        with Image.open(path) as image:
+            part = image.convert("RGB").crop(tuple(box))
+        canvas[:] = np.asarray(part.resize((canvas_px, canvas_px), Image.Resampling.BILINEAR))
+    canvases.flush()
 
 
 def _upright_jpegs(table: SampleTable, chosen: list[int]) -> tuple[list[int], list[bytes]]:
@@ -81,26 +113,3 @@ def _upright_jpegs(table: SampleTable, chosen: list[int]) -> tuple[list[int], li
             rows.append(row)
             encoded.append(content)
     return rows, encoded
-
-
-def _write_files(folder: Path, encoded: list[bytes]) -> list[Path]:
-    folder.mkdir()
-    paths = [folder / f"{row:06d}.jpg" for row in range(len(encoded))]
-    for path, content in zip(paths, encoded, strict=True):
-        path.write_bytes(content)
-    return paths
-
-
-def _write_shards(folder: Path, num_samples: int, num_cores: int) -> None:
-    """Keys are the samples' numbers."""
-    per_shard = -(-num_samples // (SHARDS_PER_CORE * num_cores))
-    config = BuildConfig(
-        sources=[folder / "files"],
-        out=folder / "shards",
-        labels="off",
-        check="header",
-        samples_per_shard=per_shard,
-        num_workers=num_cores,
-    )
-    with quiet_progress():
-        build_shards(config)

@@ -22,6 +22,7 @@ __all__ = [
     "Environment",
     "Record",
     "environment",
+    "installed_version",
     "read_record",
     "write_json",
     "write_record",
@@ -122,7 +123,7 @@ def environment() -> Environment:
         num_cores=num_cores(),
         gpu_name=_gpu_name(),
         versions={"python": platform.python_version(), "fourfold": _fourfold_version()}
-        | {name: _version(name) for name in VERSIONED_PACKAGES},
+        | {name: installed_version(name) for name in VERSIONED_PACKAGES},
     )
 
 
@@ -158,7 +159,8 @@ def _gpu_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Return the version of a package, or "not installed"."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -167,7 +169,7 @@ def _version(package: str) -> str:
 
 def _fourfold_version() -> str:
     """From the installed distribution, else from pyproject.toml of the checkout."""
-    installed = _version("fourfold")
+    installed = installed_version("fourfold")
     project = Path(__file__).resolve().parents[2] / "pyproject.toml"
     if installed != "not installed" or not project.is_file():
         return installed

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.loaders.loader_targets import finish_of
-from benchmarks.loaders.reference import write_reference
-from benchmarks.loaders.setting import Batch, Make, Setting
+from benchmarks.loaders.loader_samples import write_reference
+from benchmarks.loaders.setting import Batch, Make, Setting, finish_of
 from tests.made.pictures import encode, smooth_picture
 
 CANVAS_PX = 32

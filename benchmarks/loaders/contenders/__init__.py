@@ -1,1 +1,1 @@
-"""The loaders that are compared, one file each: a `Setting` comes in, an iterator of checked tensors goes out."""
+"""The loaders that are compared, by what they stand on: a `Setting` comes in, passes of batches go out."""

@@ -1,139 +1,81 @@
 """fourfold's own pipeline over its shards, with either backend. Only the boxes are given instead of drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from benchmarks.loaders.loader_targets import colorization, tensors_of
-from benchmarks.loaders.setting import Batch, Batches, Make, Setting
-from pipelines.base.workers import Workers
+from benchmarks.loaders.setting import Batch, Batches, Loader, Setting, tensors_of
+from pipelines.build import Pipeline, PipelineConfig, build_pipeline
 from pipelines.decode.base import BackendName
-from pipelines.decode.choice import choose_backend, open_backend
-from pipelines.read.sample_plan import Order, Picks, SamplePlan
-from pipelines.run.memory_estimate import pipeline_memory
-from pipelines.run.replacement import ReplacingSource
-from pipelines.run.sample_source import SampleSource
-from pipelines.run.stage_stats import StageClock
-from pipelines.run.step_maker import StepMaker
-from pipelines.run.step_threads import StepThreads
-from pipelines.run.stream import Pipeline
-from pipelines.shards.format.manifest import SampleTable, load_manifest
-from pipelines.tasks import CanvasSpec, Geometry, Task, TaskBatch, TaskConfig, TensorSpec
-from pipelines.tasks.base import Rng
+from pipelines.read.sample_plan import Picks
+from pipelines.run.sample_source import Drawn
+from pipelines.tasks import CanvasSpec, Geometry, TaskBatch
+from pipelines.tasks.colorization import Colorization, ColorizationConfig
 
 __all__ = ["open_dali", "open_opencv"]
 
-PREFETCH_BATCHES = 2
-CPU = torch.device("cpu")
+TASK = "colorization"
 
 
-class Canvas(Task):
-    """The pixels as they are, uint8 RGB (B, S, S, 3): no task at all."""
-
-    name: ClassVar[str] = "canvas"
-    source: ClassVar[Literal["image", "clip"]] = "image"
-    config_class: ClassVar[type[TaskConfig]] = TaskConfig
-
-    def draw(self, rng: Rng) -> Geometry:
-        return {}
+class PixelsAlone(Colorization):
+    """The canvases as they are, uint8 RGB (B, S, S, 3), in the place of a task that makes something of them."""
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
-        return TaskBatch(
-            task=self.name, inputs=pixels, target={}, weight=torch.ones(len(keys)), keys=tuple(keys), geometry=geometry
-        )
-
-    def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:
-        side = self.canvas.canvas_px
-        return {"inputs": TensorSpec(shape=(batch_size, side, side, 3), dtype=torch.uint8, low=0, high=255)}
+        weight = torch.ones(len(keys))
+        return TaskBatch(task=TASK, inputs=pixels, target={}, weight=weight, keys=tuple(keys), geometry=geometry)
 
 
-class GivenBoxes(SampleSource):
-    """Samples whose key is their number, cropped to that row of the given boxes and not mirrored."""
-
-    def __init__(
-        self, table: SampleTable, plan: SamplePlan, *, boxes_N4: npt.NDArray[np.int32], **options: Any
-    ) -> None:
-        super().__init__(table, plan, **options)
-        self._boxes_N4 = boxes_N4
-
-    def _common_geometry(self, picks: Picks, keys: tuple[str, ...], stream: str) -> Geometry:
-        rows = [int(key) for key in keys]
-        label = self.table.label[picks.rows]
-        return {"label": label, "flip": np.zeros(len(rows), bool), "box": self._boxes_N4[rows]}
-
-
-def open_opencv(setting: Setting) -> "FourfoldLoader":
-    return FourfoldLoader(setting, "opencv")
-
-
-def open_dali(setting: Setting) -> "FourfoldLoader":
-    return FourfoldLoader(setting, "dali")
-
-
-class FourfoldLoader:
-    """One pipeline for all passes: it goes on where it is told to, and its queue is empty when a pass starts."""
+class FourfoldLoader(Loader):
+    """One pipeline for all passes: each starts where it is told to, with an empty queue."""
 
     def __init__(self, setting: Setting, backend: BackendName) -> None:
-        self._setting, self._backend = setting, backend
-        self._table = load_manifest(setting.folder).select("image", "train")
-        self._boxes_N4 = setting.boxes()
+        self._setting, self._boxes_N4 = setting, setting.boxes()
+        self._config = PipelineConfig.model_validate(
+            {
+                "images": setting.folder,
+                "tasks": {TASK: {}},
+                "canvas_px": setting.canvas_px,
+                "batch_size": setting.batch_size,
+                "backend": backend,
+                "num_threads": setting.num_cores,
+                "max_failure_ratio": 0.0,
+            }
+        )
         self._pipeline = self._open()
 
     def _open(self) -> Pipeline:
-        setting = self._setting
-        tasks: dict[str, Task] = {setting.make: _task(setting.make, setting.canvas_px)}
-        choice = choose_backend(self._backend, CPU)
-        workers = Workers(setting.num_cores)
-        backend = open_backend(choice, device=CPU, workers=workers)
-        clocks = {name: StageClock(name) for name in ("read", "decode", *tasks)}
-        canvas = CanvasSpec(canvas_px=setting.canvas_px)
-        open_source = partial(
-            GivenBoxes,
-            self._table,
-            boxes_N4=self._boxes_N4,
-            backend=backend,
-            tasks=tasks,
-            canvas=canvas,
-            canvas_scale=(1.0, 1.0),
-            flip_probability=0.0,
-            share_decode=True,
-            device=CPU,
-            clocks=(clocks["read"], clocks["decode"]),
-        )
-        order = Order([shard.num_samples for shard in self._table.shards], seed=0, stream="image")
-        plan = SamplePlan(orders=(order,), seed=0, stream="image", global_batch_size=setting.batch_size)
-        sizes: dict[Literal["image", "clip"], int] = {"image": setting.batch_size}
-        maker = StepMaker(
-            tasks=tasks,
-            sources={"image": ReplacingSource(open_source, plan)},
-            schedule=lambda _: (setting.make,),
-            backend=backend,
-            clocks=clocks,
-            shard_cache=None,
-            workers=workers,
-        )
-        return Pipeline(
-            maker=maker,
-            supply=StepThreads(maker, PREFETCH_BATCHES),
-            backend_choice=choice,
-            memory=pipeline_memory(tasks, sizes, canvas, share_decode=True, prefetch_batches=PREFETCH_BATCHES),
-            labels=(),
-            max_failure_ratio=0.0,
-        )
+        pipeline = build_pipeline(self._config, seed=0)
+        if self._setting.make == "canvas":
+            pipeline.maker.tasks[TASK] = PixelsAlone(
+                ColorizationConfig(), CanvasSpec(canvas_px=self._setting.canvas_px)
+            )
+        source: Any = pipeline.maker.sources["image"].source
+        draw = source.draw
+
+        def draw_given_boxes(picks: Picks, names: Sequence[str]) -> Drawn:
+            """Crop samples, whose key is their number, to that row of the given boxes; mirror none."""
+            drawn: Drawn = draw(picks, names)
+            rows = [int(key) for key in source.keys(picks)]
+            return replace(
+                drawn, common=drawn.common | {"flip": np.zeros(len(rows), bool), "box": self._boxes_N4[rows]}
+            )
+
+        source.draw = draw_given_boxes
+        return pipeline
 
     def start(self, epoch: int) -> Batches:
-        num_steps = len(self._table) // self._setting.batch_size
+        num_steps = len(self._boxes_N4) // self._setting.batch_size
         first = epoch * num_steps
         self._pipeline.restore({"step": first, "image_batch": first, "clip_batch": 0})
         return self._steps(num_steps)
 
     def _steps(self, num_steps: int) -> Batches:
         for _, step in zip(range(num_steps), self._pipeline, strict=False):
-            batch = step.batches[self._setting.make]
+            batch = step.batches[TASK]
             tensors = {"canvas": batch.inputs} if self._setting.make == "canvas" else tensors_of(batch)
             yield Batch([int(key) for key in batch.keys], tensors)
 
@@ -146,7 +88,5 @@ class FourfoldLoader:
         self._pipeline.close()
 
 
-def _task(make: Make, canvas_px: int) -> Task:
-    if make == "canvas":
-        return Canvas(TaskConfig(), CanvasSpec(canvas_px=canvas_px))
-    return colorization(canvas_px)
+open_opencv = partial(FourfoldLoader, backend="opencv")
+open_dali = partial(FourfoldLoader, backend="dali")

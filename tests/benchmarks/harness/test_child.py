@@ -20,7 +20,8 @@ TARGET = "tests.made.child_services:Service"
 @pytest.fixture(scope="module")
 def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     folder = tmp_path_factory.mktemp("child") / "one"
-    with Child(TARGET, {"greeting": "good day"}, folder=folder, timeout_s=60) as opened:
+    given = {"OMP_NUM_THREADS": "1"}
+    with Child(TARGET, {"greeting": "good day"}, folder=folder, timeout_s=60, environment=given) as opened:
         yield opened
 
 
@@ -45,7 +46,7 @@ def test_an_error_is_a_message_and_the_child_stays(child: Child, kind: str, mess
     assert child.ask("greet", name="again")["said"] == "good day again"
 
 
-def test_temporary_files_go_into_its_folder(child: Child) -> None:
+def test_its_environment_is_ours_and_temporary_files_go_into_its_folder(child: Child) -> None:
     assert child.ask("environment", name="TMPDIR")["value"].endswith("one/t")
     assert child.ask("environment", name="OMP_NUM_THREADS")["value"] == "1"
 

@@ -1,11 +1,11 @@
 """One command line, one record: options from a dataclass, what is refused, and what stands in the file."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import psutil
 import pytest
 
 from benchmarks.harness.study import RecordFile, Study, versions_of
@@ -152,5 +152,5 @@ def test_a_record_grows_and_counts_earlier_seconds(tmp_path: Path) -> None:
 def test_versions_are_those_installed() -> None:
     assert versions_of(["psutil", "psutil", "nowhere"]) == {
         "nowhere": "not installed",
-        "psutil": sys.modules["psutil"].__version__,
+        "psutil": psutil.__version__,
     }
