@@ -14,7 +14,7 @@ from benchmarks.harness.study import Study, say
 from benchmarks.harness.temporary import temporary_folder
 from benchmarks.loaders import CompareOptions, compare_loaders, loader_rows
 from benchmarks.loaders.registry import CONTENDERS
-from benchmarks.studies.throughput.photos import write_jpegs
+from benchmarks.studies.throughput.made_shards import write_jpegs
 from pipelines.base.errors import UsageError
 from pipelines.base.progress import quiet_progress
 from pipelines.shards.build import BuildConfig, build_shards

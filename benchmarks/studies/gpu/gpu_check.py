@@ -10,117 +10,81 @@ profile -t cuda,nvtx python -m ...). With --device cpu the same runs without a G
 script and nothing else. Exit code 1 if something differs.
 """
 
-import argparse
-import statistics
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks.results.record import Record, environment, now_utc, write_json
-from benchmarks.studies.gpu.gpu_checks import (
-    Sizes,
-    check_all,
-    pipeline_config,
-    pixel_arithmetic,
-    read_samples,
-    task_inputs,
-)
+from benchmarks.harness.study import Study, say
+from benchmarks.harness.temporary import temporary_folder
+from benchmarks.harness.turns import Job, Timed, time_in_turns
+from benchmarks.profile.measure.consumers import nvtx_range, wait_for
+from benchmarks.studies.gpu import gpu_checks
+from benchmarks.studies.gpu.gpu_checks import Sizes, pipeline_config, pixel_arithmetic, read_samples, task_inputs
 from benchmarks.studies.throughput.made_shards import make_shards
-from pipelines.build import build_pipeline
-from pipelines.decode.base import Backend, thread_count
+from pipelines.base.errors import UsageError
+from pipelines.build import Pipeline, build_pipeline
+from pipelines.decode.base import Backend, Decoded, thread_count
 from pipelines.decode.choice import choose_backend
 from pipelines.decode.dali import DaliBackend
 from pipelines.decode.opencv import OpenCVBackend
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import CanvasSpec
 
-__all__ = ["Timing", "main", "time_together"]
+__all__ = ["STUDY", "GpuOptions", "auto_is_right", "compiled", "run", "time_jobs"]
 
 IMAGE_TASKS = ("relative_position", "colorization", "exemplar")
 MIB = 1 << 20
 STEPS_PER_REPEAT = 8
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """One thing timed: `items` in each of `seconds`, one number a repeat."""
-
-    name: str
-    unit: str
-    items: float
-    seconds: tuple[float, ...]
-
-    @property
-    def median_per_s(self) -> float:
-        return self.items / statistics.median(self.seconds)
-
-    def row(self) -> dict[str, Any]:
-        """For the record: every repeat, and the median with the quartiles around it."""
-        rates = sorted(self.items / seconds for seconds in self.seconds)
-        low, middle, high = np.percentile(rates, [25, 50, 75]).tolist()
-        return {
-            "name": self.name,
-            "unit": f"{self.unit}_per_s",
-            "median": middle,
-            "quartile_low": low,
-            "quartile_high": high,
-            "values": [self.items / seconds for seconds in self.seconds],
-        }
-
-
-TimedWork = tuple[str, float, Callable[[], object]]
+Work = tuple[str, float, Callable[[], object]]
 """Unit, items a call, and the call."""
 
 
-def time_together(
-    jobs: Mapping[str, TimedWork],
-    device: torch.device,
-    num_repeats: int,
-    before: Callable[[str], None] = lambda _: None,
-) -> Iterator[Timing]:
-    """All jobs once to warm up, then in turn, so that whatever slows the machine down slows all of them. `before`:
-    called with a job's name each time, not timed."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for repeat in range(-1, num_repeats):
-        for name, (_, _, call) in jobs.items():
-            before(name)
-            with _range(name, device):
-                start_s = time.perf_counter()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuOptions:
+    """Which device and shards, and the sizes of batches."""
+
+    shards: Annotated[Path | None, "folder of shards with images and clips; left out, some are made"] = None
+    device: Annotated[Literal["cuda", "cpu"], "cpu proves the script without a GPU"] = "cuda"
+    num_repeats: Annotated[int, "of every job; fewer than 6 give no interval"] = 7
+    batch_size: Annotated[int, "images of a batch"] = 256
+    clip_batch_size: Annotated[int, "clips of a batch"] = 16
+    canvas_px: Annotated[int, "side of a canvas"] = 256
+
+    def __post_init__(self) -> None:
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("torch sees no GPU here; --device cpu proves the script without one.")
+
+
+def time_jobs(jobs: Mapping[str, Work], device: torch.device, num_repeats: int) -> dict[str, Timed]:
+    """Time jobs in turns, each until the device has done its work, as an NVTX range on a GPU."""
+
+    def on_device(name: str, call: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            with nvtx_range(name, device):
                 call()
-                _wait(device)
-                if repeat >= 0:
-                    seconds[name].append(time.perf_counter() - start_s)
-    for name, (unit, items, _) in jobs.items():
-        yield Timing(name=name, unit=unit, items=items, seconds=tuple(seconds[name]))
+                wait_for(device)
+
+        return run
+
+    found = {
+        name: Job(unit=unit, num_items=items, run=on_device(name, call), prepare=lambda: wait_for(device))
+        for name, (unit, items, call) in jobs.items()
+    }
+    return time_in_turns(found, num_repeats, report=say)
 
 
-@contextmanager
-def _range(name: str, device: torch.device) -> Iterator[None]:
-    """An NVTX range on a GPU."""
-    if device.type != "cuda":
-        yield
-        return
-    _wait(device)
-    with torch.cuda.nvtx.range(name):
-        yield
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def decode_jobs(shards: Path, device: torch.device, sizes: Sizes, stack: ExitStack) -> dict[str, TimedWork]:
-    """Both backends on the same bytes, images and clips, to the device's memory."""
+def decode_jobs(shards: Path, device: torch.device, sizes: Sizes, stack: ExitStack) -> dict[str, Work]:
+    """Decode by both backends on the same bytes, images and clips, to the device's memory."""
     table, images = read_samples(shards, "image", sizes.batch_size)
     _, clips = read_samples(shards, "clip", sizes.clip_batch_size)
     rows = np.arange(len(images)) % len(table)
@@ -132,42 +96,36 @@ def decode_jobs(shards: Path, device: torch.device, sizes: Sizes, stack: ExitSta
         "dali": DaliBackend(device=device, num_threads=num_threads),
         "opencv": OpenCVBackend(num_threads=num_threads, pin_memory=is_gpu),
     }
-    jobs: dict[str, TimedWork] = {}
+
+    def to_device(decode: Callable[..., Decoded], encoded: list[memoryview], *more: Any) -> None:
+        decode(encoded, *more).pixels.to(device)
+
+    jobs: dict[str, Work] = {}
     for name, backend in backends.items():
         stack.callback(backend.close)
-
-        def decode_images(backend: Backend = backend) -> None:
-            backend.canvases(images, boxes, np.zeros(len(images), bool), canvas.canvas_px).pixels.to(device)
-
-        def decode_clips(backend: Backend = backend) -> None:
-            backend.clips(clips, np.zeros(len(clips), bool), *size).pixels.to(device)
-
-        jobs[f"decode images, {name}"] = ("images", len(images), decode_images)
-        jobs[f"decode clips, {name}"] = ("clips", len(clips), decode_clips)
+        of_images = images, boxes, np.zeros(len(images), bool), canvas.canvas_px
+        jobs[f"decode images, {name}"] = "images", len(images), partial(to_device, backend.canvases, *of_images)
+        of_clips = clips, np.zeros(len(clips), bool), *size
+        jobs[f"decode clips, {name}"] = "clips", len(clips), partial(to_device, backend.clips, *of_clips)
     return jobs
 
 
-def task_jobs(shards: Path, device: torch.device, sizes: Sizes) -> dict[str, TimedWork]:
-    """Each task alone, its pixels being on the device."""
+def task_jobs(shards: Path, device: torch.device, sizes: Sizes) -> dict[str, Work]:
+    """Make the batch of each task alone, its pixels being on the device."""
     opencv = OpenCVBackend(num_threads=thread_count(0))
-    jobs: dict[str, TimedWork] = {}
+    jobs: dict[str, Work] = {}
     for name in TASKS:
         task, pixels, geometry, keys = task_inputs(name, shards, sizes, opencv)
-        there = pixels.to(device)
-
-        def make(task: Any = task, there: Any = there, geometry: Any = geometry, keys: Any = keys) -> None:
-            task.make(there, geometry, keys)
-
-        jobs[f"task {name}"] = ("samples", len(keys), make)
+        jobs[f"task {name}"] = "samples", len(keys), partial(task.make, pixels.to(device), geometry, keys)
     opencv.close()
     return jobs
 
 
-def copy_jobs(device: torch.device, sizes: Sizes) -> dict[str, TimedWork]:
-    """A batch of canvases to the device, from ordinary and from page-locked memory."""
+def copy_jobs(device: torch.device, sizes: Sizes) -> dict[str, Work]:
+    """Copy a batch of canvases to the device, from ordinary and from page-locked memory."""
     side = sizes.canvas.canvas_px
     batch = torch.zeros(sizes.batch_size, side, side, 3, dtype=torch.uint8)
-    jobs: dict[str, TimedWork] = {
+    jobs: dict[str, Work] = {
         "copy to device, pageable": ("mib", batch.nbytes / MIB, lambda: batch.to(device, copy=True))
     }
     if device.type == "cuda":
@@ -176,9 +134,9 @@ def copy_jobs(device: torch.device, sizes: Sizes) -> dict[str, TimedWork]:
     return jobs
 
 
-def pipeline_jobs(shards: Path, device: torch.device, sizes: Sizes, stack: ExitStack) -> dict[str, TimedWork]:
-    """Running pipelines: the image tasks from one decode, and motion segmentation, with either backend."""
-    jobs: dict[str, TimedWork] = {}
+def pipeline_jobs(shards: Path, device: torch.device, sizes: Sizes, stack: ExitStack) -> dict[str, Work]:
+    """Run pipelines: the image tasks from one decode, and motion segmentation, with either backend."""
+    jobs: dict[str, Work] = {}
     for backend in ("dali", "opencv"):
         for label, tasks, unit, count in (
             ("image tasks", IMAGE_TASKS, "samples", sizes.batch_size),
@@ -188,27 +146,26 @@ def pipeline_jobs(shards: Path, device: torch.device, sizes: Sizes, stack: ExitS
             options = {name: {"remembered_clips": 0} if name == "motion_segmentation" else {} for name in tasks}
             config = pipeline_config(shards, sizes, options, backend=backend)
             pipeline = stack.enter_context(build_pipeline(config, seed=0, device=device))
-
-            def steps(pipeline: Any = pipeline, num_ready: int = config.prefetch_batches + 1) -> None:
-                # What was prepared while another job ran is taken, too, but does not count.
-                for _ in range(num_ready + STEPS_PER_REPEAT):
-                    next(pipeline)
-
-            jobs[f"pipeline {label}, {backend}"] = (unit, count * STEPS_PER_REPEAT, steps)
+            # What was prepared while another job ran is taken, too, but does not count.
+            steps = partial(_take, pipeline, config.prefetch_batches + 1 + STEPS_PER_REPEAT)
+            jobs[f"pipeline {label}, {backend}"] = unit, count * STEPS_PER_REPEAT, steps
     return jobs
 
 
+def _take(pipeline: Pipeline, num_steps: int) -> None:
+    for _ in islice(pipeline, num_steps):
+        pass
+
+
 def copies_per_step(shards: Path, device: torch.device, sizes: Sizes) -> list[dict[str, Any]]:
-    """What the CUDA profiler saw copied in a step of the image tasks with DALI. To the host only exemplar's `eigh` may
-    send some bytes: whether it failed."""
+    """Return what the CUDA profiler saw copied in a step of the image tasks with DALI. Only exemplar's `eigh` may send
+    some bytes to the host: whether it failed."""
     config = pipeline_config(shards, sizes, {name: {} for name in IMAGE_TASKS}, backend="dali")
     with build_pipeline(config, seed=0, device=device) as pipeline:
-        for _ in range(STEPS_PER_REPEAT):
-            next(pipeline)
+        _take(pipeline, STEPS_PER_REPEAT)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            for _ in range(STEPS_PER_REPEAT):
-                next(pipeline)
-            _wait(device)
+            _take(pipeline, STEPS_PER_REPEAT)
+            wait_for(device)
     return [
         {
             "name": event.key,
@@ -221,13 +178,13 @@ def copies_per_step(shards: Path, device: torch.device, sizes: Sizes) -> list[di
 
 
 def compiled(device: torch.device, sizes: Sizes, num_repeats: int) -> Iterator[dict[str, Any]]:
-    """How many times as fast `torch.compile` makes the tasks' arithmetic, and how far off in [0, 1] its results are."""
+    """Tell how many times as fast `torch.compile` makes the tasks' arithmetic, and how far off in [0, 1]."""
     for name, call in pixel_arithmetic(device, sizes).items():
         faster = torch.compile(call, fullgraph=True)
         apart = float((faster() - call()).abs().max())
-        jobs: dict[str, TimedWork] = {name: ("samples", sizes.batch_size, call)}
+        jobs: dict[str, Work] = {name: ("samples", sizes.batch_size, call)}
         jobs[f"{name}, compiled"] = ("samples", sizes.batch_size, faster)
-        plain, other = _shown(time_together(jobs, device, num_repeats))
+        plain, other = time_jobs(jobs, device, num_repeats).values()
         yield {
             "name": name,
             "largest_difference": apart,
@@ -236,8 +193,8 @@ def compiled(device: torch.device, sizes: Sizes, num_repeats: int) -> Iterator[d
         }
 
 
-def auto_is_right(timings: Mapping[str, Timing], device: torch.device) -> dict[str, Any]:
-    """Whether what `backend: auto` picks here is the faster one, for images and for clips."""
+def auto_is_right(timings: Mapping[str, Timed], device: torch.device) -> dict[str, Any]:
+    """Tell whether what `backend: auto` picks here is the faster one, for images and for clips."""
     choice = choose_backend("auto", device)
     faster = {
         what: max(("dali", "opencv"), key=lambda name: timings[f"{what}, {name}"].median_per_s)
@@ -246,19 +203,29 @@ def auto_is_right(timings: Mapping[str, Timing], device: torch.device) -> dict[s
     return {"choice": choice.name, "reason": choice.reason, "faster": faster}
 
 
+def measure(options: GpuOptions) -> dict[str, Any]:
+    device = torch.device("cuda", 0) if options.device == "cuda" else torch.device("cpu")
+    canvas = CanvasSpec(canvas_px=options.canvas_px)
+    sizes = Sizes(batch_size=options.batch_size, clip_batch_size=options.clip_batch_size, canvas=canvas)
+    with temporary_folder() as folder:
+        return run(options.shards or make_shards(folder), device, sizes, options.num_repeats)
+
+
 def run(shards: Path, device: torch.device, sizes: Sizes, num_repeats: int) -> dict[str, Any]:
-    """Checks, then timings, then copies; without timings if a check fails."""
-    checks = [asdict(check) | {"is_ok": check.is_ok} for check in _shown(check_all(shards, device, sizes))]
+    """Return checks, then timings, then copies; without timings if a check fails."""
+    checks = []
+    for check in gpu_checks.check_all(shards, device, sizes):
+        verdict = "ok" if check.is_ok else "DIFFERS"
+        say(f"{check.name}: {check.found:.4g} {check.unit}, {check.allowed:g} allowed: {verdict}")
+        checks.append(asdict(check) | {"is_ok": check.is_ok})
     results: dict[str, Any] = {"checks": checks, "num_failed": sum(not check["is_ok"] for check in checks)}
     if results["num_failed"]:
         return results
-    timings: dict[str, Timing] = {}
+    timings: dict[str, Timed] = {}
     for jobs_of in (decode_jobs, pipeline_jobs):
         with ExitStack() as stack:
-            jobs = jobs_of(shards, device, sizes, stack)
-            timings |= {timing.name: timing for timing in _shown(time_together(jobs, device, num_repeats))}
-    jobs = task_jobs(shards, device, sizes) | copy_jobs(device, sizes)
-    timings |= {timing.name: timing for timing in _shown(time_together(jobs, device, num_repeats))}
+            timings |= time_jobs(jobs_of(shards, device, sizes, stack), device, num_repeats)
+    timings |= time_jobs(task_jobs(shards, device, sizes) | copy_jobs(device, sizes), device, num_repeats)
     results["timings"] = [timing.row() for timing in timings.values()]
     results["auto"] = auto_is_right(timings, device)
     results["copies"] = copies_per_step(shards, device, sizes) if device.type == "cuda" else []
@@ -271,52 +238,17 @@ def run(shards: Path, device: torch.device, sizes: Sizes, num_repeats: int) -> d
     return results
 
 
-def _shown(items: Iterator[Any]) -> Iterator[Any]:
-    """Passed on, and printed as they come: some take a while."""
-    for item in items:
-        if isinstance(item, Timing):
-            print(f"{item.name}: {item.median_per_s:,.1f} {item.unit}/s", flush=True)
-        else:
-            verdict = "ok" if item.is_ok else "DIFFERS"
-            print(f"{item.name}: {item.found:.4g} {item.unit}, {item.allowed:g} allowed: {verdict}", flush=True)
-        yield item
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=Path, help="folder of shards with images and clips; left out, some are made")
-    parser.add_argument("--out", type=Path, default=Path("gpu_check.json"))
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--clip-batch-size", type=int, default=16)
-    parser.add_argument("--canvas-px", type=int, default=256)
-    options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("torch sees no GPU here; --device cpu proves the script without one")
-    device = torch.device("cuda", 0) if options.device == "cuda" else torch.device("cpu")
-    canvas = CanvasSpec(canvas_px=options.canvas_px)
-    sizes = Sizes(batch_size=options.batch_size, clip_batch_size=options.clip_batch_size, canvas=canvas)
-    start_s, now = time.monotonic(), now_utc()
-    with tempfile.TemporaryDirectory() as folder:
-        shards = options.shards or make_shards(Path(folder))
-        results = run(shards, device, sizes, options.repeats)
-    config = {name: str(value) for name, value in vars(options).items()}
-    record = Record(
-        kind="gpu_check",
-        key=now,
-        label=f"DALI on {options.device}",
-        date=now,
-        seconds=time.monotonic() - start_s,
-        environment=environment(),
-        config=config,
-        inputs={"shards": str(options.shards or "made by benchmarks/studies/throughput/made_shards.py")},
-        results=results,
-    )
-    write_json(options.out, asdict(record))
-    print(f"wrote {options.out}")
-    sys.exit(1 if results["num_failed"] else 0)
-
+STUDY = Study(
+    module="benchmarks.studies.gpu.gpu_check",
+    kind="gpu_check",
+    label="DALI on a device",
+    description=__doc__,
+    options=GpuOptions,
+    measure=measure,
+    is_failed=lambda results: bool(results["num_failed"]),
+    packages=("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
+    inputs={"made shards": "benchmarks/studies/throughput/made_shards.py"},
+)
 
 if __name__ == "__main__":
-    main()
+    STUDY.main()

@@ -24,7 +24,7 @@ from pipelines.tasks import TASKS
 from pipelines.tasks.base import CanvasSpec, Geometry, Task, TaskBatch, stack_geometry
 from pipelines.tasks.exemplar import DRAWN, Exemplar, ExemplarConfig
 
-__all__ = ["Check", "Sizes", "check_all", "pixel_arithmetic", "read_samples"]
+__all__ = ["Comparison", "Sizes", "check_all", "pixel_arithmetic", "read_samples"]
 
 OPERATIONS = (
     ("crop", 1.0, False, 0.5, 3.0),
@@ -48,7 +48,7 @@ PAN_XY = (-3.0, -2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Comparison:
     """One comparison: what was found and what is allowed, in the unit given."""
 
     name: str
@@ -70,7 +70,7 @@ class Sizes:
     canvas: CanvasSpec = field(default_factory=CanvasSpec)
 
 
-def check_all(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Check]:
+def check_all(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Comparison]:
     """Every comparison in turn."""
     yield from check_images(shards, device, sizes)
     yield from check_clips(shards, device, sizes)
@@ -87,7 +87,7 @@ def read_samples(shards: Path, kind: str, count: int) -> tuple[SampleTable, list
     return table, [reader.read(row % len(table)) for row in range(count)]
 
 
-def check_images(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Check]:
+def check_images(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Comparison]:
     """The DALI backend on `device` against OpenCV, operation by operation."""
     table, encoded = read_samples(shards, "image", sizes.batch_size)
     short_px = int(min(table.width[: len(encoded)].min(), table.height[: len(encoded)].min()))
@@ -103,7 +103,7 @@ def check_images(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[C
     opencv.close()
 
 
-def check_clips(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Check]:
+def check_clips(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Comparison]:
     """Clips at full size and at half of it, every other one mirrored."""
     _, encoded = read_samples(shards, "clip", sizes.clip_batch_size)
     flips, canvas = np.arange(len(encoded)) % 2 == 1, sizes.canvas
@@ -116,22 +116,22 @@ def check_clips(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Ch
     opencv.close()
 
 
-def _levels(name: str, ours: torch.Tensor, theirs: torch.Tensor, allowed: tuple[float, float]) -> Iterator[Check]:
+def _levels(name: str, ours: torch.Tensor, theirs: torch.Tensor, allowed: tuple[float, float]) -> Iterator[Comparison]:
     apart = (ours.cpu().int() - theirs.cpu().int()).abs().numpy()
-    yield Check(name=f"{name}, mean", unit="levels", found=float(apart.mean()), allowed=allowed[0])
+    yield Comparison(name=f"{name}, mean", unit="levels", found=float(apart.mean()), allowed=allowed[0])
     p99 = float(np.percentile(apart, 99))
-    yield Check(name=f"{name}, 99th percentile", unit="levels", found=p99, allowed=allowed[1])
+    yield Comparison(name=f"{name}, 99th percentile", unit="levels", found=p99, allowed=allowed[1])
 
 
-def check_tasks(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Check]:
+def check_tasks(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Comparison]:
     """Each task's batch on the device against that on the CPU, from the same pixels and geometry."""
     opencv = OpenCVBackend(num_threads=2)
     for name in TASKS:
         task, pixels, geometry, keys = task_inputs(name, shards, sizes, opencv)
         cpu, ours = task.make(pixels, geometry, keys), task.make(pixels.to(device), geometry, keys).to("cpu")
         apart = float((cpu.inputs - ours.inputs).abs().mean())
-        yield Check(name=f"{name} inputs, mean", unit="of [0, 1]", found=apart, allowed=INPUT_TOLERANCE)
-        yield Check(name=f"{name} targets", unit="share", found=_changed(cpu, ours), allowed=MAX_CHANGED_TARGETS)
+        yield Comparison(name=f"{name} inputs, mean", unit="of [0, 1]", found=apart, allowed=INPUT_TOLERANCE)
+        yield Comparison(name=f"{name} targets", unit="share", found=_changed(cpu, ours), allowed=MAX_CHANGED_TARGETS)
     opencv.close()
 
 
@@ -160,7 +160,7 @@ def _changed(cpu: TaskBatch, other: TaskBatch) -> float:
     return max(float(((one.double() - two.double()).abs() > 1e-4).double().mean()) for one, two in tensors)
 
 
-def check_flow(device: torch.device) -> Check:
+def check_flow(device: torch.device) -> Comparison:
     """The flow unit on a pan of known direction and length."""
     from pipelines.decode.dali_flow import HardwareFlow
 
@@ -168,7 +168,7 @@ def check_flow(device: torch.device) -> Check:
     frames = np.stack([wide[2 * t : 2 * t + 240, 3 * t : 3 * t + 320] for t in range(5)])
     flow = HardwareFlow(device=device).clip_flow(torch.from_numpy(frames)[None].to(device))
     error = (flow[0, :, 40:-40, 40:-40] - torch.tensor(PAN_XY, device=device)).norm(dim=-1).median()
-    return Check(name="flow of a pan, median error", unit="px", found=float(error), allowed=0.5)
+    return Comparison(name="flow of a pan, median error", unit="px", found=float(error), allowed=0.5)
 
 
 def pixel_arithmetic(device: torch.device, sizes: Sizes) -> dict[str, Callable[[], torch.Tensor]]:
@@ -184,7 +184,7 @@ def pixel_arithmetic(device: torch.device, sizes: Sizes) -> dict[str, Callable[[
     return {"lightness": lambda: lightness(canvases), "exemplar's jitter": lambda: jitter_hsv_torch(patches, views)}
 
 
-def check_restarts(shards: Path, device: torch.device, sizes: Sizes) -> Check:
+def check_restarts(shards: Path, device: torch.device, sizes: Sizes) -> Comparison:
     """Batches after a restart at every one of the first steps against those of one unbroken run, by hash."""
     config = pipeline_config(shards, sizes, {name: {} for name in TASKS}, backend="dali")
     with build_pipeline(config, seed=0, device=device) as pipeline:
@@ -198,7 +198,9 @@ def check_restarts(shards: Path, device: torch.device, sizes: Sizes) -> Check:
             pipeline.restore(position)
             found = {name: digest(batch) for name, batch in next(pipeline).batches.items()}
         num_different += sum(found[name] != expected[name] for name in expected)
-    return Check(name=f"batches that differ after {NUM_STEPS} restarts", unit="batches", found=num_different, allowed=0)
+    return Comparison(
+        name=f"batches that differ after {NUM_STEPS} restarts", unit="batches", found=num_different, allowed=0
+    )
 
 
 def pipeline_config(

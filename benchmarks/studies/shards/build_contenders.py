@@ -1,22 +1,18 @@
-"""What `build_speed.py` times, each in a process of its own: fourfold, serial webdataset loops, tar; and a
-simulated plan of very many samples.
-
-    python -m benchmarks.studies.shards.build_contenders NAME SOURCE OUT      prints one line of JSON
+"""What `build_speed.py` times, each in a fresh process: fourfold, serial webdataset loops, tar, a huge plan.
 
 Time runs from the first look at the sources to the last file closed; imports of the contender's own packages are not
 in it, worker processes are.
 """
 
 import hashlib
-import json
 import os
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +21,8 @@ import psutil
 import pyarrow as pa
 import xxhash
 
+from benchmarks.harness.child import Child
+from benchmarks.harness.temporary import short_parent, temporary_folder
 from pipelines.base.progress import quiet_progress
 from pipelines.shards.format.columns import number_column
 from pipelines.shards.format.manifest import SAMPLE_SCHEMA, ManifestWriter
@@ -33,7 +31,7 @@ from pipelines.shards.format.table import Shard
 from pipelines.shards.making.build_config import BuildConfig
 from pipelines.shards.making.shard_plan import SORT_SCHEMA, Planner, ShardPlan
 
-__all__ = ["CONTENDERS", "Timing", "run_contender", "simulate"]
+__all__ = ["CONTENDERS", "BuildCost", "Run", "run_contender", "simulate"]
 
 SAMPLES_PER_SHARD = 1000
 SIMULATED_BATCH_ROWS = 100_000
@@ -42,7 +40,7 @@ DIGITS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class BuildCost:
     """Seconds of one run, and the peak memory of its main process and of its largest worker process (0: none)."""
 
     seconds: float
@@ -50,74 +48,81 @@ class Timing:
     worker_peak_mib: float
 
 
-def run_contender(name: str, source: Path | str, out: Path) -> Timing:
-    """One run in a fresh process; `out` must not exist. Raises CalledProcessError if it fails."""
-    command = [sys.executable, "-m", "benchmarks.studies.shards.build_contenders", name, str(source), str(out)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=Path(__file__).resolve().parents[3])
-    return Timing(**json.loads(done.stdout))
+def run_contender(name: str, source: Path | str, out: Path) -> BuildCost:
+    """Run once in a fresh process; `out` must not exist. Raises ChildError if it fails."""
+    given = {"name": name, "source": str(source), "out": str(out)}
+    with (
+        temporary_folder(short_parent()) as folder,
+        Child("benchmarks.studies.shards.build_contenders:Run", given, folder=folder / "run") as child,
+    ):
+        return BuildCost(**child.ask("run"))
 
 
-def build(source: str, out: Path, check: Literal["header", "decode"]) -> Callable[[], None]:
+class Run:
+    """One contender in its own process, with its packages imported."""
+
+    def __init__(self, name: str, source: str, out: str) -> None:
+        packages, contender = CONTENDERS[name]
+        for package in packages:
+            import_module(package)
+        self._call = partial(contender, source, Path(out))
+
+    def run(self) -> dict[str, Any]:
+        """Return the fields of a BuildCost."""
+        worker_peaks = [0.0]
+        threading.Thread(target=_watch_workers, args=[worker_peaks], daemon=True).start()
+        os.sync()  # what others have written must not be waited for in here
+        start_s = time.perf_counter()
+        self._call()
+        seconds = time.perf_counter() - start_s
+        return {"seconds": seconds, "peak_mib": _peak_mib(os.getpid()), "worker_peak_mib": max(worker_peaks)}
+
+
+def build(source: str, out: Path, *, check: Literal["header", "decode"]) -> None:
     from pipelines.shards.build import build_shards
 
-    config = BuildConfig(sources=[Path(source)], out=out, check=check, samples_per_shard=SAMPLES_PER_SHARD)
-
-    def run() -> None:
-        with quiet_progress():
-            build_shards(config)
-
-    return run
+    with quiet_progress():
+        config = BuildConfig(sources=[Path(source)], out=out, check=check, samples_per_shard=SAMPLES_PER_SHARD)
+        build_shards(config)
 
 
-def shard_writer(source: str, out: Path, *, with_decode: bool) -> Callable[[], None]:
+def shard_writer(source: str, out: Path, *, with_decode: bool) -> None:
     """The loop that most people write; `with_decode` adds what a careful one would check."""
     import cv2
     import webdataset
 
-    def run() -> None:
-        out.mkdir(parents=True)
-        pattern = str(out / "train-%06d.tar")
-        with webdataset.ShardWriter(pattern, maxcount=SAMPLES_PER_SHARD, verbose=0) as writer:
-            for path, label in _files(source):
-                content = path.read_bytes()
-                facts: dict[str, Any] = {"source": str(path)}
-                if with_decode:
-                    pixels = np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
-                    facts |= {"height": pixels.shape[0], "width": pixels.shape[1]}
-                    facts["sha256"] = hashlib.sha256(content).hexdigest()
-                writer.write(
-                    {"__key__": f"{path.parent.name}/{path.stem}", "jpg": content, "cls": label, "json": facts}
-                )
-
-    return run
+    out.mkdir(parents=True)
+    folders = enumerate(sorted(Path(source).iterdir()))
+    files = ((path, label) for label, folder in folders for path in sorted(folder.iterdir()))
+    with webdataset.ShardWriter(str(out / "train-%06d.tar"), maxcount=SAMPLES_PER_SHARD, verbose=0) as writer:
+        for path, label in files:
+            content, facts = path.read_bytes(), dict[str, Any](source=str(path))
+            if with_decode:
+                pixels = np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
+                digest = hashlib.sha256(content).hexdigest()
+                facts |= {"height": pixels.shape[0], "width": pixels.shape[1], "sha256": digest}
+            key = f"{path.parent.name}/{path.stem}"
+            writer.write({"__key__": key, "jpg": content, "cls": label, "json": facts})
 
 
-def tar(source: str, out: Path) -> Callable[[], None]:
-    def run() -> None:
-        out.mkdir(parents=True)
-        subprocess.run(["tar", "cf", str(out / "all.tar"), "-C", source, "."], check=True)
-
-    return run
+def tar(source: str, out: Path) -> None:
+    out.mkdir(parents=True)
+    subprocess.run(["tar", "cf", str(out / "all.tar"), "-C", source, "."], check=True)
 
 
-CONTENDERS: dict[str, Callable[[str, Path], Callable[[], None]]] = {
-    "header": lambda source, out: build(source, out, "header"),
-    "decode": lambda source, out: build(source, out, "decode"),
-    "shard_writer": lambda source, out: shard_writer(source, out, with_decode=False),
-    "shard_writer_decode": lambda source, out: shard_writer(source, out, with_decode=True),
-    "tar": tar,
-    "simulate": lambda num_samples, out: lambda: simulate(int(num_samples), out),
+# By name: packages to import before the clock starts, and what runs then.
+CONTENDERS: dict[str, tuple[tuple[str, ...], Callable[[str, Path], None]]] = {
+    "header": (("pipelines.shards.build",), partial(build, check="header")),
+    "decode": (("pipelines.shards.build",), partial(build, check="decode")),
+    "shard_writer": (("cv2", "webdataset"), partial(shard_writer, with_decode=False)),
+    "shard_writer_decode": (("cv2", "webdataset"), partial(shard_writer, with_decode=True)),
+    "tar": ((), tar),
+    "simulate": ((), lambda num_samples, out: simulate(int(num_samples), out)),
 }
 
 
-def _files(source: str) -> Iterator[tuple[Path, int]]:
-    for number, folder in enumerate(sorted(Path(source).iterdir())):
-        for path in sorted(folder.iterdir()):
-            yield path, number
-
-
 def simulate(num_samples: int, out: Path) -> None:
-    """ShardPlan that many images, which are not there, and write a manifest as if they had been packed."""
+    """Plan that many images, which are not there, and write a manifest as if they had been packed."""
     storage = storage_of(out)
     storage.make()
     rules = BuildConfig(sources=[out], out=out, samples_per_shard=SAMPLES_PER_SHARD).rules()
@@ -191,7 +196,7 @@ def _texts(letters: np.ndarray[Any, np.dtype[np.uint8]]) -> pa.Array:
 
 
 def _peak_mib(process: int) -> float:
-    """Peak resident memory. Not `getrusage`: that of a process begins with the size of the one that started it."""
+    """Return the peak resident memory. `getrusage` would begin with the size of the process that started this one."""
     try:
         lines = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:  # it has just ended
@@ -204,19 +209,3 @@ def _watch_workers(peaks: list[float]) -> None:
     while True:
         peaks[0] = max(peaks[0], *(_peak_mib(child.pid) for child in own.children()), 0.0)
         time.sleep(PEAK_EVERY_S)
-
-
-def main() -> None:
-    name, source, out = sys.argv[1:]
-    run = CONTENDERS[name](source, Path(out))
-    worker_peaks = [0.0]
-    threading.Thread(target=_watch_workers, args=[worker_peaks], daemon=True).start()
-    os.sync()  # what others have written must not be waited for in here
-    start_s = time.perf_counter()
-    run()
-    seconds = time.perf_counter() - start_s
-    print(json.dumps({"seconds": seconds, "peak_mib": _peak_mib(os.getpid()), "worker_peak_mib": max(worker_peaks)}))
-
-
-if __name__ == "__main__":
-    main()

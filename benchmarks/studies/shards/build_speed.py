@@ -2,85 +2,82 @@
 
     python -m benchmarks.studies.shards.build_speed --out record.json
 
-Contenders take turns, each run in a fresh process, page cache warm. What they packed is compared first. The record
-holds every run; see records/RULES.md before committing one. About 10 minutes and 25 GB of disk in $TMPDIR.
+Contenders take turns, each run in a fresh process, page cache warm. What they packed is compared first. About 12
+minutes and 25 GB of disk in $TMPDIR.
 """
 
-import argparse
 import hashlib
-import json
 import shutil
-import statistics
 import tarfile
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from benchmarks.results.record import Record, environment, now_utc, write_json
-from benchmarks.results.statistics import summarize
-from benchmarks.studies.shards.build_contenders import SAMPLES_PER_SHARD, Timing, run_contender
+from benchmarks.harness.spread import ratio_spread, spread_of
+from benchmarks.harness.study import Study, say
+from benchmarks.harness.temporary import temporary_folder
+from benchmarks.harness.turns import turns
+from benchmarks.studies.shards.build_contenders import SAMPLES_PER_SHARD, BuildCost, run_contender
 from benchmarks.studies.shards.build_kill import write_small_images
 from pipelines.base.errors import DataError
 
-__all__ = ["Options", "main", "measure", "packed_images"]
+__all__ = ["STUDY", "BuildSpeedOptions", "measure_builds", "packed_images"]
 
-KIND = "shards_build"
 TIMED = ("header", "decode", "shard_writer", "shard_writer_decode", "tar")
 # (what, compared with what, least ratio of files per second).
 TARGETS = (("header", "shard_writer", 3.0), ("header", "tar", 0.3), ("decode", "shard_writer_decode", 1.7))
 MAX_MEMORY_RATIO = 1.2
 MAX_SIMULATION_S = 120.0
-VERSIONS = ("webdataset", "pyarrow", "xxhash", "pillow", "av")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """num_few_images: those of the other measurement of memory. num_simulated: samples that are planned only."""
+class BuildSpeedOptions:
+    """How much is built."""
 
-    num_images: int = 60_000
-    num_few_images: int = 6_000
-    num_repeats: int = 5
-    num_simulated: int = 100_000_000
-    side_px: int = 96
+    num_images: Annotated[int, "small images"] = 60_000
+    num_few_images: Annotated[int, "of the other measurement of memory"] = 6_000
+    num_repeats: Annotated[int, "of each contender; fewer than 6 give no interval"] = 6
+    num_simulated: Annotated[int, "samples that are planned only"] = 100_000_000
+    side_px: Annotated[int, "of an image"] = 96
 
 
-def measure(options: Options, folder: Path) -> dict[str, Any]:
-    """All results. `folder` is empty at first, and in the end holds the images only."""
+def measure(options: BuildSpeedOptions) -> dict[str, Any]:
+    with temporary_folder() as folder:
+        return measure_builds(options, folder)
+
+
+def measure_builds(options: BuildSpeedOptions, folder: Path) -> dict[str, Any]:
+    """Return all results. `folder` is empty at first, and in the end holds the images only."""
     few, many = folder / "few", folder / "many"
     write_small_images(few, options.num_few_images, side_px=options.side_px)
     write_small_images(many, options.num_images, side_px=options.side_px)
     _check_equal(many, folder)
-    runs: dict[str, list[Timing]] = {name: [] for name in TIMED}
-    for repeat in range(options.num_repeats):
-        for name in TIMED:
-            runs[name].append(_run(name, many, folder))
-            print(f"repeat {repeat + 1}: {name} {options.num_images / runs[name][-1].seconds:,.0f} files/s", flush=True)
+    costs: dict[str, list[BuildCost]] = {name: [] for name in TIMED}
+    for repeat, name in turns(TIMED, options.num_repeats):
+        costs[name].append(_run(name, many, folder))
+        say(f"repeat {repeat + 1}: {name} {options.num_images / costs[name][-1].seconds:,.0f} files/s")
     simulated = _run("simulate", str(options.num_simulated), folder)
-    speeds = {name: _speed(options.num_images, timings) for name, timings in runs.items()}
+    rates = {name: [options.num_images / one.seconds for one in found] for name, found in costs.items()}
     return {
         "image_bytes": sum(path.stat().st_size for path in many.rglob("*.jpg")),
-        "speeds": speeds,
-        "ratios": {f"{one} / {other}": _ratio(runs, one, other, least) for one, other, least in TARGETS},
-        "memory": {name: _memory(_run(name, few, folder), runs[name]) for name in ("header", "decode")},
+        "speeds": {name: _speed(values) for name, values in rates.items()},
+        "ratios": {f"{one} / {other}": _ratio(rates[one], rates[other], least) for one, other, least in TARGETS},
+        "memory": {name: _memory(_run(name, few, folder), costs[name]) for name in ("header", "decode")},
         "simulated": asdict(simulated) | {"is_reached": simulated.seconds < MAX_SIMULATION_S},
     }
 
 
-def _run(name: str, source: Path | str, folder: Path) -> Timing:
-    out = folder / "out"
+def _run(name: str, source: Path | str, folder: Path) -> BuildCost:
     try:
-        return run_contender(name, source, out)
+        return run_contender(name, source, folder / "out")
     finally:
-        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(folder / "out", ignore_errors=True)
 
 
 def _check_equal(images: Path, folder: Path) -> None:
-    """Every contender packs every image, byte for byte; also warms the page cache. Raises DataError."""
+    """Check that every contender packs every image, byte for byte; also warms the page cache. Raises DataError."""
     want = Counter(hashlib.sha256(path.read_bytes()).digest() for path in images.rglob("*.jpg"))
     for name in TIMED:
         run_contender(name, images, folder / "out")
@@ -91,7 +88,7 @@ def _check_equal(images: Path, folder: Path) -> None:
 
 
 def packed_images(folder: Path) -> Counter[bytes]:
-    """How often each content (its sha256) is there as a .jpg in the tars of a folder."""
+    """Return how often each content (its sha256) is there as a .jpg in the tars of a folder."""
     found: Counter[bytes] = Counter()
     for path in folder.glob("*.tar"):
         with tarfile.open(path) as archive:
@@ -102,76 +99,44 @@ def packed_images(folder: Path) -> Counter[bytes]:
     return found
 
 
-def _speed(num_images: int, timings: Sequence[Timing]) -> dict[str, Any]:
-    rates = [num_images / timing.seconds for timing in timings]
-    spread = summarize(rates)
-    return {
-        "files_per_s": rates,
-        "median_files_per_s": statistics.median(rates),
-        "ci95_low": spread.ci95_low if spread.has_interval else None,
-        "ci95_high": spread.ci95_high if spread.has_interval else None,
-    }
+def _speed(files_per_s: Sequence[float]) -> dict[str, Any]:
+    found = spread_of(files_per_s)
+    interval = {"ci95_low": found.ci95_low, "ci95_high": found.ci95_high}
+    return {"files_per_s": found.repeats, "median_files_per_s": found.median, **interval}
 
 
-def _ratio(runs: dict[str, list[Timing]], one: str, other: str, least: float) -> dict[str, Any]:
-    """Of the medians; and pair by pair, each run with the other's of the same round."""
-    pairs = [b.seconds / a.seconds for a, b in zip(runs[one], runs[other], strict=True)]
-    medians = [statistics.median(timing.seconds for timing in runs[name]) for name in (other, one)]
-    ratio = medians[0] / medians[1]
+def _ratio(rates: Sequence[float], base: Sequence[float], least: float) -> dict[str, Any]:
+    """Return the ratio of the medians; and pair by pair, each run with the other's of the same round."""
+    ratio = spread_of(rates).median / spread_of(base).median
+    pairs = ratio_spread(rates, base).repeats
     return {"of_medians": ratio, "pairs": pairs, "least": least, "is_reached": ratio >= least}
 
 
-def _memory(few: Timing, many: Sequence[Timing]) -> dict[str, Any]:
-    """Peak of the main process and of the largest worker, for few and many images."""
+def _memory(few: BuildCost, many: Sequence[BuildCost]) -> dict[str, Any]:
+    """Return the peak of the main process and of the largest worker, for few and many images."""
     result: dict[str, Any] = {}
     for name in ("peak_mib", "worker_peak_mib"):
-        at_few, at_many = getattr(few, name), statistics.median(getattr(timing, name) for timing in many)
+        at_few, at_many = getattr(few, name), spread_of([getattr(one, name) for one in many]).median
         # Few enough images are packed without worker processes.
         result[name] = {"few": at_few, "many": at_many, "ratio": at_many / at_few if at_few else None}
     return result | {"is_reached": all((one["ratio"] or 0) <= MAX_MEMORY_RATIO for one in result.values())}
 
 
-def record_of(options: Options, results: dict[str, Any], seconds: float) -> Record:
-    config = asdict(options) | {"samples_per_shard": SAMPLES_PER_SHARD}
-    versions = {name: version(name) for name in VERSIONS}
-    content = json.dumps([KIND, config, versions], sort_keys=True)
-    return Record(
-        kind=KIND,
-        key=hashlib.sha256(content.encode()).hexdigest()[:16],
-        label=f"{options.num_images} small images into shards",
-        date=now_utc(),
-        seconds=seconds,
-        environment=environment(),
-        config=config,
-        inputs=versions,
-        results=results,
-    )
+def shown(results: dict[str, Any]) -> Iterator[str]:
+    return (f"{name}: {results[name]}" for name in ("ratios", "memory", "simulated"))
 
 
-def main() -> None:
-    defaults = Options()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="file for the record")
-    parser.add_argument("--images", type=int, default=defaults.num_images)
-    parser.add_argument("--few-images", type=int, default=defaults.num_few_images)
-    parser.add_argument("--repeats", type=int, default=defaults.num_repeats)
-    parser.add_argument("--simulated", type=int, default=defaults.num_simulated)
-    given = parser.parse_args()
-    options = Options(
-        num_images=given.images,
-        num_few_images=given.few_images,
-        num_repeats=given.repeats,
-        num_simulated=given.simulated,
-    )
-    start_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="fourfold-benchmark-") as folder:
-        results = measure(options, Path(folder))
-    record = record_of(options, results, time.monotonic() - start_s)
-    write_json(given.out, asdict(record))
-    print(json.dumps({name: results[name] for name in ("ratios", "memory", "simulated")}, indent=1))
-    if record.environment.is_dirty:
-        print("this checkout has changes that are not committed: a look, not a record")
-
+STUDY = Study(
+    module="benchmarks.studies.shards.build_speed",
+    kind="shards_build",
+    label="small images into shards",
+    description=__doc__,
+    options=BuildSpeedOptions,
+    measure=measure,
+    lines=shown,
+    constants={"samples_per_shard": SAMPLES_PER_SHARD},
+    packages=("webdataset", "pyarrow", "xxhash", "pillow", "av"),
+)
 
 if __name__ == "__main__":
-    main()
+    STUDY.main()

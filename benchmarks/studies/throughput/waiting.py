@@ -5,21 +5,20 @@
 First a real trainer (a small trunk on this machine). Then, at the paper's sizes, a simulated device: it takes a step,
 is busy for samples / rate seconds, during which this machine's cores all work for the pipeline as they would beside a
 GPU, and takes the next. At a rate of 0 it is never busy: what then comes per second is what the pipeline can give.
-Rates take turns, several times over. Shards are made in a temporary folder, or give --shards.
+Shards are made in a temporary folder, or give --shards.
 """
 
-import argparse
-import hashlib
-import json
-import statistics
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from benchmarks.results.record import Record, environment, now_utc, write_json
+from benchmarks.harness.spread import spread_of
+from benchmarks.harness.study import Study
+from benchmarks.harness.temporary import temporary_folder
+from benchmarks.harness.turns import turns
+from benchmarks.profile.measure.consumers import sleep_until
 from benchmarks.studies.throughput.made_shards import make_shards
 from pipelines.build import Pipeline, PipelineConfig, build_pipeline
 from pipelines.decode.base import thread_count
@@ -28,28 +27,28 @@ from training.config import PretrainConfig
 from training.journal import LOG_NAME, read_log
 from training.loop import pretrain
 
-__all__ = ["Consumed", "Options", "consume", "main", "simulate"]
+__all__ = ["STUDY", "Consumed", "WaitingOptions", "consume", "shown", "simulate"]
 
 TASKS: dict[str, dict[str, Any]] = {"relative_position": {}, "colorization": {}, "exemplar": {}}
 TRAINER_CANVAS_PX = 96
 SETTLED_WAIT_RATIO = 0.05
 """A device that waits less than this is not limited by its data."""
-SPIN_S = 5e-4
+RATES_PER_S = (100, 250, 500, 1000, 2000, 5000, 10_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """rates_per_s: samples per second that the simulated devices would take. num_workers: processes that make the
-    simulated devices' batches, 0 for threads."""
+class WaitingOptions:
+    """The pipeline, the simulated devices, and how long each is measured."""
 
-    canvas_px: int = 256
-    batch_size: int = 64
-    prefetch_batches: int = 4
-    rates_per_s: tuple[int, ...] = (100, 250, 500, 1000, 2000, 5000, 10_000)
-    num_repeats: int = 5
-    seconds: float = 4.0
-    train_steps: int = 60
-    num_workers: int = 0
+    shards: Annotated[Path | None, "folder of image shards; left out, some are made"] = None
+    canvas_px: Annotated[int, "side of a canvas"] = 256
+    batch_size: Annotated[int, "samples of a step"] = 64
+    prefetch_batches: Annotated[int, "steps held ready"] = 4
+    rates_per_s: Annotated[tuple[int, ...], "samples/s of a simulated device; may be repeated", "--rate"] = RATES_PER_S
+    num_repeats: Annotated[int, "of every rate"] = 5
+    seconds: Annotated[float, "of every rate and repeat"] = 4.0
+    train_steps: Annotated[int, "of the real trainer; 0: none"] = 60
+    num_workers: Annotated[int, "processes for the simulated devices' pipeline; 0: threads"] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,95 +71,85 @@ def consume(pipeline: Pipeline, rate_per_s: int, seconds: float, batch_size: int
         got_s = time.perf_counter()
         waited_s += got_s - now_s
         num_samples += batch_size
-        _busy_until(got_s + step_s)
+        sleep_until(got_s + step_s)
         now_s = time.perf_counter()
     return Consumed(samples_per_s=num_samples / (now_s - start_s), wait_ratio=waited_s / (now_s - start_s))
 
 
-def _busy_until(end_s: float) -> None:
-    """Sleep in pieces: one long sleep ends late by up to milliseconds on a busy machine, which is a whole step."""
-    while (left_s := end_s - time.perf_counter()) > 0:
-        time.sleep(left_s / 2 if left_s > SPIN_S else 0.0)
+def measure(options: WaitingOptions) -> dict[str, Any]:
+    """Return what a real trainer waits, then what simulated devices wait."""
+    results: dict[str, Any] = {}
+    with temporary_folder() as folder:
+        shards = options.shards or make_shards(folder, num_images=512, num_clips=1)
+        if options.train_steps:
+            results["trainer"] = train(shards, folder, options.train_steps)
+        results["simulated"] = simulate(shards, options)
+    return results
 
 
-def simulate(shards: Path, options: Options) -> dict[str, Any]:
-    """All rates in turn on one pipeline; rate 0 is what the pipeline can give."""
-    config = PipelineConfig(
-        images=shards,
-        tasks=TASKS,
-        canvas_px=options.canvas_px,
-        batch_size=options.batch_size,
-        prefetch_batches=options.prefetch_batches,
-        num_workers=options.num_workers,
-    )
-    found: dict[int, list[Consumed]] = {rate: [] for rate in (0, *options.rates_per_s)}
+def simulate(shards: Path, options: WaitingOptions) -> dict[str, Any]:
+    """Measure all rates in turns on one pipeline; rate 0 is what the pipeline can give."""
+    sizes = {name: getattr(options, name) for name in ("canvas_px", "batch_size", "prefetch_batches", "num_workers")}
+    config = PipelineConfig.model_validate({"images": shards, "tasks": TASKS, **sizes})
+    found: dict[str, list[Consumed]] = {str(rate): [] for rate in (0, *options.rates_per_s)}
     with build_pipeline(config, seed=0) as pipeline:
-        for _ in range(options.num_repeats):
-            for rate, rows in found.items():
-                rows.append(consume(pipeline, rate, options.seconds, options.batch_size))
+        for _, rate in turns(found, options.num_repeats):
+            found[rate].append(consume(pipeline, int(rate), options.seconds, options.batch_size))
         limit, memory = bottleneck(pipeline.stage_stats()), pipeline.memory
-    capacity_per_s = statistics.median(row.samples_per_s for row in found[0])
+    capacity = spread_of([one.samples_per_s for one in found["0"]])
     num_threads = options.num_workers or thread_count(config.num_threads)
+    devices = [_device(rate, found[str(rate)], capacity.median, num_threads) for rate in options.rates_per_s]
+    kept_up = [one["rate_per_s"] for one in devices if one["wait_ratio"] < SETTLED_WAIT_RATIO]
     return {
-        "capacity_samples_per_s": capacity_per_s,
-        "capacity_values": [row.samples_per_s for row in found[0]],
+        "capacity_samples_per_s": capacity.median,
+        "capacity_values": capacity.repeats,
         "num_threads": num_threads,
         "bottleneck": limit,
         "step_bytes": memory.step_bytes,
         "peak_bytes": memory.peak_bytes,
-        "devices": [_row(rate, found[rate], capacity_per_s, num_threads) for rate in options.rates_per_s],
-        "limit_samples_per_s": _limit(found, options),
+        "devices": devices,
+        "limit_samples_per_s": max(kept_up, default=0),  # the fastest device that hardly waits; 0 if all wait
     }
 
 
-def _row(rate_per_s: int, rows: list[Consumed], capacity_per_s: float, num_threads: int) -> dict[str, Any]:
+def _device(rate_per_s: int, found: list[Consumed], capacity_per_s: float, num_threads: int) -> dict[str, Any]:
     """expected_wait_ratio: of a device that is never kept waiting by anything but the mean rate."""
+    waits = spread_of([one.wait_ratio for one in found])
     return {
         "rate_per_s": rate_per_s,
-        "wait_ratio": statistics.median(row.wait_ratio for row in rows),
-        "wait_ratio_values": [row.wait_ratio for row in rows],
-        "samples_per_s": statistics.median(row.samples_per_s for row in rows),
+        "wait_ratio": waits.median,
+        "wait_ratio_values": waits.repeats,
+        "samples_per_s": spread_of([one.samples_per_s for one in found]).median,
         "expected_wait_ratio": max(0.0, 1 - capacity_per_s / rate_per_s),
         "cores_to_keep_up": rate_per_s / capacity_per_s * num_threads,
     }
 
 
-def _limit(found: dict[int, list[Consumed]], options: Options) -> int:
-    """The fastest of the devices that hardly waits; 0 if all wait."""
-    kept_up = [
-        rate
-        for rate in options.rates_per_s
-        if statistics.median(row.wait_ratio for row in found[rate]) < SETTLED_WAIT_RATIO
-    ]
-    return max(kept_up, default=0)
-
-
-def train(shards: Path, folder: Path, options: Options) -> dict[str, Any]:
-    """A small trunk on this machine, beside its pipeline: the share of time that it waits, for each line of its log."""
+def train(shards: Path, folder: Path, num_steps: int) -> dict[str, Any]:
+    """Train a small trunk beside its pipeline; return the share of time that it waits, for each line of its log."""
     config = PretrainConfig.model_validate(
         {
             "pipeline": {"images": shards, "tasks": TASKS, "canvas_px": TRAINER_CANVAS_PX, "batch_size": 32},
             "trunk": {"depth": 18, "width": 0.25},
             "heads": {"preset": "small"},
-            "budget": {"steps": options.train_steps},
+            "budget": {"steps": num_steps},
             "log_every_steps": 10,
         }
     )
     pretrain(config, folder / "run", device="cpu")
     lines = read_log(folder / "run" / LOG_NAME)[1:]  # the first one holds the start of everything
-    ratios = [line["data_wait_ratio"] for line in lines]
+    waits = spread_of([line["data_wait_ratio"] for line in lines])
     return {
         "config": config.model_dump(mode="json", serialize_as_any=True),
-        "wait_ratio": statistics.median(ratios),
-        "wait_ratio_values": ratios,
-        "samples_per_s": statistics.median(line["samples_per_s"]["colorization"] for line in lines),
+        "wait_ratio": waits.median,
+        "wait_ratio_values": waits.repeats,
+        "samples_per_s": spread_of([line["samples_per_s"]["colorization"] for line in lines]).median,
     }
 
 
 def shown(results: dict[str, Any]) -> Iterator[str]:
-    """The results as lines to print."""
-    if "trainer" in results:
-        one = results["trainer"]
+    """Yield the results as lines to print."""
+    if one := results.get("trainer"):
         yield f"trainer: {one['samples_per_s']:.0f} samples/s, waits {one['wait_ratio']:.1%} of its time"
     simulated = results["simulated"]
     capacity_per_s, limit = simulated["capacity_samples_per_s"], simulated["bottleneck"]
@@ -172,42 +161,17 @@ def shown(results: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def main() -> None:
-    defaults = Options()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=Path, help="folder of image shards; left out, some are made")
-    parser.add_argument("--out", type=Path, default=Path("waiting.json"))
-    parser.add_argument("--seconds", type=float, default=defaults.seconds, help="of each device and repeat")
-    parser.add_argument("--repeats", type=int, default=defaults.num_repeats)
-    parser.add_argument("--train-steps", type=int, default=defaults.train_steps, help="0: no trainer")
-    parser.add_argument("--workers", type=int, default=defaults.num_workers, help="0: threads")
-    given = parser.parse_args()
-    options = Options(
-        seconds=given.seconds, num_repeats=given.repeats, train_steps=given.train_steps, num_workers=given.workers
-    )
-    start_s, now = time.monotonic(), now_utc()
-    results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        shards = given.shards or make_shards(Path(folder), num_images=512, num_clips=1)
-        if options.train_steps:
-            results["trainer"] = train(shards, Path(folder), options)
-        results["simulated"] = simulate(shards, options)
-    print("\n".join(shown(results)))
-    config = asdict(options) | {"tasks": TASKS, "shards": str(given.shards or "made")}
-    record = Record(
-        kind="throughput_waiting",
-        key=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16],
-        label="share of time spent waiting for data",
-        date=now,
-        seconds=time.monotonic() - start_s,
-        environment=environment(),
-        config=config,
-        inputs={"shards": str(given.shards or "made by benchmarks/studies/throughput/made_shards.py")},
-        results=results,
-    )
-    write_json(given.out, asdict(record))
-    print(f"wrote {given.out}")
-
+STUDY = Study(
+    module="benchmarks.studies.throughput.waiting",
+    kind="throughput_waiting",
+    label="share of time spent waiting for data",
+    description=__doc__,
+    options=WaitingOptions,
+    measure=measure,
+    lines=shown,
+    constants={"tasks": TASKS},
+    inputs={"made shards": "benchmarks/studies/throughput/made_shards.py"},
+)
 
 if __name__ == "__main__":
-    main()
+    STUDY.main()

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.harness.turns import Timed
 from benchmarks.studies.gpu import gpu_check
-from benchmarks.studies.gpu.gpu_check import Timing, auto_is_right, compiled, time_together
+from benchmarks.studies.gpu.gpu_check import STUDY, auto_is_right, compiled, time_jobs
 from benchmarks.studies.gpu.gpu_checks import (
-    Check,
+    Comparison,
     Sizes,
     check_clips,
     check_images,
@@ -47,31 +48,24 @@ def test_restarts_are_exact_on_a_cpu(small_shards):
 
 
 def test_a_difference_beyond_what_is_allowed_is_none_to_pass():
-    assert Check(name="", unit="", found=1.0, allowed=1.0).is_ok
-    assert not Check(name="", unit="", found=1.1, allowed=1.0).is_ok
+    assert Comparison(name="", unit="", found=1.0, allowed=1.0).is_ok
+    assert not Comparison(name="", unit="", found=1.1, allowed=1.0).is_ok
 
 
 def test_jobs_take_turns_and_the_first_round_does_not_count():
     called = []
     jobs = {name: ("items", 10, lambda name=name: (called.append(name), time.sleep(0.001))) for name in ("a", "b")}
-    first, second = time_together(jobs, CPU, num_repeats=3)
-    assert called == ["a", "b"] * 4
-    assert (first.name, second.name, len(first.seconds)) == ("a", "b", 3)
-    assert 0 < first.median_per_s < 10_000
-
-
-def test_a_timing_tells_every_repeat():
-    row = Timing(name="decode", unit="images", items=100, seconds=(1.0, 2.0, 0.5)).row()
-    assert row["unit"] == "images_per_s"
-    assert (row["median"], row["values"]) == (100, [100, 50, 200])
-    assert row["quartile_low"] < row["median"] < row["quartile_high"]
+    found = time_jobs(jobs, CPU, num_repeats=3)
+    assert sorted(called) == ["a"] * 4 + ["b"] * 4
+    assert [(name, len(one.seconds)) for name, one in found.items()] == [("a", 3), ("b", 3)]
+    assert 0 < found["a"].median_per_s < 10_000
 
 
 def test_the_choice_of_auto_is_held_against_the_timings():
     whats = ("decode images", "decode clips", "pipeline image tasks", "pipeline motion_segmentation")
     seconds = {"dali": 2.0, "opencv": 1.0}
     timings = {
-        f"{what}, {name}": Timing(name="", unit="images", items=10, seconds=(seconds[name],))
+        f"{what}, {name}": Timed(name="", unit="images", num_items=10, seconds=(seconds[name],))
         for what in whats
         for name in seconds
     }
@@ -82,19 +76,17 @@ def test_the_choice_of_auto_is_held_against_the_timings():
 
 def test_without_a_gpu_it_says_so(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu_check"])
     with pytest.raises(SystemExit):
-        gpu_check.main()
+        STUDY.main([])
     assert "no GPU here; --device cpu" in capsys.readouterr().err
 
 
 def test_the_record_is_written_even_if_something_differs(monkeypatch, tmp_path):
     out = tmp_path / "check.json"
-    monkeypatch.setattr(sys, "argv", ["gpu_check", "--device", "cpu", "--shards", str(tmp_path), "--out", str(out)])
     differs = {"checks": [{"name": "crop", "is_ok": False}], "num_failed": 1}
     monkeypatch.setattr(gpu_check, "run", lambda *_: differs)
     with pytest.raises(SystemExit, match="1"):
-        gpu_check.main()
+        STUDY.main(["--device", "cpu", "--shards", str(tmp_path), "--out", str(out)])
     record = json.loads(out.read_text())
     assert record["results"] == differs
     assert {"date", "environment", "config", "seconds"} <= set(record)
@@ -128,7 +120,7 @@ def test_the_trial_of_compiling_tells_how_fast_and_how_far_off(monkeypatch):
     assert (row["name"], row["largest_difference"]) == ("a third of one", 0)
     plain, other = row["timings"]
     assert row["times_as_fast"] == pytest.approx(other["median"] / plain["median"], rel=0.2)
-    assert len(plain["values"]) == len(other["values"]) == 3
+    assert len(plain["repeats"]) == len(other["repeats"]) == 3
 
 
 @pytest.mark.cuda

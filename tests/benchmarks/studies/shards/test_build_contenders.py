@@ -10,7 +10,7 @@ from pipelines.shards.format.manifest import load_manifest
 @pytest.mark.parametrize("name", ["header", "decode", "shard_writer", "shard_writer_decode", "tar"])
 def test_contenders_write_tars(tmp_path: Path, name: str) -> None:
     write_small_images(tmp_path / "images", 12, num_classes=3)
-    CONTENDERS[name](str(tmp_path / "images"), tmp_path / "out")()
+    CONTENDERS[name][1](str(tmp_path / "images"), tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.tar"))) == 1
 
 
@@ -24,7 +24,7 @@ def test_simulated_samples_are_all_in_the_manifest_once(tmp_path: Path) -> None:
 
 
 def test_a_run_has_a_process_and_a_peak_of_its_own(tmp_path: Path) -> None:
-    timing = run_contender("simulate", "1000", tmp_path / "out")
-    assert 0 < timing.seconds < 60
+    cost = run_contender("simulate", "1000", tmp_path / "out")
+    assert 0 < cost.seconds < 60
     # Not that of the process that started it, which in a test run holds all that other tests have imported.
-    assert 20 < timing.peak_mib < 400
+    assert 20 < cost.peak_mib < 400

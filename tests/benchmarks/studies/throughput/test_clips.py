@@ -1,14 +1,13 @@
 """The measuring script on a few small clips: what it calls quality, its splits, and that a whole record is written."""
 
 import json
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
 from benchmarks.studies.throughput import clips as script
-from benchmarks.studies.throughput.offline_motion import OfflineWay, cells_moving, residual_px
+from benchmarks.studies.throughput.motion_ways import OFFLINE_WAYS, OfflineWay, cells_moving, residual_px
 from pipelines.targets.motion.flow import FarnebackFlow
 from tests.made.composites import MadeCameraPath, compose, cutout, photo
 
@@ -55,11 +54,10 @@ def test_a_whole_record_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(script, "CAMERAS", ("all",))
     places = [f"--{name}={tmp_path / name}" for name in ("photos", "cutouts")]
     options = ["--clips=2", "--timed-clips=2", "--repeats=2", "--threads=1", f"--out={tmp_path / 'clips.json'}"]
-    monkeypatch.setattr(sys, "argv", ["clips", *places, *options])
-    script.main()
+    script.STUDY.main([*places, *options])
     record = json.loads((tmp_path / "clips.json").read_text())
     assert record["kind"] == "throughput_clips"
-    assert {row["way"] for row in record["results"]["quality"]} >= {"fourfold, lucas_kanade", *script.offline_ways()}
+    assert {row["way"] for row in record["results"]["quality"]} >= {"fourfold, lucas_kanade", *OFFLINE_WAYS}
     timed = record["results"]["timings, object, camera all"]
-    assert all(len(row["values"]) == 2 for row in timed)
+    assert all(len(row["repeats"]) == 2 for row in timed)
     assert "fourfold, lucas_kanade / decode only" in record["results"]["ratios, object, camera all"]

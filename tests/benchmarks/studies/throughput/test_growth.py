@@ -1,13 +1,13 @@
-"""Growth: simulated data sets are real to a reader, and every case is compared with its own first one."""
+"""Growth: simulated data sets are real to a reader, and every data set is compared with the first of its group."""
 
 import os
 
-from benchmarks.studies.throughput.growth import Options, cases, measure_cases, measure_memory, ratios
-from benchmarks.studies.throughput.simulated import simulated_shards
+from benchmarks.studies.throughput.growth import GrowthOptions, data_sets, measure_cost, measure_memory
+from benchmarks.studies.throughput.made_shards import simulated_shards
 from pipelines.read.reader import SampleReader
 from pipelines.shards.format.manifest import load_manifest
 
-SMALL = Options(num_repeats=1, num_batches=2, batch_size=8, largest=1000, memory_batches=10)
+SMALL = GrowthOptions(num_repeats=1, num_batches=2, batch_size=8, largest=1000, memory_batches=10)
 
 
 def test_simulated_shards_are_one_tar_under_many_names(tmp_path):
@@ -20,9 +20,9 @@ def test_simulated_shards_are_one_tar_under_many_names(tmp_path):
     assert bytes(reader.read(0)).startswith(b"\xff\xd8")
 
 
-def test_every_case_has_its_numbers(tmp_path):
-    rows = ratios(measure_cases(tmp_path, SMALL))
-    assert [row["name"] for row in rows] == [case.name for case in cases(SMALL)]
+def test_every_data_set_has_its_numbers(tmp_path):
+    rows = measure_cost(tmp_path, SMALL)
+    assert [row["name"] for row in rows] == list(data_sets(SMALL))
     assert {row["name"] for row in rows if row["ratio"] == 1} >= {"1 shards", "1000 samples", "epoch 1"}
     assert all(row["median_cpu_us_per_sample"] > 0 and row["first_step_s"] > 0 for row in rows)
 

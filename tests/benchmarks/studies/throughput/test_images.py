@@ -10,20 +10,19 @@ import torch
 
 from benchmarks.studies.throughput import image_agreement, images
 from benchmarks.studies.throughput.image_agreement import check_agreement, check_same_bits
-from benchmarks.studies.throughput.images import Options, config_of
-from benchmarks.studies.throughput.photos import write_jpegs
+from benchmarks.studies.throughput.images import ImagesOptions, config_of
+from benchmarks.studies.throughput.made_shards import write_jpegs
 from pipelines.base.errors import DataError, UsageError
 from tests.made.pictures import smooth_picture
 
-SMALL = Options(num_images=32, num_samples=32, num_repeats=2, batch_size=16)
+SMALL = ImagesOptions(num_images=32, num_samples=32, num_repeats=2, batch_size=16)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Images and shards of them."""
     folder = tmp_path_factory.mktemp("throughput")
-    write_jpegs(folder / "images", None, SMALL.num_images)
-    images._build(folder / "images", folder / "shards")
+    images.write_data(folder, SMALL)
     return folder / "images", folder / "shards"
 
 
@@ -67,7 +66,7 @@ def test_a_whole_run_in_small(folders: tuple[Path, Path], monkeypatch: pytest.Mo
     pytest.importorskip("nvidia.dali")
     pytest.importorskip("webdataset")
     threads = torch.get_num_threads()
-    results = images.measure(*folders, dataclasses.replace(SMALL, num_cores=1))
+    results = images.measure_contenders(*folders, dataclasses.replace(SMALL, num_cores=1))
     torch.set_num_threads(threads)
     measured = results["samples_per_s"]
     ours = {"ours opencv", "ours opencv workers", "ours dali"}

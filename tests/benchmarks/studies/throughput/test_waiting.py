@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.studies.throughput.waiting import Options, consume, shown, simulate
+from benchmarks.studies.throughput.waiting import WaitingOptions, consume, shown, simulate
 
 
 class Metronome:
@@ -29,7 +29,7 @@ def test_a_device_waits_for_what_the_pipeline_cannot_give(rate_per_s, wait_ratio
 
 
 def test_all_rates_of_a_real_pipeline(small_shards):
-    options = Options(canvas_px=32, batch_size=4, rates_per_s=(10, 1_000_000), num_repeats=1, seconds=0.3)
+    options = WaitingOptions(canvas_px=32, batch_size=4, rates_per_s=(10, 1_000_000), num_repeats=1, seconds=0.3)
     results = simulate(small_shards(images=8), options)
     slow, fast = results["devices"]
     assert slow["wait_ratio"] < fast["wait_ratio"]
