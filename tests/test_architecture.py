@@ -59,6 +59,7 @@ LAYERS = (
     "shards.making",
     "shards.dry_run",
     "shards.tools",
+    "shards.adopting",
     "shards.build",
     "read",
     "decode",

@@ -1,10 +1,11 @@
-"""`fourfold shards build|info|verify|merge|stats`: pack images and videos, and look at what was packed."""
+"""`fourfold shards build|adopt|info|verify|merge|stats`: pack images and videos, and look at what was packed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from benchmarks.cli.shards_adopt import adopt
 from benchmarks.recipe_files import completing, find_recipe
 from benchmarks.results.output import AsJson, Overrides, plain, print_facts, print_json, print_table, say, size_text
 from pipelines.base.errors import UsageError
@@ -19,6 +20,7 @@ __all__ = ["app"]
 MOST_SHOWN = 10
 
 app = typer.Typer(help="Build shards, look at them.")
+app.command()(adopt)
 Folder = typer.Argument(help="Folder of shards (it holds a manifest.json), or its URL.", metavar="DIR")
 Workers = typer.Option(0, "--workers", min=0, help="Worker processes; 0 is one per core.")
 

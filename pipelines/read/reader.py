@@ -7,13 +7,12 @@ is downloaded whole when its first sample is read, unless `shard_cache` has down
 import mmap
 import os
 from collections import OrderedDict
-from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
 from pipelines.base.errors import DataError
 from pipelines.shards.format.manifest import SampleTable
-from pipelines.shards.format.mirror import fetch, is_mirror
+from pipelines.shards.format.shard_place import check_whole, fetch, shard_places
 
 __all__ = ["SampleReader"]
 
@@ -34,14 +33,16 @@ class SampleReader:
 
     def __init__(self, table: SampleTable) -> None:
         # A table of several folders names shards by full paths, which joining to a folder leaves as they are.
-        self.paths = [table.folder / shard.name for shard in table.shards]
+        places = shard_places(table.folder, table.shards)
+        self.paths = [place.path for place in places]
         self._table = table
         self._open: OrderedDict[int, memoryview] = OrderedDict()
         self._lock = Lock()
-        self._mirrors = {folder for folder in {path.parent for path in self.paths} if is_mirror(folder)}
-        for shard, path in zip(table.shards, self.paths, strict=True):
-            if path.parent not in self._mirrors or path.exists():
-                _check_whole(path, shard.shard_bytes)
+        self._is_remote = [place.url is not None for place in places]
+        self._has_remote = any(self._is_remote)
+        for shard, path, is_remote in zip(table.shards, self.paths, self._is_remote, strict=True):
+            if not is_remote or path.exists():
+                check_whole(path, shard, is_copy=is_remote)
 
     def read(self, row: int) -> memoryview:
         """Return the bytes of one image or clip file. The view stays valid as long as it is held. Raises DataError."""
@@ -71,18 +72,18 @@ class SampleReader:
 
     def _forget_dropped(self) -> None:
         """Unmap shards that the cache has deleted: their bytes stay on the disk as long as they are mapped."""
-        if self._mirrors:
+        if self._has_remote:
             for shard_index in [index for index in self._open if not self.paths[index].exists()]:
                 del self._open[shard_index]
 
     def _map(self, shard_index: int) -> memoryview:
-        """Map a shard, after downloading it if its folder is remote. Raises DataError."""
-        path = self.paths[shard_index]
-        for _ in range(MAX_FETCHES if path.parent in self._mirrors else 1):
-            if path.parent in self._mirrors:
-                fetch(path.parent, replace(self._table.shards[shard_index], name=path.name))
+        """Map a shard, after downloading it if it is remote. Raises DataError."""
+        path, is_remote = self.paths[shard_index], self._is_remote[shard_index]
+        for _ in range(MAX_FETCHES if is_remote else 1):
+            if is_remote:
+                fetch(self._table.folder, self._table.shards[shard_index])
             try:
-                return _map(path, is_mirrored=path.parent in self._mirrors)
+                return _map(path, is_copy=is_remote)
             except FileNotFoundError as error:
                 missing = error
             except (OSError, ValueError) as error:
@@ -90,19 +91,8 @@ class SampleReader:
         raise DataError(f"{path}: cannot read this shard ({missing.strerror}). Restore it or build again.")
 
 
-def _check_whole(path: Path, expected_bytes: int) -> None:
-    try:
-        found_bytes = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path}: cannot read this shard ({error.strerror}). Restore it or build again.") from error
-    if found_bytes != expected_bytes:
-        raise DataError(
-            f"{path}: {found_bytes} bytes, the manifest says {expected_bytes}. Copy it again or build the shards again."
-        )
-
-
-def _map(path: Path, *, is_mirrored: bool) -> memoryview:
+def _map(path: Path, *, is_copy: bool) -> memoryview:
     with path.open("rb") as file:
-        if is_mirrored:
+        if is_copy:
             os.utime(file.fileno())  # the cache drops first what was opened longest ago
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

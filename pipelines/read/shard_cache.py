@@ -7,14 +7,14 @@ it. So the cache can make a pipeline faster, but can neither change its samples 
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Thread
 
 from pipelines.base.errors import FourfoldError, UsageError
 from pipelines.read.sample_plan import SamplePlan
 from pipelines.shards.format.manifest import Kind, SampleTable, Shard
-from pipelines.shards.format.mirror import fetch, is_mirror
+from pipelines.shards.format.shard_place import fetch, shard_places
 
 __all__ = ["ShardCache", "open_shard_cache"]
 
@@ -25,9 +25,10 @@ STOP_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Remote:
-    """A remote shard: path of its local copy, and the manifest's entry under its plain name."""
+    """A remote shard: path of its local copy, the folder of its table, and the manifest's entry."""
 
     path: Path
+    folder: Path
     shard: Shard
 
 
@@ -113,7 +114,7 @@ class ShardCache:
         """Download until `stop`; the work of one thread."""
         while (one := self._next()) is not None:
             try:
-                fetch(one.path.parent, one.shard)
+                fetch(one.folder, one.shard)
             except (FourfoldError, OSError):
                 pass  # the reader tries again, and reports the error with its sample
             finally:
@@ -178,11 +179,10 @@ class ShardCache:
 
 def _remote_shards(table: SampleTable) -> list[_Remote | None]:
     """Return the remote shard of each shard of a table; None for shards that lie on this machine."""
-    paths = [table.folder / shard.name for shard in table.shards]
-    mirrors = {folder for folder in {path.parent for path in paths} if is_mirror(folder)}
+    places = shard_places(table.folder, table.shards)
     return [
-        _Remote(path, replace(shard, name=path.name)) if path.parent in mirrors else None
-        for path, shard in zip(paths, table.shards, strict=True)
+        None if place.url is None else _Remote(place.path, table.folder, shard)
+        for place, shard in zip(places, table.shards, strict=True)
     ]
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines.shards.format.manifest import SAMPLE_SCHEMA, SampleFile, SampleTable
+from pipelines.shards.format.locations import is_remote
+from pipelines.shards.format.manifest import SAMPLE_SCHEMA, SampleFile, SampleTable, Shard
+from pipelines.shards.format.shard_place import shard_place
 
 __all__ = ["union_table"]
 
@@ -24,7 +26,7 @@ def union_table(tables: Sequence[SampleTable]) -> SampleTable:
     if len(tables) == 1:
         return tables[0]
     labels = tuple(dict.fromkeys(label for table in tables for label in table.labels))
-    shards = [replace(shard, name=str(table.folder / shard.name)) for table in tables for shard in table.shards]
+    shards = [_named_in_full(shard, table.folder) for table in tables for shard in table.shards]
     return SampleTable(
         folder=Path(),
         kind=tables[0].kind,
@@ -33,6 +35,15 @@ def union_table(tables: Sequence[SampleTable]) -> SampleTable:
         samples=_JoinedSamples(tables, labels),
         batch_indices=range(len(shards)),
     )
+
+
+def _named_in_full(shard: Shard, folder: Path) -> Shard:
+    """The same shard with a name, and a location if it has one, that does not depend on its folder."""
+    elsewhere = shard.elsewhere
+    if elsewhere is not None and not is_remote(elsewhere.location):
+        path, url = shard_place(folder, shard)
+        elsewhere = replace(elsewhere, location=url or str(path))
+    return replace(shard, name=str(folder / shard.name), elsewhere=elsewhere)
 
 
 class _JoinedSamples(SampleFile):

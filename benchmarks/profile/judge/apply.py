@@ -18,6 +18,7 @@ from benchmarks.profile.measure.windows import Bench, rates_in_turns
 from benchmarks.profile.profile_config import ProfileConfig, changed
 from pipelines.base.errors import UsageError
 from pipelines.shards.format.manifest import MANIFEST_NAME, Kind, Manifest, ManifestWriter, Shard, load_manifest
+from pipelines.shards.format.shard_place import fetch
 from pipelines.shards.format.storage import storage_of
 from pipelines.shards.format.tar_writer import Sample, TarWriter
 from pipelines.shards.media.clip_bytes import Codec
@@ -125,7 +126,7 @@ def rewritten(
 def _samples(manifest: Manifest, index: int, most: int) -> Iterator[Sample]:
     """Yield the first samples of a shard: only the image or clip itself, which is all that pipelines read."""
     shard = manifest.shards[index]
-    with (manifest.folder / shard.name).open("rb") as file:
+    with fetch(manifest.folder, shard).open("rb") as file:
         for row in manifest.samples_of(index).slice(0, most).to_pylist():
             file.seek(row["offset"])
             content = file.read(row["size"])

@@ -1,6 +1,7 @@
 """What a folder of shards holds: `manifest.json` (labels, shards) and `samples.arrow` (where every sample's bytes are).
 
-manifest.json: per shard name, kind, split, num_samples, shard_bytes and sha256, and bytes and sha256 of samples.arrow.
+manifest.json: per shard name, kind, split, num_samples, shard_bytes and sha256, and of an adopted one where it lies;
+bytes and sha256 of samples.arrow.
 samples.arrow: an Arrow IPC file of SAMPLE_SCHEMA, one record batch per shard in the order of the shards; `offset` and
 `size` are the position of the sample's jpg/mp4 bytes inside the tar, so that a sample is read without parsing the tar.
 It is mapped into memory, never read whole: a folder of 100 million samples opens in a second or two.
@@ -11,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ import pyarrow as pa
 from pipelines.base.errors import DataError, UsageError
 from pipelines.shards.format.mirror import mirror
 from pipelines.shards.format.storage import Storage, as_location, is_remote
-from pipelines.shards.format.table import SAMPLE_SCHEMA, Kind, SampleFile, SampleTable, Shard, damaged
+from pipelines.shards.format.table import SAMPLE_SCHEMA, Elsewhere, Kind, SampleFile, SampleTable, Shard, damaged
 
 __all__ = [
     "MANIFEST_NAME",
@@ -236,7 +237,7 @@ def _check_size(path: Path, expected_bytes: int) -> None:
 
 def shard_to_json(shard: Shard) -> dict[str, Any]:
     """A shard's entry in the manifest."""
-    return {
+    entry = {
         "name": shard.name,
         "kind": shard.kind,
         "split": shard.split,
@@ -244,6 +245,7 @@ def shard_to_json(shard: Shard) -> dict[str, Any]:
         "shard_bytes": shard.shard_bytes,
         "sha256": shard.sha256,
     }
+    return entry if shard.elsewhere is None else entry | {"elsewhere": asdict(shard.elsewhere)}
 
 
 def shard_from_json(item: Mapping[str, Any]) -> Shard:
@@ -258,7 +260,16 @@ def shard_from_json(item: Mapping[str, Any]) -> Shard:
         num_samples=num_samples,
         shard_bytes=_count(item["shard_bytes"]),
         sha256=_sha256(item["sha256"]),
+        elsewhere=_elsewhere(item["elsewhere"]) if item.get("elsewhere") is not None else None,
     )
+
+
+def _elsewhere(item: Mapping[str, Any]) -> Elsewhere:
+    """Where an adopted tar lies. Raises ValueError for a path that no file system has."""
+    location = _text(item["location"])
+    if not location or "\0" in location or type(item["is_trusted"]) is not bool:
+        raise ValueError(f"{item!r} is no place of a tar")
+    return Elsewhere(location=location, modified_ns=_count(item["modified_ns"]), is_trusted=item["is_trusted"])
 
 
 def _text(value: Any) -> str:

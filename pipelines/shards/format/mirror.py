@@ -1,38 +1,32 @@
-"""A local folder that stands for a remote folder of shards: small files now, each shard when it is first needed."""
+"""A local folder that stands for a remote one: its small files at once, its shards when `shard_place` fetches them."""
 
 import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from pipelines.base.atomic import atomic_file, write_atomically
 from pipelines.base.errors import DataError, UsageError
-from pipelines.shards.format.locations import filesystem, remote_errors
 from pipelines.shards.format.storage import Storage, storage_of
 
-if TYPE_CHECKING:
-    from pipelines.shards.format.table import Shard
-
-__all__ = ["PRIOR_NAME", "fetch", "is_mirror", "mirror"]
+__all__ = ["CACHE_HINT", "PRIOR_NAME", "cache_folder", "is_mirror", "mirror", "mirrored_url"]
 
 MIRROR_NOTE = "mirror.json"
 PRIOR_NAME = "color_prior.json"
 
 
 def mirror(url: str) -> Path:
-    """A local folder that stands for a remote folder of shards: its manifest and counted colors now, its shards when
-    `fetch` is asked.
+    """Make or refresh the local folder that stands for a remote one: its manifest and counted colors, not its shards.
 
     It lies in $FOURFOLD_CACHE (default ~/.cache/fourfold), and grows to the size of the shards that are read.
     Raises UsageError if there are no shards at the URL, DataError if they cannot be fetched.
     """
     url = url.rstrip("/")
     name = f"{url.rpartition('/')[2] or 'shards'}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
-    folder = Path(os.environ.get("FOURFOLD_CACHE") or Path.home() / ".cache" / "fourfold") / name
+    folder = cache_folder() / name
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # the ranks of one machine start at once
         try:
@@ -43,15 +37,28 @@ def mirror(url: str) -> Path:
                 f"{url}: not a folder of shards (no {error.filename}). Build one: fourfold shards build SRC --out {url}"
             ) from error
         except OSError as error:
-            raise DataError(f"{url}: cannot fetch it ({error.strerror or error}). {_CACHE_HINT}") from error
+            raise DataError(f"{url}: cannot fetch it ({error.strerror or error}). {CACHE_HINT}") from error
     return folder
 
 
-_CACHE_HINT = "Check the address, the credentials, and the room in $FOURFOLD_CACHE (default ~/.cache/fourfold)."
+CACHE_HINT = "Check the address, the credentials, and the room in $FOURFOLD_CACHE (default ~/.cache/fourfold)."
+
+
+def cache_folder() -> Path:
+    """Where copies of remote files are kept: $FOURFOLD_CACHE, or ~/.cache/fourfold."""
+    return Path(os.environ.get("FOURFOLD_CACHE") or Path.home() / ".cache" / "fourfold")
 
 
 def is_mirror(folder: Path) -> bool:
+    """Whether a folder stands for a remote one."""
     return (folder / MIRROR_NOTE).is_file()
+
+
+def mirrored_url(folder: Path) -> str | None:
+    """The URL of the remote folder that a folder stands for; None if it stands for none."""
+    if not is_mirror(folder):
+        return None
+    return str(json.loads((folder / MIRROR_NOTE).read_bytes())["url"])
 
 
 def _refresh(folder: Path, storage: Storage) -> None:
@@ -87,43 +94,3 @@ def _checksums(manifest: bytes) -> dict[str, str]:
         return {str(shard["name"]): str(shard["sha256"]) for shard in json.loads(manifest)["shards"]}
     except (ValueError, KeyError, TypeError):
         return {}
-
-
-def fetch(folder: Path, shard: "Shard") -> Path:
-    """The tar of a shard on this machine; in a mirror it is downloaded when it is missing, and its sha256 checked.
-
-    Raises DataError if the download fails or has other bytes than the manifest says.
-    """
-    path = folder / shard.name
-    if path.exists() or not is_mirror(folder):
-        return path
-    temporary = folder / f".{shard.name}.tmp"
-    url = f"{json.loads((folder / MIRROR_NOTE).read_bytes())['url']}/{shard.name}"
-    # Whoever has the lock downloads; the others, threads or processes, wait and find the file. The lock file stays:
-    # were it removed, one process could hold the removed file and another a new one of that name.
-    locks = folder / ".locks"
-    locks.mkdir(exist_ok=True)
-    with FileLock(locks / f"{shard.name}.lock"):
-        if path.exists():
-            return path
-        try:
-            with remote_errors(url):
-                system, remote = filesystem(url)
-                system.get_file(remote, str(temporary))
-            _check_sha256(temporary, url, shard.sha256)
-            temporary.replace(path)
-        except OSError as error:
-            raise DataError(f"{url}: cannot fetch it ({error.strerror or error}). {_CACHE_HINT}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-    return path
-
-
-def _check_sha256(path: Path, url: str, expected: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
-        raise DataError(
-            f"{url}: sha256 {found}, the manifest says {expected}; it was damaged or replaced. "
-            "Start again if the shards were rebuilt meanwhile; else build them again."
-        )

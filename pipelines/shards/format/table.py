@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipelines.base.errors import DataError
 
-__all__ = ["SAMPLE_SCHEMA", "Keys", "Kind", "SampleFile", "SampleTable", "Shard", "damaged"]
+__all__ = ["SAMPLE_SCHEMA", "Elsewhere", "Keys", "Kind", "SampleFile", "SampleTable", "Shard", "damaged"]
 
 Kind = Literal["image", "clip"]
 Int64s = npt.NDArray[np.int64]
@@ -38,8 +38,22 @@ SAMPLE_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Where an adopted tar lies, which is not in the folder of its manifest.
+
+    location: an absolute path, a path relative to the folder, or a URL. modified_ns: its time of change when it was
+    adopted, Unix time in ns; 0 behind a URL. is_trusted: adopted without reading all of it, so that the shard's sha256
+    is that of its size, its time and its rows.
+    """
+
+    location: str
+    modified_ns: int
+    is_trusted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """One tar of a folder; its samples are a record batch of samples.arrow."""
+    """One tar; its samples are a record batch of samples.arrow. elsewhere: None if it lies in the manifest's folder."""
 
     name: str
     kind: Kind
@@ -47,6 +61,7 @@ class Shard:
     num_samples: int
     shard_bytes: int
     sha256: str
+    elsewhere: Elsewhere | None = None
 
 
 class SampleFile:

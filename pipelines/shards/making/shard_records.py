@@ -48,7 +48,8 @@ class ShardRecord:
     @property
     def shard(self) -> Shard:
         """Its entry in the manifest."""
-        return Shard(**{one.name: getattr(self, one.name) for one in fields(Shard)})
+        # A built shard lies in its folder, so nothing is known of an elsewhere.
+        return Shard(**{one.name: getattr(self, one.name) for one in fields(Shard) if one.name != "elsewhere"})
 
 
 def record_name(shard_name: str) -> str:

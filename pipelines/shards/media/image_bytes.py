@@ -34,13 +34,14 @@ from pipelines.shards.media.jpeg_holes import hole_in
 from pipelines.shards.media.pillow_pixels import decode_by_pillow
 from pipelines.shards.sources.items import UnusableError
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE_PX", "ImageForm", "PreparedImage", "UnusableError", "prepare_image"]
+__all__ = ["MAX_PIXELS", "MAX_SIDE_PX", "ImageForm", "PreparedImage", "UnusableError", "check_as_is", "prepare_image"]
 
 Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 178_956_970
 """The size at which Pillow, too, refuses an image: three bytes each make half a gigabyte."""
 MAX_SIDE_PX = 65_500
 """libjpeg's limit; OpenCV refuses sides not much longer."""
+BUILD_HINT = "a build converts it: fourfold shards build TAR --out DIR"
 OTHER_FORMATS = ("GIF", "BMP", "TIFF", "PPM")
 NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WebP"}
 # By how much smaller, then (color, gray). OpenCV decodes a JPEG at these sizes in less time than at its own.
@@ -113,7 +114,32 @@ def prepare_image(encoded: bytes, form: ImageForm) -> PreparedImage:
     return PreparedImage(encoded, header.extension, *header.upright_size(), _facts(header))
 
 
-def _other_format(encoded: bytes) -> str | None:
+def check_as_is(encoded: memoryview, form: ImageForm) -> ImageHeader:
+    """Header of an image that both backends read alike as it is, so that its bytes may stay where they are.
+
+    Raises UnusableError for one that `prepare_image` would reject, or store with other bytes.
+    """
+    # 1. The same looks as for an image that is built, in the same order.
+    if len(encoded) and (name := _other_format(encoded)) is not None:
+        raise UnusableError(f"{name}; {BUILD_HINT}")
+    try:
+        header = read_header(encoded)
+    except ValueError as error:
+        raise UnusableError(str(error)) from error
+    _check_size(header.width, header.height, form)
+    # 2. What a build would mend or convert.
+    if header.odd_exif or header.has_hidden_exif:
+        raise UnusableError(f"its EXIF block is damaged or doubled, or DALI does not find it; {BUILD_HINT}")
+    if _is_converted(header, form):
+        what = "a CMYK JPEG" if header.mode == "cmyk" else "an animated picture with an EXIF orientation"
+        raise UnusableError(f"{what}, which OpenCV and DALI do not show alike; {BUILD_HINT}")
+    # 3. The pixels, if they are to be looked at.
+    if form.check == "decode":
+        _decode_as(header, bytes(encoded), 8 if header.extension == "jpg" else 1, is_gray=False)
+    return header
+
+
+def _other_format(encoded: bytes | memoryview) -> str | None:
     """Name of a format to convert; None for one to keep. Raises UnusableError for the others."""
     if encoded[:2] == b"\xff\xd8" or encoded[:4] == b"\x89PNG" or encoded[8:12] == b"WEBP":
         return None

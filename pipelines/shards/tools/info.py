@@ -17,11 +17,12 @@ import numpy.typing as npt
 from pipelines.base.errors import DataError
 from pipelines.shards.format.index import index_name, parse_index
 from pipelines.shards.format.manifest import Kind, Manifest, Shard, load_manifest
+from pipelines.shards.format.shard_place import shard_place
 from pipelines.shards.format.storage import Storage, storage_of
 
 __all__ = ["FolderSummary", "GroupSummary", "describe"]
 
-FORMAT_NAMES = {"jpg": "jpeg", "png": "png", "webp": "webp"}
+FORMAT_NAMES = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}
 PAPER_CANVAS_PX = 256
 MAX_MEDIAN_SAMPLES = 1_000_000
 """Medians of more samples than this are of shards spread evenly over all."""
@@ -127,7 +128,12 @@ def _shard_codecs(storage: Storage, shard: Shard) -> dict[str, int]:
         found = Counter(line.partition(b" ")[0].decode() for line in content.splitlines()[1:])
         if sum(found.values()) != shard.num_samples:
             raise ValueError(f"{sum(found.values())} samples in the index")
-        return {FORMAT_NAMES.get(extension, extension): count for extension, count in found.items()}
+        codecs: Counter[str] = Counter()
+        for extension, count in found.items():
+            # In the tars of others extensions are in any case, and may have more than one dot.
+            name = extension.rpartition(".")[2].lower()
+            codecs[FORMAT_NAMES.get(name, name)] += count
+        return dict(codecs)
     except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return {"unknown": shard.num_samples}
 
@@ -149,8 +155,16 @@ def _num_rejects(storage: Storage) -> int:
         return 0
 
 
+def _is_missing(manifest: Manifest, shard: Shard, names: set[str]) -> bool:
+    """Whether a tar is not there; of one behind a URL, only reading it tells."""
+    if shard.elsewhere is None:
+        return shard.name not in names
+    path, url = shard_place(manifest.folder, shard)
+    return url is None and not path.exists()
+
+
 def _warnings(manifest: Manifest, names: set[str], groups: Sequence[GroupSummary], num_rejects: int) -> Iterator[str]:
-    missing = [shard.name for shard in manifest.shards if shard.name not in names]
+    missing = [shard.name for shard in manifest.shards if _is_missing(manifest, shard, names)]
     if missing:
         yield f"{len(missing)} shards are missing: {', '.join(missing[:3])}; see `fourfold shards verify`"
     if num_rejects:

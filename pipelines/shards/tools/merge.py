@@ -31,6 +31,7 @@ from pipelines.shards.format.tar_members import DamagedTarError
 from pipelines.shards.format.tar_writer import Sample, TarWriter
 from pipelines.shards.making.shard_records import RECORD_FOLDER, ShardRecord, load_record, save_record
 from pipelines.shards.sources.items import safe_key
+from pipelines.shards.tools.adopted_rows import in_full, renumbered
 from pipelines.shards.tools.duplicate_keys import KeyCheck
 from pipelines.shards.tools.shard_check import CHUNK_BYTES, SAMPLE_EXTENSIONS, on_this_machine, read_groups, sha256_of
 
@@ -39,12 +40,12 @@ __all__ = ["MergeSummary", "merge_shards"]
 MERGE_NAME = f"{RECORD_FOLDER}/merge.json"
 REJECTS_NAME = "rejects.jsonl"
 RESUME_HINT = "Make room or mend it, then merge again: finished shards are kept."
-How = Literal["linked", "copied", "rewritten", "reused"]
+How = Literal["linked", "copied", "rewritten", "reused", "adopted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeSummary:
-    """What was merged. Of `shards`, num_linked share their bytes with the old ones, and num_reused were here before."""
+    """Of `shards`, num_linked share bytes with old ones, num_reused were here before, num_adopted lie elsewhere."""
 
     num_folders: int
     num_images: int
@@ -54,13 +55,14 @@ class MergeSummary:
     num_copied: int
     num_rewritten: int
     num_reused: int
+    num_adopted: int
     bytes: int
     seconds: float
     labels: tuple[str, ...]
 
 
 class _Source(NamedTuple):
-    """A folder to merge. label_numbers: for each of its labels, the number it gets. prefix: goes before its keys."""
+    """A folder to merge. label_numbers: the new number of each of its labels. prefix: goes before its keys."""
 
     storage: Storage
     manifest: Manifest
@@ -100,9 +102,8 @@ def merge_shards(folders: Sequence[Path | str], out: Path | str, *, prefix_keys:
 
     Shards come in the order of the folders, images first; labels are the sorted union of all. `prefix_keys`: put each
     folder's name before its keys ("photos/0001"), for folders that use the same keys; every tar is then written anew.
-    Memory: 8 bytes per sample and a sample or so per core. Interrupted, the same call goes on where it stopped.
-    Raises UsageError (fewer than two folders, `out` holds something else, keys that occur twice) or DataError (a
-    folder's manifest or shard is damaged, the disk refuses).
+    Memory: 8 bytes per sample and a sample or so per core. Interrupted, the same call resumes. Raises UsageError (fewer
+    than two folders, `out` holds something else, a key occurs twice) or DataError (a damaged folder, a full disk).
     """
     start_s = time.monotonic()
     sources, labels = _sources(folders, out, prefix_keys)
@@ -125,6 +126,7 @@ def merge_shards(folders: Sequence[Path | str], out: Path | str, *, prefix_keys:
         num_copied=how["copied"],
         num_rewritten=how["rewritten"],
         num_reused=how["reused"],
+        num_adopted=how["adopted"],
         bytes=sum(shard.shard_bytes for shard in shards),
         seconds=time.monotonic() - start_s,
         labels=labels,
@@ -136,10 +138,8 @@ def _sources(
 ) -> tuple[list[_Source], tuple[str, ...]]:
     names = [safe_key(f"{str(folder).rstrip('/').rpartition('/')[2]}.") for folder in folders]
     if len(folders) < 2 or len(set(map(str, [*folders, out]))) <= len(folders):
-        raise UsageError(
-            f"merge {', '.join(map(str, folders))} into {out}: need two different folders or more, and another to "
-            "put them in."
-        )
+        given = f"merge {', '.join(map(str, folders))} into {out}"
+        raise UsageError(f"{given}: need two different folders or more, and another to put them in.")
     if prefix_keys and len(set(names)) < len(names):
         raise UsageError(f"merge with a prefix: folders are called {', '.join(names)}; need different names.")
     manifests = [load_manifest(folder) for folder in folders]
@@ -207,11 +207,10 @@ def _claim(storage: Storage, sources: Sequence[_Source]) -> None:
 
 def _move_all(moves: Sequence[_Move], storage: Storage, labels: Sequence[str]) -> tuple[list[Shard], Counter[How]]:
     shards, how = list[Shard](), Counter[How]()
-    total = sum(move.shard.num_samples for move in moves)
     pool = ThreadPoolExecutor(num_cores())
     try:
         with (
-            progress_bar("merging", total=total, unit="samples") as bar,
+            progress_bar("merging", total=sum(move.shard.num_samples for move in moves), unit="samples") as bar,
             ManifestWriter(storage, labels) as manifest,
         ):
             for shard, samples, done in pool.map(lambda move: _move(move, storage), moves):
@@ -225,6 +224,10 @@ def _move_all(moves: Sequence[_Move], storage: Storage, labels: Sequence[str]) -
 
 
 def _move(move: _Move, storage: Storage) -> tuple[Shard, pa.RecordBatch, How]:
+    if move.old.elsewhere is not None:
+        _link_or_copy(move, storage, index_name(move.old.name), index_name(move.shard.name))
+        rows = renumbered(move.samples, move.source.label_numbers, move.source.prefix)
+        return in_full(move.shard, move.old, move.source.manifest.folder), rows, "adopted"
     if move.is_changed:
         record = load_record(storage, move.shard.name)
         if record is not None and record.fingerprint == move.fingerprint:
@@ -247,8 +250,8 @@ def _check_there(move: _Move) -> None:
 
 
 def _not_whole(move: _Move, what: Any) -> DataError:
-    location = move.source.storage.location
-    return DataError(f"{location}/{move.old.name}: {what}. See what is wrong: fourfold shards verify {location}")
+    where = move.source.storage.location
+    return DataError(f"{where}/{move.old.name}: {what}. See what is wrong: fourfold shards verify {where}")
 
 
 def _link_or_copy(move: _Move, storage: Storage, old: str, new: str) -> How:
@@ -307,13 +310,18 @@ def _add(writer: TarWriter, sample: Sample, move: _Move) -> None:
 
 def _changed_samples(move: _Move, file: BinaryIO) -> Iterator[Sample]:
     """The samples of a shard with the labels and keys they get. Raises DataError if tar and manifest differ."""
+
+    def read(offset: int, size: int) -> bytes:
+        file.seek(offset)
+        return file.read(size)
+
     rows = move.samples.to_pylist()
     try:
         groups = read_groups(file)
         if [key for key, _ in groups] != [row["key"] for row in rows]:
             raise ValueError("its samples are not those of the manifest")
         for row, (_, members) in zip(rows, groups, strict=True):
-            yield _changed(move, row, members, lambda offset, size: _read(file, offset, size))
+            yield _changed(move, row, members, read)
     except (DamagedTarError, ValueError) as error:
         raise _not_whole(move, error) from error
 
@@ -332,17 +340,11 @@ def _changed(move: _Move, row: dict[str, Any], members: Sequence[Member], read: 
     return Sample(key=move.source.prefix + row["key"], members=contents, label=label, **facts)
 
 
-def _read(file: BinaryIO, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    return file.read(size)
-
-
 def _write_rejects(storage: Storage, sources: Sequence[_Source]) -> None:
     """The rejects of all folders, for `shards info` to count."""
     found = [source for source in sources if source.storage.size(REJECTS_NAME)]
-    if not found:
-        return
-    with storage.writing(REJECTS_NAME) as target:
-        for source in found:
-            with source.storage.open(REJECTS_NAME) as file:
-                shutil.copyfileobj(file, target, CHUNK_BYTES)
+    if found:
+        with storage.writing(REJECTS_NAME) as target:
+            for source in found:
+                with source.storage.open(REJECTS_NAME) as file:
+                    shutil.copyfileobj(file, target, CHUNK_BYTES)

@@ -5,6 +5,7 @@ Nothing is extracted and no size is believed: members are found by their headers
 
 import hashlib
 import io
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +17,11 @@ import pyarrow as pa
 
 from pipelines.base.errors import FourfoldError
 from pipelines.shards.format.index import Member, index_name, parse_index
+from pipelines.shards.format.locations import is_remote, open_binary
 from pipelines.shards.format.manifest import Kind, Shard
+from pipelines.shards.format.shard_place import ADOPT_AGAIN
 from pipelines.shards.format.storage import Storage
+from pipelines.shards.format.table import Elsewhere
 from pipelines.shards.format.tar_members import BLOCK_BYTES, DamagedTarError, tar_members
 from pipelines.shards.media.image_bytes import MAX_PIXELS, ImageForm, prepare_image
 
@@ -27,6 +31,7 @@ __all__ = [
     "check_shard",
     "decode_problem",
     "on_this_machine",
+    "open_adopted",
     "read_groups",
     "sha256_of",
 ]
@@ -39,9 +44,12 @@ CHUNK_BYTES = 2**22
 
 def check_shard(storage: Storage, shard: Shard, samples: pa.RecordBatch, *, decode: bool) -> list[str]:
     """One line per problem, the shard's name first; raises nothing that a damaged shard or disk can cause."""
+    find = _problems if shard.elsewhere is None else _adopted_problems
     try:
-        return [f"{shard.name}: {problem}" for problem in _problems(storage, shard, samples, decode)]
+        return [f"{shard.name}: {problem}" for problem in find(storage, shard, samples, decode)]
     except FileNotFoundError:
+        if shard.elsewhere is not None:
+            return [f"{shard.name}: nothing at {shard.elsewhere.location}; {ADOPT_AGAIN}"]
         return [f"{shard.name}: missing; copy it here again, or run the build again"]
     except (OSError, FourfoldError) as error:
         return [f"{shard.name}: cannot read it ({error})"]
@@ -68,13 +76,66 @@ def _problems(storage: Storage, shard: Shard, samples: pa.RecordBatch, decode: b
             yield from _shortened(_decode_problems(file, shard.kind, samples))
 
 
+def _adopted_problems(storage: Storage, shard: Shard, samples: pa.RecordBatch, decode: bool) -> Iterator[str]:
+    """The tar of others against what was found in it. Its structure is theirs, so only rows and bytes are compared."""
+    assert shard.elsewhere is not None
+    with open_adopted(storage, shard.elsewhere) as file:
+        num_bytes = file.seek(0, io.SEEK_END)
+        if num_bytes != shard.shard_bytes:
+            yield f"{num_bytes} bytes, {shard.shard_bytes} when it was adopted. {ADOPT_AGAIN}"
+            return
+        # A trusted tar was never read whole: its time is all that there is to compare.
+        is_local = not is_remote(shard.elsewhere.location)
+        if is_local and os.fstat(file.fileno()).st_mtime_ns != shard.elsewhere.modified_ns:
+            yield f"it was changed or replaced after it was adopted (its time differs). {ADOPT_AGAIN}"
+        if not shard.elsewhere.is_trusted and sha256_of(file) != shard.sha256:
+            yield f"its bytes are not those that were adopted (sha256). {ADOPT_AGAIN}"
+            return
+        if storage.size(index_name(shard.name)) is None:
+            yield f"its index {index_name(shard.name)} is missing. {ADOPT_AGAIN}"
+        found = list(_place_problems(file, samples))
+        yield from _shortened(found)
+        if decode and not found:
+            yield from _shortened(_decode_problems(file, shard.kind, samples))
+
+
+def _place_problems(file: BinaryIO, samples: pa.RecordBatch) -> Iterator[str]:
+    try:
+        places = {(member.offset, member.size) for member in tar_members(file) if member.kind == "file"}
+    except DamagedTarError as error:
+        # What is behind the damage was not adopted, and the members before it are still at their places.
+        yield from () if samples.num_rows else [f"damaged tar ({error})"]
+        return
+    columns = (samples.column(name).to_pylist() for name in ("key", "offset", "size"))
+    for key, offset, size in zip(*columns, strict=True):
+        if (offset, size) not in places:
+            yield f"sample {key} is not where the manifest says"
+
+
+@contextmanager
+def open_adopted(storage: Storage, elsewhere: Elsewhere) -> Iterator[BinaryIO]:
+    """An adopted tar to read at random, wherever it lies. Raises OSError."""
+    if not is_remote(elsewhere.location) and os.path.isabs(elsewhere.location):
+        with open(elsewhere.location, "rb") as file:
+            yield file
+        return
+    source = open_binary(elsewhere.location) if is_remote(elsewhere.location) else storage.open(elsewhere.location)
+    with source, _at_random(source, is_remote(elsewhere.location) or storage.path(".") is None) as file:
+        yield file
+
+
 @contextmanager
 def on_this_machine(storage: Storage, name: str) -> Iterator[BinaryIO]:
     """A tar to read at random; a remote one is copied to a file without a name: each header would be a request."""
-    with storage.open(name) as file:
-        if storage.path(name) is not None:
-            yield file
-            return
+    with storage.open(name) as source, _at_random(source, storage.path(name) is None) as file:
+        yield file
+
+
+@contextmanager
+def _at_random(file: BinaryIO, is_far: bool) -> Iterator[BinaryIO]:
+    if not is_far:
+        yield file
+    else:
         with tempfile.TemporaryFile() as copy:
             shutil.copyfileobj(file, copy, CHUNK_BYTES)
             yield copy

@@ -54,7 +54,7 @@ def test_help_is_no_failure(arguments: list[str], capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     "arguments",
     [
-        *("shards build", "shards info", "shards verify", "shards merge", "shards stats"),
+        *("shards build", "shards adopt", "shards info", "shards verify", "shards merge", "shards stats"),
         *("bench run", "bench plan", "bench status", "bench report"),
         *("pretrain", "evaluate", "preview", "doctor", "demo", "profile"),
     ],

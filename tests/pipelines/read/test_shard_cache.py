@@ -149,9 +149,9 @@ def test_a_remote_stream_is_the_local_one_whatever_the_limit(url, folder):
 
 def test_reading_does_not_wait_for_shards_that_come_later(url, monkeypatch):
     """Slow downloads: with the next window brought meanwhile, most steps wait for none."""
-    from pipelines.shards.format import mirror
+    from pipelines.shards.format import shard_place
 
-    get, fetched = mirror.fetch, []
+    get, fetched = shard_place.fetch, []
 
     def slow(folder, shard):
         path = folder / shard.name

@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "shards.md").read_text(encoding="utf-8")
 
 
 def test_every_option_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("build", "info", "verify", "merge", "stats"):
+    for name in ("build", "adopt", "info", "verify", "merge", "stats"):
         assert cli.run(["shards", name, "--help"]) == 0
     shown = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     assert set(re.findall(r"--[a-z][a-z-]+", PAGE)) <= shown

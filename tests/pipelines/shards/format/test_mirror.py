@@ -13,7 +13,8 @@ import pytest
 
 from pipelines.base.errors import DataError, UsageError
 from pipelines.shards.format.manifest import Shard
-from pipelines.shards.format.mirror import fetch, is_mirror, mirror
+from pipelines.shards.format.mirror import is_mirror, mirror
+from pipelines.shards.format.shard_place import fetch
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""What a user names (tars, folders of tars, patterns, URLs) as a list of tars, each with its name and split.
+
+A split comes from the names that datasets use: imagenet1k-train-0000.tar, val/00012.tar. It counts only if every tar
+has one; else all tars are in "train".
+"""
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from pipelines.base.errors import UsageError
+from pipelines.shards.format.locations import filesystem, is_remote, remote_errors
+
+__all__ = ["ListedTar", "list_tars"]
+
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,31}")
+RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+MAX_RANGE = 1_000_000
+MAX_STEM = 150
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedTar:
+    """location: an absolute path or a URL. name: the tar's own file name, made unique among all."""
+
+    location: str
+    name: str
+    split: str
+
+
+def list_tars(given: Sequence[str | Path], split: str = "auto") -> list[ListedTar]:
+    """All tars that are named, in order; those of a folder or pattern sorted by name.
+
+    `split`: "auto", or the split of all of them. Raises UsageError if something names no tar, or a tar is named twice.
+    """
+    if split != "auto" and not SPLIT_NAME.fullmatch(split):
+        raise UsageError(f"split {split!r}: need letters, digits and _, at most 32; or auto.")
+    locations = [location for one in given for location in _expanded(str(one))]
+    doubled = [location for location, count in Counter(locations).items() if count > 1]
+    if doubled or not locations:
+        what = f"{doubled[0]} is named {locations.count(doubled[0])} times" if doubled else "no tar given"
+        raise UsageError(f"shards adopt: {what}. Name each tar once.")
+    splits = [_split(location) for location in locations] if split == "auto" else [split] * len(locations)
+    if None in splits:
+        splits = ["train"] * len(locations)
+    names = _unique_names(locations)
+    return [
+        ListedTar(location=location, name=name, split=one or "train")
+        for location, name, one in zip(locations, names, splits, strict=True)
+    ]
+
+
+def _expanded(given: str) -> list[str]:
+    """A number range such as {000..099}, as WebDataset writes it, then patterns and folders."""
+    return [location for one in _ranges(given) for location in _matches(one)]
+
+
+def _ranges(given: str) -> Iterator[str]:
+    texts = RANGE.split(given)
+    ranges = [_numbers(first, last, given) for first, last in zip(texts[1::3], texts[2::3], strict=True)]
+    for numbers in product(*ranges):
+        yield texts[0] + "".join(number + text for number, text in zip(numbers, texts[3::3], strict=True))
+
+
+def _numbers(first: str, last: str, given: str) -> list[str]:
+    if not int(first) <= int(last) < int(first) + MAX_RANGE:
+        raise UsageError(f"{given}: {first} to {last} is no range of at most {MAX_RANGE} numbers.")
+    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+
+
+def _matches(given: str) -> list[str]:
+    """Tars of one path, pattern, folder or URL."""
+    if is_remote(given):
+        return _remote_matches(given)
+    path = os.path.abspath(os.path.expanduser(given.removeprefix("file://")))
+    if os.path.isdir(path):
+        found = sorted(str(one) for one in Path(path).rglob("*.tar") if not one.name.startswith("."))
+        what = "no .tar in this folder"
+    elif os.path.lexists(path):
+        found, what = [path], ""
+    else:
+        found, what = sorted(glob.glob(path)), "no such file, and no file matches"
+    if not found:
+        raise UsageError(f"{given}: {what}. Give tars, folders that hold some, or patterns.")
+    return found
+
+
+def _remote_matches(url: str) -> list[str]:
+    if "*" not in url:
+        return [url]
+    try:
+        with remote_errors(url):
+            system, path = filesystem(url)
+            names = sorted(system.glob(path))
+    except OSError as error:
+        raise UsageError(f"{url}: cannot list it ({error.strerror}). Check the address and the rights.") from error
+    if not names:
+        raise UsageError(f"{url}: matches nothing. Check the pattern and the rights.")
+    return [str(system.unstrip_protocol(name)) for name in names]
+
+
+def _split(location: str) -> str | None:
+    """By a word in the tar's name, else by its folder's whole name; None if neither says it, or a name says two."""
+    folder, _, name = location.rpartition("/")
+    words = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS}
+    if words:
+        return words.pop() if len(words) == 1 else None
+    return SPLIT_WORDS.get(folder.rpartition("/")[2].lower())
+
+
+def _unique_names(locations: Sequence[str]) -> list[str]:
+    """File names, safe to write; the second of a name gets its folder's name before it, or a number."""
+    taken: set[str] = set()
+    names = []
+    for location in locations:
+        folder, _, name = location.partition("?")[0].rpartition("/")
+        stem = _safe(name.removesuffix(".tar"))
+        wanted = [stem, f"{_safe(folder.rpartition('/')[2])}-{stem}"]
+        numbered = (f"{stem}-{number}" for number in range(2, len(locations) + 2))
+        free = next(one for one in [*wanted, *numbered] if one not in taken)
+        taken.add(free)
+        names.append(f"{free}.tar")
+    return names
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^\w.-]", "_", text).strip(".")[:MAX_STEM] or "_"
