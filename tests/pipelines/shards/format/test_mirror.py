@@ -122,7 +122,7 @@ def test_an_ordinary_folder_is_no_mirror(tmp_path: Path) -> None:
 KILLED_WHILE_IT_DOWNLOADS = """
 import os, signal, sys
 from pathlib import Path
-from pipelines.shards.format import mirror
+from pipelines.shards.format import shard_place
 from pipelines.shards.format.manifest import Shard
 
 class Dies:
@@ -130,9 +130,9 @@ class Dies:
         Path(local).write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
 
-mirror.filesystem = lambda url: (Dies(), url)
+shard_place.filesystem = lambda url: (Dies(), url)
 shard = Shard(name="a.tar", kind="image", split="train", num_samples=1, shard_bytes=3, sha256="0" * 64)
-mirror.fetch(Path(sys.argv[1]), shard)
+shard_place.fetch(Path(sys.argv[1]), shard)
 """
 
 
