@@ -39,8 +39,9 @@ class _Cache(FunctionCache):
     """Numba's cache, with two repairs: its key covers callees and constants, and a full disk is a warning."""
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        # Numba's own key looks at one function and its file. After a change of a constant or of a callee in another
-        # file it would load the old code.
+        # Why not njit(cache=True): its key covers one function and its file, and our loops call loops of other files
+        # (power, level, gray_at), so that after a change there it would load the old code. What Numba documents against
+        # that (NUMBA_CACHE_DIR, NUMBA_CACHE_LOCATOR_CLASSES) is for a whole process, its user's own functions included.
         return *super()._index_key(sig, codegen), str(OPTIONS), _meaning(self._py_func)  # type: ignore[no-untyped-call]
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -48,7 +49,7 @@ class _Cache(FunctionCache):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except OSError as error:  # the compiled code is in memory: only later processes lose time
             warnings.warn(
-                f"compiled loops cannot be kept in {self.cache_path} ({error}), so that every process takes some "
+                f"compiled loops cannot be cached in {self.cache_path} ({error}), so every process takes some "
                 "seconds to compile them; make room there, or set NUMBA_CACHE_DIR to another folder",
                 stacklevel=2,
             )
