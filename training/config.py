@@ -9,6 +9,7 @@ from pipelines.build import PipelineConfig
 from training.checkpoint import CheckpointConfig
 from training.compute import BudgetConfig
 from training.heads import HEADS, HeadsConfig
+from training.held_out import HeldOutConfig
 from training.lasso import LassoConfig
 from training.model import Precision
 from training.optimizer import OptimizerConfig
@@ -37,11 +38,13 @@ class PretrainConfig(Config):
     rounding only."""
     seed: int = Field(default=0, ge=0)
     """Initial weights, order of samples and every augmentation follow from it."""
+    held_out: HeldOutConfig | None = Field(default_factory=HeldOutConfig)
+    """Measure every task on held-out samples as the run goes; `off`, or a mapping. Changes no weight."""
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     log_every_steps: int = Field(default=20, ge=1)
     """A line of log.jsonl each; with a GPU, each also waits for it."""
 
-    @field_validator("lasso", mode="before")
+    @field_validator("lasso", "held_out", mode="before")
     @classmethod
     def _off_is_none(cls, value: Any) -> Any:
         # YAML reads a bare `off` as false.

@@ -42,7 +42,7 @@ class Journal:
         self._curves.close()
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Write one line. Has a "step"; nested mappings and lists become curves named a/b and a/0."""
+        """Write one line. Has a "step"; nested mappings and lists of numbers become curves named a/b and a/0."""
         if not self._is_on:
             return
         self._write(line)
@@ -58,6 +58,8 @@ class Journal:
 def _flat(value: Any, name: str = "") -> list[tuple[str, float]]:
     if isinstance(value, Mapping):
         return [pair for key, inner in value.items() for pair in _flat(inner, f"{name}/{key}".lstrip("/"))]
+    if isinstance(value, str):
+        return []
     if isinstance(value, list | tuple):
         return [pair for index, inner in enumerate(value) for pair in _flat(inner, f"{name}/{index}")]
     return [(name, float(value))]

@@ -5,7 +5,8 @@ summary.json.
 Calling `pretrain` again goes on from the checkpoint, or returns at once if the run is finished.
 """
 
-from contextlib import nullcontext
+import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from pipelines.base.progress import ProgressBar, progress_bar, quiet_progress
@@ -52,8 +53,9 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
         )
         with pipeline:
             session = Session(config, pipeline, ranks, torch_device)
-            session.restore(out_dir)
-            train(session, out_dir)
+            with closing(session):
+                session.restore(out_dir)
+                train(session, out_dir)
         if ranks.is_first:
             _finish(session, out_dir)
         ranks.wait()
@@ -63,6 +65,7 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
 def train(session: Session, out_dir: Path) -> None:
     """Take all steps that are left, logging and saving on the way."""
     clock = CheckpointClock(session.config.checkpoint)
+    warned: set[str] = set()
     with (
         Journal(out_dir, session.step, is_on=session.ranks.is_first) as journal,
         StopRequest() as stop,
@@ -73,6 +76,9 @@ def train(session: Session, out_dir: Path) -> None:
             session.learn(step)
             if session.is_log_due:
                 line = session.log_line()
+                if session.is_held_out_due:
+                    line |= session.held_out_line(line)
+                    _warn(session, warned)
                 journal.log(line)
                 _show(bar, line["losses"], line["samples_per_s"])
             bar.advance()
@@ -93,6 +99,15 @@ def _show(bar: ProgressBar, losses: dict[str, float], samples_per_s: dict[str, f
     bar.show(**{task: f"{loss:.3f} ({samples_per_s[task]:.0f}/s)" for task, loss in losses.items()})
 
 
+def _warn(session: Session, warned: set[str]) -> None:
+    """Print each task's first warning once, on stderr; the log and the summary have them all."""
+    for warning in session.warnings:
+        task = warning.split(":")[0]
+        if task not in warned:
+            warned.add(task)
+            print(f"step {session.step}: {warning}", file=sys.stderr)
+
+
 def _finish(session: Session, out_dir: Path) -> None:
     save_trunk(session.model.trunk, out_dir)
     write_summary(out_dir, _summarise(session, out_dir))
@@ -109,6 +124,9 @@ def _summarise(session: Session, out_dir: Path) -> RunSummary:
         samples_seen=session.samples_seen,
         losses=last["losses"],
         metrics=last["metrics"],
+        passes=session.passes,
+        held_out=last.get("held_out", {}),
+        warnings=session.warnings,
     )
 
 

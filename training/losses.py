@@ -10,7 +10,16 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-__all__ = ["Loss", "cross_entropy", "foreground_iou", "masked_bce", "soft_cross_entropy", "triplet", "weighted_mean"]
+__all__ = [
+    "Loss",
+    "balanced",
+    "cross_entropy",
+    "foreground_iou",
+    "masked_bce",
+    "soft_cross_entropy",
+    "triplet",
+    "weighted_mean",
+]
 
 Foreground = Literal["as_is", "balanced"]
 
@@ -78,12 +87,13 @@ def masked_bce(
     the predicted probability is then no longer calibrated.
     """
     if foreground == "balanced":
-        weight_Rhw = _balanced(moving_Rhw, weight_Rhw)
+        weight_Rhw = balanced(moving_Rhw, weight_Rhw)
     loss_Rhw = F.binary_cross_entropy_with_logits(logits_Rhw.float(), moving_Rhw, reduction="none")
     return weighted_mean(loss_Rhw, weight_Rhw)
 
 
-def _balanced(moving_Rhw: torch.Tensor, weight_Rhw: torch.Tensor) -> torch.Tensor:
+def balanced(moving_Rhw: torch.Tensor, weight_Rhw: torch.Tensor) -> torch.Tensor:
+    """Weights that sum to 1 over moving cells and to 1 over still ones, each in proportion to `weight_Rhw`."""
     inside = (weight_Rhw * moving_Rhw).sum()
     outside = (weight_Rhw * (1 - moving_Rhw)).sum()
     share_Rhw = moving_Rhw / inside.clamp_min(1e-12) + (1 - moving_Rhw) / outside.clamp_min(1e-12)

@@ -43,13 +43,17 @@ class Model(nn.Module):
 
     def forward(self, batch: TaskBatch) -> Loss:
         """Loss of one task's batch, on the batch's device."""
-        head: Head = self.heads[batch.task]  # type: ignore[assignment]
+        head = self.head(batch.task)
         with self._autocast(batch.inputs.device):
             prediction = head(self._features(batch))
         loss = head.loss(prediction, batch)
         if batch.task not in self.lassos:
             return loss
         return Loss(total=loss.total + self.lasso_penalty * self.lasso(batch.task).l1(), metrics=loss.metrics)
+
+    def head(self, task: str) -> Head:
+        head: Head = self.heads[task]  # type: ignore[assignment]
+        return head
 
     def lasso(self, task: str) -> Lasso:
         lasso: Lasso = self.lassos[task]  # type: ignore[assignment]

@@ -3,7 +3,7 @@ is finished.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,12 +31,16 @@ __all__ = [
 BACKEND_NAME = "backend.json"
 CONFIG_NAME = "config.yaml"
 SUMMARY_NAME = "summary.json"
-NOT_PART_OF_THE_RESULT = {"checkpoint", "log_every_steps"}
+NOT_PART_OF_THE_RESULT = {"checkpoint", "held_out", "log_every_steps"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """A finished run. `samples_seen`, `losses` and `metrics` (last logged) are per task; empty for a random trunk."""
+    """A finished run. `samples_seen`, `losses` and `metrics` (last logged) are per task; empty for a random trunk.
+
+    passes: times that a task saw every sample. held_out: task -> "model", "constant" or "place" -> loss and metrics.
+    warnings: what is wrong with a task's learning, a sentence each.
+    """
 
     num_steps: int
     seconds: float
@@ -46,6 +50,9 @@ class RunSummary:
     samples_seen: dict[str, int]
     losses: dict[str, float]
     metrics: dict[str, dict[str, float]]
+    passes: dict[str, float] = field(default_factory=dict)
+    held_out: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def claim(run_dir: Path, config: PretrainConfig) -> None:

@@ -1,5 +1,6 @@
 """A run in memory: model, optimizers, pipeline, how many steps there will be, and where it stands."""
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.compute import BudgetConfig, count_flop, count_steps, dummy_batch
 from training.config import PretrainConfig
 from training.heads import HeadInput
+from training.held_out import HeldOut, open_held_out, problems_of
 from training.meter import Meter
 from training.model import Model, build_model, build_trunk
 from training.optimizer import build_optimizer, set_lr
@@ -47,6 +49,8 @@ class Session:
         self.step = 0
         self.samples_seen = dict.fromkeys(pipeline.tasks, 0)
         self.meter = Meter(self.samples_seen)
+        self.held_out = self._open_held_out()
+        self.warnings: list[str] = []
 
     @property
     def compute_tflop(self) -> float:
@@ -79,7 +83,8 @@ class Session:
 
     @property
     def is_log_due(self) -> bool:
-        return self.step % self.config.log_every_steps == 0 or self.step == self.num_steps
+        is_due = self.step % self.config.log_every_steps == 0 or self.step == self.num_steps
+        return is_due or self.is_held_out_due
 
     def log_line(self) -> dict[str, Any]:
         """What happened since the last line; losses and metrics are means."""
@@ -95,7 +100,33 @@ class Session:
             "seconds": round(self.meter.seconds, 3),
             "compute_tflop": self.compute_tflop,
             "lasso": self.model.lasso_weights(),
+            "passes": self.passes,
         }
+
+    @property
+    def passes(self) -> dict[str, float]:
+        """How often each task has seen every sample of its source."""
+        sizes = {name: self.pipeline.plans[task.source].num_samples for name, task in self.pipeline.tasks.items()}
+        return {name: round(seen / sizes[name], 3) for name, seen in self.samples_seen.items()}
+
+    @property
+    def is_held_out_due(self) -> bool:
+        """Whether this step ends one of the `held_out.times` equal parts of the run."""
+        if self.held_out is None or self.config.held_out is None:
+            return False
+        times = self.config.held_out.times
+        return self.step * times // self.num_steps > (self.step - 1) * times // self.num_steps
+
+    def held_out_line(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """Measure the held-out samples; "held_out" and "warnings" for the log. line: the log's of the same step."""
+        assert self.held_out is not None
+        found = self.held_out.measure(self.model, self.device)
+        self.warnings = [
+            problem
+            for task in found
+            for problem in problems_of(task, line["losses"].get(task, math.inf), found[task], self.passes[task])
+        ]
+        return {"held_out": found, "warnings": self.warnings}
 
     def save(self, run_dir: Path) -> None:
         """Write a checkpoint, once no loss was infinite."""
@@ -123,6 +154,23 @@ class Session:
         self.pipeline.restore(checkpoint.position)
         self.step, self.samples_seen = checkpoint.step, dict(checkpoint.samples_seen)
         self.meter = Meter(self.samples_seen, checkpoint.seconds)
+
+    def close(self) -> None:
+        """End what measures held-out samples. The pipeline belongs to whoever built it."""
+        if self.held_out is not None:
+            self.held_out.close()
+
+    def _open_held_out(self) -> HeldOut | None:
+        # One rank measures for all: weights are the same on every rank, and others wait at the next step.
+        if not self.ranks.is_first:
+            return None
+        return open_held_out(
+            self.config.held_out,
+            self.config.pipeline,
+            self.model,
+            seed=self.config.seed,
+            is_asked_for="held_out" in self.config.model_fields_set,
+        )
 
     def _count_steps(self) -> int:
         budget = self.config.budget or BudgetConfig(steps=1)

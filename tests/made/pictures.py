@@ -2,8 +2,9 @@
 
 import hashlib
 import io
+import itertools
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,9 +91,14 @@ def stored_clips(count: int, *, num_frames: int = 6, split: str = "train", codec
 
 def write_folder(folder: Path, samples: Sequence[Stored], *, per_shard: int = 5, split: str = "train") -> Path:
     """Tars of at most `per_shard` samples of one kind each, and their manifest."""
+    return write_splits(folder, {split: samples}, per_shard=per_shard)
+
+
+def write_splits(folder: Path, splits: Mapping[str, Sequence[Stored]], *, per_shard: int = 5) -> Path:
+    """The same for several splits of one folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with ManifestWriter(storage_of(folder), ("bird", "fish", "plant")) as manifest:
-        for kind in KINDS:
+        for kind, (split, samples) in itertools.product(KINDS, splits.items()):
             chosen = [sample for sample in samples if (sample.suffix == "mp4") == (kind == "clip")]
             for index, first in enumerate(range(0, len(chosen), per_shard)):
                 path = folder / f"{split}-{kind}s-{index:06d}.tar"

@@ -5,6 +5,7 @@ R rows, V patches of a row, C channels, h w height and width of the feature map.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -51,3 +52,11 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def loss(self, prediction: torch.Tensor, batch: TaskBatch) -> Loss:
         """Loss and metrics of what `forward` gave for this batch."""
+
+    def references(self, batches: Sequence[TaskBatch]) -> dict[str, Callable[[TaskBatch], Loss]]:
+        """Predictions that see no pixel, fitted to the targets of `batches` on the CPU: name -> their loss of a batch.
+
+        "constant" is the best that is the same everywhere, "place" the best that knows where a cell lies. Measured on
+        held-out samples beside the model (training/held_out.py). {} where a task has none.
+        """
+        return {}

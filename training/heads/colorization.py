@@ -3,6 +3,8 @@
 A large head on purpose: with a small one the paper saw colour knowledge pushed down into the trunk.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -49,3 +51,23 @@ class ColorizationHead(Head):
             total=soft_cross_entropy(prediction, bins, bin_weights, batch.weight),
             metrics={"bin_accuracy": weighted_mean(is_right, counted)},
         )
+
+    def references(self, batches: Sequence[TaskBatch]) -> dict[str, Callable[[TaskBatch], Loss]]:
+        """The colors of all cells, and those of every cell by itself, as they are spread in `batches`."""
+        counts_Qhw = sum(_color_counts(batch) for batch in batches)
+        assert isinstance(counts_Qhw, torch.Tensor)
+        # A little everywhere: a color that never occurred must not cost an infinite loss.
+        overall_Q = counts_Qhw.sum((1, 2)) + 1e-3
+        overall_Q11 = (overall_Q / overall_Q.sum())[:, None, None]
+        spreads = {"constant": overall_Q11.expand_as(counts_Qhw), "place": counts_Qhw + overall_Q11}
+        return {name: partial(self._blind_loss, spread.log()) for name, spread in spreads.items()}
+
+    def _blind_loss(self, logits_Qhw: torch.Tensor, batch: TaskBatch) -> Loss:
+        return self.loss(logits_Qhw.expand(len(batch.weight), *logits_Qhw.shape), batch)
+
+
+def _color_counts(batch: TaskBatch) -> torch.Tensor:
+    """Weights of every color in every cell, summed over rows: float32 (313, h, w)."""
+    bins_RKhw, shares_RKhw = batch.target["bins"], batch.target["bin_weights"] * batch.weight[:, None]
+    counts_RQhw = torch.zeros(len(bins_RKhw), NUM_BINS, *bins_RKhw.shape[2:])
+    return counts_RQhw.scatter_add_(1, bins_RKhw, shares_RKhw).sum(0)

@@ -4,6 +4,7 @@ The paper's baseline is a whole ResNet: its fourth stage (three units, stride 2)
 preset pools at once.
 """
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -45,6 +46,12 @@ class SupervisedHead(Head):
             total=cross_entropy(prediction, label, batch.weight),
             metrics={"accuracy": weighted_mean(is_right, batch.weight)},
         )
+
+    def references(self, batches: Sequence[TaskBatch]) -> dict[str, Callable[[TaskBatch], Loss]]:
+        """The classes as they are spread in `batches`."""
+        labels = torch.cat([batch.target["label"][batch.weight > 0] for batch in batches])
+        logits_1Q = (torch.bincount(labels, minlength=self.classify.out_features)[None] + 1e-3).log()
+        return {"constant": lambda batch: self.loss(logits_1Q.expand(len(batch.weight), -1), batch)}
 
 
 def _fourth_stage(width: int) -> list[ResidualUnit]:
