@@ -39,7 +39,7 @@ def open_consumer(config: ProfileConfig, pipeline: Pipeline, device: torch.devic
     for samples / `config.device_samples_per_s` seconds a step and uses no core; or nobody."""
     if config.train is not None:
         budget = config.train.budget or BudgetConfig(steps=1)
-        whole = config.train.model_copy(update={"pipeline": config.pipeline, "budget": budget})
+        whole = config.train.model_copy(update={"pipeline": config.pipeline, "budget": budget, "held_out": None})
         session = Session(whole, pipeline, Ranks(), device)
 
         def learn(step: Step) -> None:

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks.harness.child import ROOT, Child, ChildError
+from tests.made.patience import PATIENCE_S, seconds_here, wait_until
 
 TARGET = "tests.made.child_services:Service"
 
@@ -52,7 +53,7 @@ def test_its_environment_is_ours_and_temporary_files_go_into_its_folder(child: C
 
 
 def test_closed_it_ends_by_itself(tmp_path: Path) -> None:
-    child = Child(TARGET, {"greeting": "hello"}, folder=tmp_path / "c", timeout_s=60)
+    child = Child(TARGET, {"greeting": "hello"}, folder=tmp_path / "c", timeout_s=PATIENCE_S)
     child.ask("greet", name="x")
     child.close()
     assert child.process.returncode == 0
@@ -61,14 +62,14 @@ def test_closed_it_ends_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_child_that_died_says_its_last_words(tmp_path: Path) -> None:
-    with Child(TARGET, {"greeting": ""}, folder=tmp_path / "c", timeout_s=60) as child:
+    with Child(TARGET, {"greeting": ""}, folder=tmp_path / "c", timeout_s=PATIENCE_S) as child:
         for _ in range(2):
             with pytest.raises(ChildError, match=r"its process ended \(exit code 7\): out of luck"):
                 child.ask("die")
 
 
 def test_a_child_that_hangs_is_ended_with_its_workers(tmp_path: Path) -> None:
-    child = Child(TARGET, {"greeting": ""}, folder=tmp_path / "c", timeout_s=60)
+    child = Child(TARGET, {"greeting": ""}, folder=tmp_path / "c", timeout_s=PATIENCE_S)
     child.ask("greet", name="x")
     child._timeout_s = 1
     with pytest.raises(ChildError, match="hang: no answer within 1 s"):
@@ -77,8 +78,8 @@ def test_a_child_that_hangs_is_ended_with_its_workers(tmp_path: Path) -> None:
     assert alive(worker)
     start_s = time.monotonic()
     child.close()
-    assert time.monotonic() - start_s < 5
-    wait_for(lambda: not alive(worker) and not alive(child.process.pid))
+    assert time.monotonic() - start_s < seconds_here(5)
+    wait_until(lambda: not alive(worker) and not alive(child.process.pid))
 
 
 HOLD = f"""
@@ -100,11 +101,11 @@ def test_a_parent_that_is_killed_leaves_no_folder_and_no_process(tmp_path: Path)
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        wait_for(lambda: bool(psutil.Process(child).children()))
+        wait_until(lambda: bool(psutil.Process(child).children()))
         worker = psutil.Process(child).children()[0].pid
         assert len(list(tmp_path.iterdir())) == 1
         parent.send_signal(signal.SIGKILL)
-    wait_for(lambda: not alive(child) and not alive(worker) and not list(tmp_path.iterdir()))
+    wait_until(lambda: not alive(child) and not alive(worker) and not list(tmp_path.iterdir()))
 
 
 def alive(process: int) -> bool:
@@ -113,10 +114,3 @@ def alive(process: int) -> bool:
         return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def wait_for(is_so: Callable[[], bool], within_s: float = 30) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < deadline_s, "waited in vain"
-        time.sleep(0.02)

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.harness.temporary import short_parent, temporary_folder
 from pipelines.base.errors import UsageError
+from tests.made.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = """
@@ -66,7 +67,7 @@ def test_folder_is_gone_after_a_kill(tmp_path: Path) -> None:
         folder = Path(holder.stdout.readline().decode().strip())
         assert (folder / "file").is_file()
         holder.send_signal(signal.SIGKILL)
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + PATIENCE_S
     while folder.exists() and time.monotonic() < deadline_s:
         time.sleep(0.02)
     assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,7 @@ from benchmarks.loaders.compare import Loaders, time_loaders
 from benchmarks.loaders.registry import CONTENDERS, LIMIT, Contender
 from benchmarks.studies.compare_loaders import STUDY
 from pipelines.base.errors import UsageError
+from tests.made.patience import PATIENCE_S
 from tests.made.pictures import encode, smooth_picture, stored_images, write_folder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -196,7 +197,7 @@ def test_terminated_in_the_middle_nothing_is_left(shards: Path, tmp_path: Path, 
         started.send_signal(signal.SIGTERM)
         started.stdout.read()
     assert started.returncode == 130
-    _, alive = psutil.wait_procs(children, timeout=15)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
     assert alive == []
     assert list(short_folder.iterdir()) == []
     assert not (tmp_path / "record.json").exists()

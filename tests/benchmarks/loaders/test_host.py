@@ -10,6 +10,7 @@ from benchmarks.loaders.host import MAX_PASSES
 from benchmarks.loaders.registry import PEERS, Contender
 from benchmarks.loaders.setting import Setting
 from tests.made.loader_settings import made_setting
+from tests.made.patience import PATIENCE_S
 
 NAMES = ("Chatty", "absent")
 
@@ -30,7 +31,7 @@ def children(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """All started at once: most of the time goes into imports."""
     work = tmp_path_factory.mktemp("work")
     found = {
-        name: open_child(contender(name), setting, work=work / str(index), timeout_s=60)
+        name: open_child(contender(name), setting, work=work / str(index), timeout_s=PATIENCE_S)
         for index, name in enumerate(NAMES)
     }
     yield found

@@ -16,6 +16,7 @@ from benchmarks.suite.status import ERROR_NAME, SuiteStatus, duration
 from benchmarks.suite.suite_config import Suite
 from pipelines.base.errors import UsageError
 from tests.made.made_suites import fake_runner, made_suite, write_suite
+from tests.made.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -173,13 +174,13 @@ def test_killed_suite_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
         return subprocess.Popen([sys.executable, "-c", code, str(path), str(tmp_path / out)], env=environment)
 
     process = start("killed")
-    deadline_s = time.monotonic() + 100
+    deadline_s = time.monotonic() + PATIENCE_S
     while not list((tmp_path / "killed").glob("stages/pretrain-*/checkpoint.pt")) and time.monotonic() < deadline_s:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert start("killed").wait(200) == 0
-    assert start("whole").wait(200) == 0
+    assert start("killed").wait(PATIENCE_S) == 0
+    assert start("whole").wait(PATIENCE_S) == 0
     numbers = [
         json.loads(file.read_text())["results"]
         for out in ("killed", "whole")

@@ -14,6 +14,7 @@ from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.read.sample_plan import Order, SamplePlan
 from pipelines.read.shard_cache import open_shard_cache
 from pipelines.shards.format.manifest import load_manifest
+from tests.made.patience import seconds_here, wait_until
 from tests.made.restore_every_step import digests
 
 opened = []
@@ -56,13 +57,6 @@ def open_cache(url, limit_bytes=None, window_shards=2):
     cache = open_shard_cache({"image": table}, {"image": plan}, limit_bytes=limit_bytes, window_shards=window_shards)
     opened.append(cache)
     return table, plan, cache
-
-
-def wait_until(condition, timeout_s=10.0):
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "timed out"
-        time.sleep(0.002)
 
 
 def stored(table):
@@ -189,7 +183,7 @@ def test_threads_end_with_the_pipeline_even_if_a_download_hangs(url, monkeypatch
     start_s = time.monotonic()
     cache.stop()
     cache.stop()
-    assert time.monotonic() - start_s < 2
+    assert time.monotonic() - start_s < seconds_here(2)
     release.set()
     wait_until(lambda: not any("fourfold-fetch" in thread.name for thread in threading.enumerate()))
 

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.base.errors import FourfoldError
 from pipelines.run.prefetch import Prefetcher
+from tests.made.patience import PATIENCE_S, seconds_here, wait_until
 
 
 def counting(made, stop_at=None, error=None):
@@ -20,13 +21,6 @@ def counting(made, stop_at=None, error=None):
             raise error
         made.append(number)
         yield number
-
-
-def wait_until(condition, timeout_s=5.0):
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "timed out"
-        time.sleep(0.002)
 
 
 def test_items_come_in_order():
@@ -103,7 +97,7 @@ def test_a_process_that_forgets_to_stop_ends_all_the_same():
         print(prefetcher.get())
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], timeout=60, capture_output=True, text=True, check=True
+        [sys.executable, "-c", textwrap.dedent(script)], timeout=PATIENCE_S, capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
 
@@ -117,7 +111,7 @@ def test_a_thread_that_is_gone_without_an_error_is_an_error():
     start_s = time.monotonic()
     with pytest.raises(FourfoldError, match="Thread lost has died without an error"):
         prefetcher.get()
-    assert time.monotonic() - start_s < 5
+    assert time.monotonic() - start_s < seconds_here(5)
 
 
 def test_an_exit_in_the_thread_reaches_the_consumer():

@@ -24,6 +24,7 @@ from pipelines.shards.sources.item_reader import ItemReader
 from pipelines.shards.sources.items import SourceItem
 from pipelines.shards.tools.verify import verify_shards
 from tests.made.media import decoded, gray_frames, picture, write_image, write_video
+from tests.made.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -357,12 +358,12 @@ def test_killed_build_goes_on_to_the_same_bytes(photos: Path, tmp_path: Path, nu
         cwd=Path(__file__).resolve().parents[3],
         stderr=subprocess.DEVNULL,
     )
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + PATIENCE_S
     while not (out / "train-images-000000.idx").exists() and time.monotonic() < deadline_s:
         time.sleep(0.01)
     time.sleep(0.08)
     os.kill(process.pid, number)
-    assert process.wait(30) != 0
+    assert process.wait(PATIENCE_S) != 0
     assert not (out / "manifest.json").exists()
     if number != signal.SIGKILL:
         assert not list(out.rglob(".*.tmp"))

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.profile.measure import load
 from benchmarks.profile.measure.load import LoadMeter, cores_to_be_had, queued_by_thread
 from pipelines.base.machine import num_cores
+from tests.made.patience import PATIENCE_S
 
 SLEEPS = """
 import time
@@ -27,7 +28,7 @@ print(use.seconds, use.own_s)
 def test_sleeping_uses_nothing() -> None:
     env = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", SLEEPS], env=env, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", SLEEPS], env=env, capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     seconds, own_s = map(float, done.stdout.split())
     assert seconds >= 0.2

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from benchmarks.suite.run_suite import run_suite
 from benchmarks.suite.stages import Stage
 from pipelines.base.machine import num_cores
 from tests.made.made_suites import fake_runner, made_suite
+from tests.made.patience import PATIENCE_S, wait_until
 from tests.made.stages_in_processes import meet, play
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -103,16 +103,8 @@ def test_no_worker_outlives_the_first_process(tmp_path: Path, number: signal.Sig
     process = subprocess.Popen([sys.executable, str(program), str(tmp_path)], env=environment, stderr=subprocess.PIPE)
     wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
     process.send_signal(number)
-    assert process.wait(60) != 0
+    assert process.wait(PATIENCE_S) != 0
     workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
     wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     saved = len(list(tmp_path.glob("*.saved")))
     assert saved == (0 if number == signal.SIGKILL else 2)
-
-
-def wait_until(is_so: object, limit_s: float = 60) -> None:
-    assert callable(is_so)
-    end_s = time.monotonic() + limit_s
-    while not is_so():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)

@@ -12,6 +12,7 @@ import pytest
 from pipelines.base.errors import DataError
 from pipelines.shards.making.engine_local import LocalEngine
 from pipelines.shards.making.shard_progress import tell
+from tests.made.patience import wait_until
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -67,13 +68,6 @@ def is_alive(process: int) -> bool:
         return False
     # A child of a process that is gone may wait for somebody to ask how it ended.
     return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def until(is_done: object, limit_s: float = 20) -> None:
-    deadline_s = time.monotonic() + limit_s
-    while not is_done():  # type: ignore[operator]
-        assert time.monotonic() < deadline_s, "waited for too long"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
@@ -142,7 +136,7 @@ def test_leaving_early_ends_workers_and_lets_them_clear_up(tmp_path: Path) -> No
         for worker in engine._workers:
             worker.send(partial(wait_in, tmp_path))
             worker.take(TASKS[0])
-        until(lambda: len(list(tmp_path.iterdir())) == 2)
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
         processes = [int(path.suffix[1:]) for path in tmp_path.iterdir()]
     assert list(tmp_path.iterdir()) == []
     assert not any(is_alive(process) for process in processes)
@@ -162,8 +156,8 @@ with LocalEngine(2) as engine:
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], env=environment)
-    until(lambda: len(list(tmp_path.iterdir())) == 2)
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
     processes = [int(path.suffix[1:]) for path in tmp_path.iterdir()]
     parent.kill()
     parent.wait()
-    until(lambda: not any(is_alive(process) for process in processes))
+    wait_until(lambda: not any(is_alive(process) for process in processes))
