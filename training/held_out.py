@@ -12,7 +12,6 @@ import torch
 from pydantic import Field
 
 from pipelines.base.config import Config
-from pipelines.base.errors import UsageError
 from pipelines.build import Pipeline, PipelineConfig, build_pipeline
 from pipelines.tasks.base import TaskBatch
 from training.losses import Loss
@@ -33,7 +32,7 @@ class HeldOutConfig(Config):
     """What is measured beside training. It changes no weight: a run with other values has the same result."""
 
     split: str = "val"
-    """Split of the shards to measure on. Shards without it are not measured."""
+    """Split of the shards to measure on. Where the shards lack it, the run says so and measures nothing."""
     samples: int = Field(default=256, ge=1)
     """Images, and clips, measured each time. More is steadier; each costs a forward pass."""
     times: int = Field(default=10, ge=1)
@@ -67,21 +66,9 @@ class HeldOut:
         self._pipeline.close()
 
 
-def open_held_out(
-    config: HeldOutConfig | None, pipeline: PipelineConfig, model: Model, *, seed: int, is_asked_for: bool
-) -> HeldOut | None:
-    """Return what measures a run, or None where it is off or the shards have no such split.
-
-    is_asked_for: the user named the split, so that its absence is a UsageError.
-    """
-    if config is None:
-        return None
-    try:
-        held_out = _unaugmented(pipeline, config.split, seed)
-    except UsageError:
-        if is_asked_for:
-            raise
-        return None
+def open_held_out(config: HeldOutConfig, pipeline: PipelineConfig, model: Model, *, seed: int) -> HeldOut:
+    """Return what measures a run. Raises UsageError where the shards have no such split."""
+    held_out = _unaugmented(pipeline, config.split, seed)
     # References see training targets only: fitted to held-out ones, they would know what they are asked.
     with _unaugmented(pipeline, pipeline.split, seed) as training:
         batches: dict[str, list[TaskBatch]] = {name: [] for name in training.tasks}

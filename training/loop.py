@@ -66,6 +66,7 @@ def train(session: Session, out_dir: Path) -> None:
     """Take all steps that are left, logging and saving on the way."""
     clock = CheckpointClock(session.config.checkpoint)
     warned: set[str] = set()
+    _warn(session, warned)
     with (
         Journal(out_dir, session.step, is_on=session.ranks.is_first) as journal,
         StopRequest() as stop,

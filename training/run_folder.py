@@ -66,10 +66,11 @@ def claim(run_dir: Path, config: PretrainConfig) -> None:
     there = load_config(PretrainConfig, path).model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
     given = config.model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
     changed = [name for name in given if given[name] != there[name]]
+    free = sorted(NOT_PART_OF_THE_RESULT)
     if changed:
         raise UsageError(
-            f"{run_dir}: holds a run with other values of {', '.join(changed)}. A run can go on with other values of "
-            f"{' and '.join(sorted(NOT_PART_OF_THE_RESULT))} only: give another folder, or delete this one."
+            f"{run_dir}: holds a run with other values of {', '.join(changed)}. A run can resume with other values of "
+            f"{', '.join(free[:-1])} and {free[-1]} only: give another folder, or delete this one."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pipelines.base.errors import UsageError
 from pipelines.build import Pipeline, Step, active_tasks
 from pipelines.tasks import Task
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -49,8 +50,8 @@ class Session:
         self.step = 0
         self.samples_seen = dict.fromkeys(pipeline.tasks, 0)
         self.meter = Meter(self.samples_seen)
-        self.held_out = self._open_held_out()
         self.warnings: list[str] = []
+        self.held_out = self._open_held_out()
 
     @property
     def compute_tflop(self) -> float:
@@ -162,15 +163,13 @@ class Session:
 
     def _open_held_out(self) -> HeldOut | None:
         # One rank measures for all: weights are the same on every rank, and others wait at the next step.
-        if not self.ranks.is_first:
+        if not self.ranks.is_first or self.config.held_out is None:
             return None
-        return open_held_out(
-            self.config.held_out,
-            self.config.pipeline,
-            self.model,
-            seed=self.config.seed,
-            is_asked_for="held_out" in self.config.model_fields_set,
-        )
+        try:
+            return open_held_out(self.config.held_out, self.config.pipeline, self.model, seed=self.config.seed)
+        except UsageError as error:
+            self.warnings.append(f"held_out: nothing is measured. {error} Or set held_out: off.")
+            return None
 
     def _count_steps(self) -> int:
         budget = self.config.budget or BudgetConfig(steps=1)

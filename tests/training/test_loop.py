@@ -88,7 +88,18 @@ def test_a_run_leaves_its_files(unbroken) -> None:
 def test_the_log_has_a_line_per_step_with_everything(unbroken) -> None:
     lines = read_log(unbroken / "log.jsonl")
     assert [line["step"] for line in lines] == list(range(1, NUM_STEPS + 1))
-    keys = {"step", "losses", "metrics", "samples_per_s", "data_wait_ratio", "lr", "seconds", "compute_tflop", "lasso"}
+    keys = {
+        "step",
+        "losses",
+        "metrics",
+        "samples_per_s",
+        "data_wait_ratio",
+        "lr",
+        "seconds",
+        "compute_tflop",
+        "lasso",
+        "passes",
+    }
     assert set(lines[-1]) == keys
     assert {"relative_position", "exemplar"} <= set(lines[0]["losses"])
     compute = [line["compute_tflop"] for line in lines]
