@@ -8,8 +8,8 @@ from pipelines.base.config import Config
 from pipelines.build import PipelineConfig
 from training.checkpoint import CheckpointConfig
 from training.compute import BudgetConfig
+from training.diagnostics.held_out import HeldOutConfig
 from training.heads import HEADS, HeadsConfig
-from training.held_out import HeldOutConfig
 from training.lasso import LassoConfig
 from training.model import Precision
 from training.optimizer import OptimizerConfig

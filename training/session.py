@@ -14,9 +14,9 @@ from pipelines.tasks import Task
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.compute import BudgetConfig, count_flop, count_steps, dummy_batch
 from training.config import PretrainConfig
+from training.diagnostics.held_out import HeldOut, open_held_out, problems_of
+from training.diagnostics.meter import Meter
 from training.heads import HeadInput
-from training.held_out import HeldOut, open_held_out, problems_of
-from training.meter import Meter
 from training.model import Model, build_model, build_trunk
 from training.optimizer import build_optimizer, set_lr
 from training.parallel import Ranks

@@ -57,6 +57,6 @@ class Head(nn.Module, ABC):
         """Predictions that see no pixel, fitted to the targets of `batches` on the CPU: name -> their loss of a batch.
 
         "constant" is the best that is the same everywhere, "place" the best that knows where a cell lies. Measured on
-        held-out samples beside the model (training/held_out.py). {} where a task has none.
+        held-out samples beside the model (training/diagnostics/held_out.py). {} where a task has none.
         """
         return {}

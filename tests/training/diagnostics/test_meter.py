@@ -2,13 +2,13 @@
 
 import pytest
 
-from training.meter import Meter
+from training.diagnostics.meter import Meter
 
 
 @pytest.fixture
 def now(monkeypatch) -> list[float]:
     clock = [100.0]
-    monkeypatch.setattr("training.meter.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("training.diagnostics.meter.time.monotonic", lambda: clock[0])
     return clock
 
 

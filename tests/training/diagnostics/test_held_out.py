@@ -12,8 +12,8 @@ from pipelines.base.progress import quiet_progress
 from tests.made.pictures import stored_clips, stored_images, write_splits
 from tests.made.task_batches import MAKERS
 from training.config import PretrainConfig
+from training.diagnostics.held_out import problems_of
 from training.heads import HEADS, HeadInput, HeadsConfig, build_head
-from training.held_out import problems_of
 from training.journal import read_log
 from training.loop import pretrain
 from training.trunk import load_trunk
