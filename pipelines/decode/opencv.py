@@ -25,7 +25,7 @@ from pipelines.decode.header_check import check_header
 from pipelines.decode.jpeg_frames import jpeg_frames
 from pipelines.decode.reduction import reduction
 
-__all__ = ["OpenCVBackend"]
+__all__ = ["OpenCVBackend", "resize"]
 
 Pixels = npt.NDArray[np.uint8]
 Frame = memoryview | av.VideoFrame
@@ -168,7 +168,7 @@ def _decode_canvas(encoded: memoryview, box: list[int], flip: bool, out: Pixels)
     height, width = image.shape[:2]
     if x1 > width or y1 > height:
         raise ValueError(f"decoded as {width} x {height}; the manifest promises at least {x1} x {y1}")
-    _resize(image[y0:y1, x0:x1], flip, out)
+    resize(image[y0:y1, x0:x1], flip, out)
 
 
 def _reduction(box: list[int], canvas_px: int) -> int:
@@ -181,7 +181,7 @@ def _reduction(box: list[int], canvas_px: int) -> int:
 def _decode_clip(encoded: memoryview, flip: bool, out: Pixels) -> None:
     """Decode a clip into `out`, uint8 (T, H, W, 3). Raises ValueError or FFmpegError if it has too few frames."""
     for frame, row in zip(_frames(encoded, range(len(out))), out, strict=True):
-        _resize(_rgb(frame), flip, row)
+        resize(_rgb(frame), flip, row)
 
 
 def _decode_planes(encoded: memoryview, flip: bool, num_frames: int, chosen: Sequence[int], out: Pixels) -> None:
@@ -198,7 +198,7 @@ def _decode_planes(encoded: memoryview, flip: bool, num_frames: int, chosen: Seq
 
 def _write_colors(rgb: Pixels, flip: bool, out_3HW: Pixels) -> None:
     resized = np.empty((*out_3HW.shape[1:], NUM_COLORS), np.uint8)
-    _resize(rgb, flip, resized)
+    resize(rgb, flip, resized)
     cv2.split(resized, list(out_3HW))
 
 
@@ -258,7 +258,8 @@ def _resize_luma(luma: Pixels, flip: bool, out: Pixels) -> None:
         cv2.flip(out, 1, dst=out)
 
 
-def _resize(image: npt.NDArray[Any], flip: bool, out: Pixels) -> None:
+def resize(image: npt.NDArray[Any], flip: bool, out: Pixels) -> None:
+    """Resize an image, uint8 (h, w, 3), into `out`, uint8 (H, W, 3), and mirror it left to right if `flip` says so."""
     height, width = out.shape[:2]
     if image.shape[:2] == (height, width):
         out[:] = image[:, ::-1] if flip else image
