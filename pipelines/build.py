@@ -5,15 +5,15 @@ Folders, splits, tasks, sizes, backend: the first that cannot work raises a Usag
 
 import torch
 
-from pipelines.base.workers import Workers
+from pipelines.base.thread_pool import ThreadPool
 from pipelines.decode.base import thread_count
 from pipelines.pipeline_config import PipelineConfig
 from pipelines.read.source_config import SourceConfig
 from pipelines.run.sample_source import Fault
-from pipelines.run.step_chain import Recipe, StepChain, active_tasks, chain_memory, memory_of
+from pipelines.run.step_chain import PipelineArguments, StepChain, active_tasks, chain_memory, memory_of
 from pipelines.run.step_threads import StepThreads
 from pipelines.run.step_worker_pool import StepWorkerPool
-from pipelines.run.stream import Pipeline, Step, Supply
+from pipelines.run.stream import Pipeline, Step, StepSource
 
 __all__ = [
     "Fault",
@@ -43,16 +43,16 @@ def build_pipeline(
     Raises UsageError if the configuration cannot work, DataError if a shard is missing or of the wrong size.
     """
     device, num_workers = torch.device(device), config.num_workers
-    recipe = Recipe(config=config, seed=seed, rank=rank, world_size=world_size, augment=augment)
+    arguments = PipelineArguments(config=config, seed=seed, rank=rank, world_size=world_size, augment=augment)
     # Worker processes have no GPU: batches are made on the CPU and copied to the device afterwards.
-    chain = StepChain(recipe, torch.device("cpu") if num_workers else device)
-    maker = chain.step_maker(chain.shard_cache(), Workers(thread_count(config.num_threads)))
-    supply: Supply = StepThreads(maker, config.prefetch_batches)
+    chain = StepChain(arguments, torch.device("cpu") if num_workers else device)
+    maker = chain.step_maker(chain.shard_cache(), ThreadPool(thread_count(config.num_threads)))
+    step_source: StepSource = StepThreads(maker, config.prefetch_batches)
     if num_workers:
-        supply = StepWorkerPool(recipe, maker, depth=config.prefetch_batches, device=device)
+        step_source = StepWorkerPool(arguments, maker, depth=config.prefetch_batches, device=device)
     return Pipeline(
         maker=maker,
-        supply=supply,
+        step_source=step_source,
         backend_choice=chain.backend_choice,
         memory=chain_memory(config, chain.tasks, world_size),
         labels=chain.tables["image"].labels if "image" in chain.tables else (),

@@ -20,7 +20,7 @@ from benchmarks.profile.model.scaling import ScalingRow, plan_scaling
 from benchmarks.profile.profile_config import ProfileConfig
 from pipelines.base.errors import UsageError
 from pipelines.build import PipelineConfig, memory_of
-from pipelines.run.stage_stats import StageStats, added_up
+from pipelines.run.stage_stats import StageStats, sum_stats
 from pipelines.shards.format.locations import is_remote
 from training.parallel import choose_device, cpu_threads
 
@@ -115,7 +115,7 @@ def make_profile(
         standing_questions=(("worker processes, not threads", workers), *standing_questions(measured)),
         tested=tested,
         rows=stage_rows(measured, found),
-        clocks=added_up([window.stages for window in measured.base]),
+        clocks=sum_stats([window.stages for window in measured.base]),
         truncated=truncated,
         decode_limit_samples_per_s=decode_limit(measured, found),
         gains_without=gains_without(measured),

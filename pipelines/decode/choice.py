@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from pipelines.base.errors import UsageError
-from pipelines.base.workers import Workers
+from pipelines.base.thread_pool import ThreadPool
 from pipelines.decode.base import Backend, BackendName
 
 __all__ = ["BackendChoice", "choose_backend", "open_backend"]
@@ -48,12 +48,12 @@ def choose_backend(name: BackendName, device: torch.device) -> BackendChoice:
     return BackendChoice(name="dali", reason="device is cuda and DALI is installed")
 
 
-def open_backend(choice: BackendChoice, *, device: torch.device, workers: Workers) -> Backend:
-    """Start the chosen backend. OpenCV uses the threads of `workers`, DALI starts as many of its own."""
+def open_backend(choice: BackendChoice, *, device: torch.device, threads: ThreadPool) -> Backend:
+    """Start the chosen backend. OpenCV uses `threads`, DALI starts as many of its own."""
     if choice.name == "dali":
         from pipelines.decode.dali import DaliBackend
 
-        return DaliBackend(device=device, num_threads=workers.num_threads)
+        return DaliBackend(device=device, num_threads=threads.num_threads)
     from pipelines.decode.opencv import OpenCVBackend
 
-    return OpenCVBackend(workers=workers, pin_memory=device.type == "cuda")
+    return OpenCVBackend(threads=threads, pin_memory=device.type == "cuda")

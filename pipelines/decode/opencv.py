@@ -18,12 +18,12 @@ import torch
 from av.video.reformatter import VideoReformatter
 
 from pipelines.base.buffer_pool import BufferPool
-from pipelines.base.workers import Workers
+from pipelines.base.thread_pool import ThreadPool
 from pipelines.decode.base import Decoded, fill_failed
 from pipelines.decode.clip_planes import NUM_COLORS, chosen_frames
 from pipelines.decode.header_check import check_header
 from pipelines.decode.jpeg_frames import jpeg_frames
-from pipelines.decode.reduction import reduction
+from pipelines.decode.jpeg_reduction import jpeg_reduction
 
 __all__ = ["OpenCVBackend", "resize"]
 
@@ -51,15 +51,15 @@ class OpenCVBackend:
 
     name = "opencv"
 
-    def __init__(self, *, num_threads: int = 1, workers: Workers | None = None, pin_memory: bool = False) -> None:
-        """`workers`: a pool to use instead of `num_threads` new threads; it may do other work, and is not closed here.
+    def __init__(self, *, num_threads: int = 1, threads: ThreadPool | None = None, pin_memory: bool = False) -> None:
+        """`threads`: a pool to use instead of `num_threads` new threads; it may do other work, and is not closed here.
         `pin_memory`: put batches into page-locked memory, from which a GPU copies without a detour."""
         # The pool uses every core already; a parallel resize inside each thread would make them wait for each other.
         cv2.setNumThreads(1)
         self._pin_memory = pin_memory
         self._memory = BufferPool()
-        self._owns_workers = workers is None
-        self._workers = workers or Workers(num_threads, thread_name_prefix="fourfold-decode")
+        self._owns_threads = threads is None
+        self._threads = threads or ThreadPool(num_threads, thread_name_prefix="fourfold-decode")
 
     def canvases(
         self,
@@ -116,8 +116,8 @@ class OpenCVBackend:
         return self._decode_all(decode, pixels, rows)
 
     def close(self) -> None:
-        if self._owns_workers:
-            self._workers.shutdown(wait=True, cancel_futures=True)
+        if self._owns_threads:
+            self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _empty(self, *shape: int) -> torch.Tensor:
         if self._pin_memory:
@@ -142,13 +142,13 @@ class OpenCVBackend:
             return start_s
 
         # 2. Start as many jobs as there are threads, and wait for the first to begin: the time until then is waiting.
-        num_parts = max(min(self._workers.num_threads, len(rows)), 1)
-        first, *others = [self._workers.submit(work) for _ in range(num_parts)]
-        waited_s = self._workers.result_of(first) - asked_s
+        num_parts = max(min(self._threads.num_threads, len(rows)), 1)
+        first, *others = [self._threads.submit(work) for _ in range(num_parts)]
+        waited_s = self._threads.result_of(first) - asked_s
         for part in others:
             # 3. A job that has not begun, because its thread is busy with other work, has nothing left to do.
             if not part.cancel():
-                self._workers.result_of(part)
+                self._threads.result_of(part)
         # 4. Threads finish in any order; failures are reported in the order of rows.
         failures.sort()
         fill_failed(rows, [index for index, _ in failures])
@@ -174,7 +174,7 @@ def _decode_canvas(encoded: memoryview, box: list[int], flip: bool, out: Pixels)
 def _reduction(box: list[int], canvas_px: int) -> int:
     """Return the factor at which to decode: 1, 2, 4 or 8."""
     # 1 if the box would not cover whole pixels of the reduced image: half a pixel off would be another crop.
-    reduced_by = reduction(min(box[2] - box[0], box[3] - box[1]), canvas_px)
+    reduced_by = jpeg_reduction(min(box[2] - box[0], box[3] - box[1]), canvas_px)
     return reduced_by if all(edge % reduced_by == 0 for edge in box) else 1
 
 

@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 from pipelines.base.errors import UsageError
 from pipelines.base.rng import rng_for
-from pipelines.read.mix import Mix
+from pipelines.read.source_mix import SourceMix
 
-__all__ = ["DEFAULT_WINDOW_SHARDS", "Order", "Picks", "SamplePlan"]
+__all__ = ["DEFAULT_WINDOW_SHARDS", "Order", "PickedSamples", "SamplePlan"]
 
 Int64s = npt.NDArray[np.int64]
 DEFAULT_WINDOW_SHARDS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picks:
+class PickedSamples:
     """Samples of one batch: their rows in the sample table, and the epoch each is read in; both int64 (B,)."""
 
     rows: Int64s
@@ -57,11 +57,11 @@ class Order:
         self._windows = lru_cache(maxsize=2)(self._draw_windows)
         self._rows = lru_cache(maxsize=2)(self._draw_rows)
 
-    def locate(self, indices: Int64s) -> Picks:
+    def locate(self, indices: Int64s) -> PickedSamples:
         """Return rows and epochs of the samples at `indices`, int64 (B,), of the endless order."""
         epochs, within = np.divmod(indices, self.num_samples)
         if not self._is_shuffled:
-            return Picks(rows=within, epochs=np.zeros_like(epochs))
+            return PickedSamples(rows=within, epochs=np.zeros_like(epochs))
         # A batch may end one epoch and begin the next, and then spans windows of both; within a window it is one
         # look-up for all its samples.
         rows = np.empty_like(indices)
@@ -73,7 +73,7 @@ class Order:
                 chosen = in_epoch[windows == window]
                 order = self._rows(epoch, window)
                 rows[chosen] = order[within[chosen] - (int(ends[window]) - len(order))]
-        return Picks(rows=rows, epochs=epochs)
+        return PickedSamples(rows=rows, epochs=epochs)
 
     def shards_from(self, index: int) -> Iterator[Int64s]:
         """Yield shards window by window, without end, from the window that holds the sample at `index`: int64 each."""
@@ -123,7 +123,7 @@ class SamplePlan:
     """Samples per step over all ranks."""
     rank: int = 0
     world_size: int = 1
-    _mix: Mix | None = field(init=False, repr=False, compare=False)
+    _mix: SourceMix | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         size, world = self.global_batch_size, self.world_size
@@ -137,7 +137,7 @@ class SamplePlan:
                 f"batch of {size} {self.stream} samples over {world} ranks; need a multiple of {world}, "
                 f"such as {' or '.join(map(str, multiples))}."
             )
-        mix = Mix(self.weights, seed=self.seed, stream=self.stream) if len(self.orders) > 1 else None
+        mix = SourceMix(self.weights, seed=self.seed, stream=self.stream) if len(self.orders) > 1 else None
         object.__setattr__(self, "_mix", mix)
 
     @property
@@ -148,7 +148,7 @@ class SamplePlan:
     def local_batch_size(self) -> int:
         return self.global_batch_size // self.world_size
 
-    def picks(self, batch_index: int) -> Picks:
+    def picks(self, batch_index: int) -> PickedSamples:
         """Return this rank's samples of global batch `batch_index` (from 0, without end)."""
         start = self.first_position(batch_index)
         return self._locate(np.arange(start, start + self.local_batch_size, dtype=np.int64))
@@ -173,7 +173,7 @@ class SamplePlan:
         now, then = ([next(one) + first for one, first in zip(windows, offsets, strict=True)] for _ in range(2))
         return np.concatenate(now), np.concatenate(then)
 
-    def _locate(self, positions: Int64s) -> Picks:
+    def _locate(self, positions: Int64s) -> PickedSamples:
         if self._mix is None:
             return self.orders[0].locate(positions)
         sources, indices = self._mix.split(positions)
@@ -184,4 +184,4 @@ class SamplePlan:
             picks = order.locate(indices[chosen])
             rows[chosen], epochs[chosen] = picks.rows + first_row, picks.epochs
             first_row += order.num_samples
-        return Picks(rows=rows, epochs=epochs)
+        return PickedSamples(rows=rows, epochs=epochs)

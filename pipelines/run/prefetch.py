@@ -11,7 +11,7 @@ from threading import Condition, Thread
 from typing import Generic, TypeVar
 
 from pipelines.base.errors import FourfoldError
-from pipelines.base.workers import POLL_S
+from pipelines.base.thread_pool import POLL_S
 
 __all__ = ["Prefetcher"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pipelines.read.sample_plan import SamplePlan
-from pipelines.run.sample_source import Fault, Prepared, SampleSource
+from pipelines.run.sample_source import Fault, SampleSource, TaskSamples
 
 __all__ = ["MAX_TRIES", "ReplacingSource"]
 
@@ -29,10 +29,10 @@ class ReplacingSource:
         self.source = open_source(plan)
         self._single: SampleSource | None = None
 
-    def load(self, batch_index: int, names: Sequence[str]) -> tuple[dict[str, Prepared], list[Fault]]:
+    def load(self, batch_index: int, names: Sequence[str]) -> tuple[dict[str, TaskSamples], list[Fault]]:
         """Return the input of each of the named tasks for one batch, and the samples that failed, in the order of rows.
 
-        `Prepared.failed` lists the rows for which MAX_TRIES samples failed.
+        `TaskSamples.failed` lists the rows for which MAX_TRIES samples failed.
         """
         prepared, faults = self.source.load(batch_index, names)
         # A row that failed for one task is replaced for all: tasks of a step must see the same samples.
@@ -47,7 +47,7 @@ class ReplacingSource:
             reported.append(fault)
         return prepared, reported
 
-    def _next_good(self, batch_index: int, row: int, names: Sequence[str]) -> dict[str, Prepared]:
+    def _next_good(self, batch_index: int, row: int, names: Sequence[str]) -> dict[str, TaskSamples]:
         """Return a good sample as a batch of one for every task; {} if none was found in MAX_TRIES."""
         # Samples that fail here are not reported: each is reported with the batch in which it has its own place.
         self._single = self._single or self._open(self.plan.one_by_one())
@@ -58,7 +58,7 @@ class ReplacingSource:
         return {}
 
 
-def _with_row(prepared: Prepared, row: int, spare: Prepared) -> Prepared:
+def _with_row(prepared: TaskSamples, row: int, spare: TaskSamples) -> TaskSamples:
     """Return the batch with the only sample of `spare` in one row."""
     # Pixels are overwritten in place, because the tasks of a step share them.
     prepared.pixels[row] = spare.pixels[0]
@@ -67,5 +67,5 @@ def _with_row(prepared: Prepared, row: int, spare: Prepared) -> Prepared:
         values[row] = spare.geometry[name][0]
     keys = (*prepared.keys[:row], spare.keys[0], *prepared.keys[row + 1 :])
     failed = tuple(one for one in prepared.failed if one != row)
-    known = prepared.known and spare.known and prepared.known.with_row(row, spare.known)
-    return replace(prepared, geometry=geometry, keys=keys, failed=failed, known=known)
+    cached = prepared.cached and spare.cached and prepared.cached.with_row(row, spare.cached)
+    return replace(prepared, geometry=geometry, keys=keys, failed=failed, cached=cached)

@@ -15,15 +15,15 @@ import torch
 
 from pipelines.base.batch_rng import BatchRng
 from pipelines.decode.base import Backend, Decoded, fill_failed
-from pipelines.decode.reduction import reduction
+from pipelines.decode.jpeg_reduction import jpeg_reduction
 from pipelines.read.reader import SampleReader
-from pipelines.read.sample_plan import Picks, SamplePlan
+from pipelines.read.sample_plan import PickedSamples, SamplePlan
 from pipelines.run.stage_stats import StageClock
 from pipelines.shards.format.manifest import SampleTable
 from pipelines.tasks.base import CanvasSpec, Geometry, Task
 from pipelines.tasks.target_cache import CachedTargets, cached_targets
 
-__all__ = ["Drawn", "Fault", "Prepared", "SampleSource", "canvas_boxes"]
+__all__ = ["Drawn", "Fault", "TaskSamples", "SampleSource", "canvas_boxes"]
 
 Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
@@ -42,19 +42,19 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class TaskSamples:
     """Input of one task for one batch of B samples.
 
     pixels: uint8 RGB canvases (B, S, S, 3), or planes of clips (B, 3 + N, H, W; see clip_planes.py). geometry: drawn
     numbers by name, leading axis B. failed: rows whose sample failed; their pixels and key are another row's.
-    known: targets found in the task's cache; None for a task without one.
+    cached: targets found in the task's cache; None for a task without one.
     """
 
     pixels: torch.Tensor
     geometry: Geometry
     keys: tuple[str, ...]
     failed: tuple[int, ...]
-    known: CachedTargets | None = None
+    cached: CachedTargets | None = None
 
 
 def canvas_boxes(
@@ -70,7 +70,7 @@ def canvas_boxes(
     low, high = scale
     short_B = np.minimum(width_B, height_B)
     side_B = np.clip(np.rint(short_B * (low + (high - low) * uniform_B4[:, 0])), 1, short_B)
-    step_B = np.array([reduction(side, canvas_px) for side in side_B.tolist()])
+    step_B = np.array([jpeg_reduction(side, canvas_px) for side in side_B.tolist()])
     side_B -= side_B % step_B
     x0_B = np.floor(uniform_B4[:, 1] * ((width_B - side_B) // step_B + 1)) * step_B
     y0_B = np.floor(uniform_B4[:, 2] * ((height_B - side_B) // step_B + 1)) * step_B
@@ -81,12 +81,12 @@ def canvas_boxes(
 class Drawn:
     """Geometry of one decode of a batch, drawn before any pixel exists; every array has leading axis B.
 
-    common: what all tasks share, by name. own: by task, then by name. known: by task, for tasks with a target cache.
+    common: what all tasks share, by name. own: by task, then by name. cached: by task, for tasks with a target cache.
     """
 
     common: Geometry
     own: Mapping[str, Geometry]
-    known: Mapping[str, CachedTargets]
+    cached: Mapping[str, CachedTargets]
 
     def geometry_of(self, name: str) -> Geometry:
         """Return all drawn numbers of one task."""
@@ -120,7 +120,7 @@ class SampleSource:
         self._share_decode, self._device = share_decode, device
         self._read_clock, self._decode_clock = clocks
 
-    def load(self, batch_index: int, names: Sequence[str]) -> tuple[dict[str, Prepared], list[Fault]]:
+    def load(self, batch_index: int, names: Sequence[str]) -> tuple[dict[str, TaskSamples], list[Fault]]:
         """Return the input of each of the named tasks for one batch, and the samples that failed, in the order of rows.
 
         Raises DataError if a shard cannot be read.
@@ -131,7 +131,7 @@ class SampleSource:
             encoded = self.read(picks)
         self._read_clock.add(num_items=len(encoded))
         # 2. Decode once for all tasks, or once a task if `share_decode` is off: then each task gets a crop of its own.
-        prepared: dict[str, Prepared] = {}
+        prepared: dict[str, TaskSamples] = {}
         reasons: dict[int, str] = {}
         for group in [list(names)] if self._share_decode else [[name] for name in names]:
             made, failures = self._load_group(picks, encoded, group)
@@ -141,31 +141,31 @@ class SampleSource:
         self._decode_clock.add(num_failures=len(reasons))
         return prepared, [self._fault(int(picks.rows[index]), reason) for index, reason in sorted(reasons.items())]
 
-    def keys(self, picks: Picks) -> tuple[str, ...]:
+    def keys(self, picks: PickedSamples) -> tuple[str, ...]:
         """Return the keys of a batch's samples, in order."""
         return tuple(self.table.keys[row] for row in picks.rows.tolist())
 
-    def read(self, picks: Picks) -> list[memoryview]:
+    def read(self, picks: PickedSamples) -> list[memoryview]:
         """Return the encoded image or clip of each sample, as views into mapped tars. Raises DataError."""
         return [self.reader.read(row) for row in picks.rows.tolist()]
 
-    def draw(self, picks: Picks, names: Sequence[str]) -> Drawn:
+    def draw(self, picks: PickedSamples, names: Sequence[str]) -> Drawn:
         """Draw the geometry of the named tasks, which share one decode, and look up their cached targets."""
         # Without `share_decode` there is one task here, and its name makes its crops differ from other tasks'.
         keys = self.keys(picks)
         common = self._common_geometry(picks, keys, "canvas" if self._share_decode else f"canvas {names[0]}")
         own = {name: self._task_geometry(picks, keys, name) for name in names}
-        return Drawn(common=common, own=own, known=self._known(picks, common, names))
+        return Drawn(common=common, own=own, cached=self._cached(picks, common, names))
 
     def decode(self, encoded: Sequence[memoryview], drawn: Drawn) -> Decoded:
         """Return canvases or planes of clips on the pipeline's device; the copy there may still be running."""
-        is_known_B = _is_known_to_all(drawn.known, list(drawn.own), len(encoded))
-        decoded = self._decode(encoded, drawn.common, is_known_B)
+        is_cached_B = _is_cached_for_all(drawn.cached, list(drawn.own), len(encoded))
+        decoded = self._decode(encoded, drawn.common, is_cached_B)
         return replace(decoded, pixels=decoded.pixels.to(self._device, non_blocking=True))
 
     def _load_group(
-        self, picks: Picks, encoded: Sequence[memoryview], group: Sequence[str]
-    ) -> tuple[dict[str, Prepared], dict[int, str]]:
+        self, picks: PickedSamples, encoded: Sequence[memoryview], group: Sequence[str]
+    ) -> tuple[dict[str, TaskSamples], dict[int, str]]:
         """Decode a batch once, for all tasks of the group. Returns their inputs, and reasons of failures by row."""
         # 1. Draw all random numbers before there are pixels: a backend cannot change an augmentation then. Cached
         # targets are looked up before decoding, because a clip with a known target needs only its first frame.
@@ -181,24 +181,24 @@ class SampleSource:
         rows = _shown_rows(len(keys), failed)
         shown = tuple(keys[row] for row in rows)
         prepared = {
-            name: Prepared(
+            name: TaskSamples(
                 pixels=decoded.pixels,
                 geometry=drawn.geometry_of(name),
                 keys=shown,
                 failed=failed,
-                known=drawn.known[name].with_rows_of(rows, failed) if name in drawn.known else None,
+                cached=drawn.cached[name].with_rows_of(rows, failed) if name in drawn.cached else None,
             )
             for name in group
         }
         return prepared, dict(decoded.failures)
 
-    def _known(self, picks: Picks, common: Geometry, group: Sequence[str]) -> dict[str, CachedTargets]:
+    def _cached(self, picks: PickedSamples, common: Geometry, group: Sequence[str]) -> dict[str, CachedTargets]:
         """Return the cached targets of the batch by task, for the tasks that have a cache."""
         memories = {name: self._tasks[name].targets for name in group}
         addresses = list(zip(picks.rows.tolist(), common["flip"].tolist(), strict=True))
         return {name: cached_targets(memory, addresses) for name, memory in memories.items() if memory is not None}
 
-    def _common_geometry(self, picks: Picks, keys: tuple[str, ...], stream: str) -> Geometry:
+    def _common_geometry(self, picks: PickedSamples, keys: tuple[str, ...], stream: str) -> Geometry:
         """Draw what all tasks share: "label" int64 (B,), "flip" bool (B,) and, for images, "box" int32 (B, 4)."""
         seed, epochs = self.plan.seed, picks.epochs.tolist()
         uniform_B4 = BatchRng(seed, epochs, keys, stream).random(4)
@@ -211,15 +211,15 @@ class SampleSource:
             geometry["box"] = canvas_boxes(uniform_B4, width_B, height_B, self._canvas_scale, self._canvas.canvas_px)
         return geometry
 
-    def _task_geometry(self, picks: Picks, keys: tuple[str, ...], name: str) -> Geometry:
+    def _task_geometry(self, picks: PickedSamples, keys: tuple[str, ...], name: str) -> Geometry:
         return self._tasks[name].draw(BatchRng(self.plan.seed, picks.epochs.tolist(), keys, name))
 
-    def _decode(self, encoded: Sequence[memoryview], common: Geometry, is_known_B: npt.NDArray[np.bool_]) -> Decoded:
+    def _decode(self, encoded: Sequence[memoryview], common: Geometry, is_cached_B: npt.NDArray[np.bool_]) -> Decoded:
         size = self._canvas
         if self.table.kind == "image":
             return self.backend.canvases(encoded, common["box"], common["flip"], size.canvas_px)
         frames = size.num_frames, size.clip_height_px, size.clip_width_px
-        return self.backend.clip_planes(encoded, common["flip"], *frames, first_only_B=is_known_B)
+        return self.backend.clip_planes(encoded, common["flip"], *frames, first_only_B=is_cached_B)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -242,14 +242,14 @@ class SampleSource:
         return Fault(shard=shard, key=self.table.keys[row], reason=reason)
 
 
-def _is_known_to_all(
-    known: Mapping[str, CachedTargets], group: Sequence[str], num_samples: int
+def _is_cached_for_all(
+    cached: Mapping[str, CachedTargets], group: Sequence[str], num_samples: int
 ) -> npt.NDArray[np.bool_]:
     """Return which samples have a cached target for every task of the group: bool (B,)."""
-    if len(known) < len(group):
+    if len(cached) < len(group):
         return np.zeros(num_samples, np.bool_)
-    is_known = zip(*([target is not None for target in one.target] for one in known.values()), strict=True)
-    return np.array([all(sample) for sample in is_known], np.bool_)
+    is_cached = zip(*([target is not None for target in one.target] for one in cached.values()), strict=True)
+    return np.array([all(sample) for sample in is_cached], np.bool_)
 
 
 def _shown_rows(num_samples: int, failed: tuple[int, ...]) -> list[int]:

@@ -1,9 +1,9 @@
 """Share tensors between a worker process and its parent without copying them.
 
 The worker takes all large arrays from a `SharedMemory`. A tensor in one of its blocks is sent as the number of the
-block and the place in it. The parent maps each block once (`Mapped`), and tells the worker when the last view of it is
-gone; then the worker uses the block again. Blocks have no name: they take no room in /dev/shm, and are gone with the
-two processes, however those end.
+block and the place in it. The parent maps each block once (`MappedBlocks`), and tells the worker when the last view of
+it is gone; then the worker uses the block again. Blocks have no name: they take no room in /dev/shm, and are gone with
+the two processes, however those end.
 """
 
 import os
@@ -24,13 +24,13 @@ from pipelines.base.errors import FourfoldError
 from pipelines.base.freed_arrays import FreedArrays
 from pipelines.tasks.base import one_of_equal_planes
 
-__all__ = ["Mapped", "Packed", "SharedMemory"]
+__all__ = ["MappedBlocks", "PackedTensor", "SharedMemory"]
 
 Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedTensor:
     """Place of a tensor in a block; `block` -1 for a tensor without elements. `stride` in elements."""
 
     block: int
@@ -68,7 +68,7 @@ class SharedMemory(BufferPool):
         self._starts = sorted([*self._starts, (block.ctypes.data, number)])
         return block
 
-    def pack(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, Packed]:
+    def pack(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, PackedTensor]:
         """Return the places of tensors, which are kept until `release`. Tensors outside the blocks are copied first."""
         # One reference per block and call, not per tensor: the parent releases blocks.
         placed = {name: self._placed(tensor) for name, tensor in tensors.items()}
@@ -99,12 +99,12 @@ class SharedMemory(BufferPool):
             return tensor
         return self.copy_of(one_of_equal_planes(tensor)).expand(tensor.shape)
 
-    def _packed(self, tensor: torch.Tensor) -> Packed:
+    def _packed(self, tensor: torch.Tensor) -> PackedTensor:
         layout = tensor.dtype, tuple(tensor.shape), tensor.stride()
         number = self._block_of(tensor) if tensor.numel() else None
         if number is None:
-            return Packed(-1, 0, *layout)
-        return Packed(number, tensor.data_ptr() - self._blocks[number].ctypes.data, *layout)
+            return PackedTensor(-1, 0, *layout)
+        return PackedTensor(number, tensor.data_ptr() - self._blocks[number].ctypes.data, *layout)
 
     def _block_of(self, tensor: torch.Tensor) -> int | None:
         """Return the number of the block that holds a tensor, found by its address; None if no block does."""
@@ -116,7 +116,7 @@ class SharedMemory(BufferPool):
         return number if address < start + len(self._blocks[number]) else None
 
 
-class Mapped:
+class MappedBlocks:
     """Parent's side: maps a worker's blocks, and tells when all views of one are gone."""
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class Mapped:
         finally:
             os.close(descriptor)
 
-    def unpack(self, packed: Mapping[str, Packed]) -> dict[str, torch.Tensor]:
+    def unpack(self, packed: Mapping[str, PackedTensor]) -> dict[str, torch.Tensor]:
         """Return the tensors as views into the blocks they were made in."""
         roots = {number: self._root(number) for number in {one.block for one in packed.values() if one.block >= 0}}
         return {name: _view(roots.get(one.block), one) for name, one in packed.items()}
@@ -144,7 +144,7 @@ class Mapped:
         return torch.from_numpy(self._in_use.watched(self._blocks[number], number))
 
 
-def _view(root: torch.Tensor | None, one: Packed) -> torch.Tensor:
+def _view(root: torch.Tensor | None, one: PackedTensor) -> torch.Tensor:
     if root is None:
         return torch.empty(one.shape, dtype=one.dtype)
     part = root[one.offset_bytes : one.offset_bytes + one.num_bytes]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from threading import Lock, current_thread
 
-__all__ = ["CONSUMER", "Listener", "StageClock", "StageStats", "added_up", "bottleneck"]
+__all__ = ["CONSUMER", "Listener", "StageClock", "StageStats", "sum_stats", "bottleneck"]
 
 Listener = Callable[[str, float, float, str], None]
 """Function called after each piece of work with the stage's name, begin and end in seconds of `time.perf_counter`, and
@@ -147,7 +147,7 @@ class StageClock:
             )
 
 
-def added_up(parts: Sequence[tuple[StageStats, ...]]) -> tuple[StageStats, ...]:
+def sum_stats(parts: Sequence[tuple[StageStats, ...]]) -> tuple[StageStats, ...]:
     """Sum the stats of several processes, stage by stage. Every process has the same stages in the same order."""
     return tuple(
         StageStats(name=stages[0].name, **{name: sum(getattr(one, name) for one in stages) for name in _NUMBERS})

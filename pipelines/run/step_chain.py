@@ -12,14 +12,14 @@ import torch
 
 from pipelines.base.errors import UsageError
 from pipelines.base.rng import rng_for
-from pipelines.base.workers import CallingThread, Workers
+from pipelines.base.thread_pool import InlineThreadPool, ThreadPool
 from pipelines.decode.base import thread_count
 from pipelines.decode.choice import choose_backend, open_backend
 from pipelines.pipeline_config import PipelineConfig
 from pipelines.read.sample_plan import Order, SamplePlan
 from pipelines.read.shard_cache import ShardCache, open_shard_cache
 from pipelines.read.source_config import SourceConfig
-from pipelines.read.table_union import union_table
+from pipelines.read.table_concat import concat_tables
 from pipelines.run.memory_estimate import PipelineMemory, pipeline_memory
 from pipelines.run.replacement import ReplacingSource
 from pipelines.run.sample_source import SampleSource
@@ -33,14 +33,14 @@ from pipelines.tasks import TASKS
 from pipelines.tasks.base import Task, TaskConfig
 from pipelines.tasks.colorization import ColorizationConfig
 
-__all__ = ["Recipe", "StepChain", "active_tasks", "build_step_maker", "chain_memory", "memory_of"]
+__all__ = ["PipelineArguments", "StepChain", "active_tasks", "build_step_maker", "chain_memory", "memory_of"]
 
 BYTES_PER_GIB = 2**30
 KINDS: tuple[Kind, ...] = ("image", "clip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class PipelineArguments:
     """Arguments of `build_pipeline` from which a `StepChain` is built; pickled for worker processes."""
 
     config: PipelineConfig
@@ -59,15 +59,15 @@ def active_tasks(config: PipelineConfig, seed: int, step: int) -> tuple[str, ...
     )
 
 
-def build_step_maker(recipe: Recipe) -> StepMaker:
+def build_step_maker(arguments: PipelineArguments) -> StepMaker:
     """Build the step maker of a worker process, with its share of `num_threads`."""
     # No shard cache: the parent process downloads remote shards for all workers, else each would download them.
-    config = recipe.config
+    config = arguments.config
     num_threads = max(thread_count(config.num_threads) // max(config.num_workers, 1), 1)
     # With one thread, work is done where it is submitted: handing it to a second thread and waiting moves every batch
     # to the caches of another core and back.
-    workers = Workers(num_threads) if num_threads > 1 else CallingThread()
-    maker = StepChain(recipe, torch.device("cpu")).step_maker(None, workers)
+    threads = ThreadPool(num_threads) if num_threads > 1 else InlineThreadPool()
+    maker = StepChain(arguments, torch.device("cpu")).step_maker(None, threads)
     for task in maker.tasks.values():
         task.num_threads = num_threads
     return maker
@@ -79,38 +79,38 @@ class StepChain:
     Raises UsageError if the configuration cannot work, DataError if a shard is missing or has another size.
     """
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        config, seed = recipe.config, recipe.seed
+    def __init__(self, arguments: PipelineArguments, device: torch.device) -> None:
+        config, seed = arguments.config, arguments.seed
         if seed < 0:
             raise UsageError(f"seed {seed}; need an integer of at least 0.")
         if device.type == "cuda":
             # torch loads its solvers with the first call, and fails if two threads do so at once (seen on an H200).
             torch.linalg.eigh(torch.eye(3, device=device))
-        self.recipe, self.device = recipe, device
+        self.arguments, self.device = arguments, device
         # The order: 1. tables, on which all else depends; 2. tasks, which need the color counts beside them; 3. the
         # backend; 4. plans, which check batch sizes against tables and tasks.
         kinds = _kinds(config)
         parts = {kind: _tables(config, kind) for kind in kinds}
-        self.tables = {kind: union_table(parts[kind]) for kind in kinds}
+        self.tables = {kind: concat_tables(parts[kind]) for kind in kinds}
         self.tasks = _make_tasks(config, parts.get("image", ()))
         self.backend_choice = choose_backend(config.backend, device)
-        orders = {kind: _orders(config, kind, parts[kind], seed, augment=recipe.augment) for kind in kinds}
-        place = seed, recipe.rank, recipe.world_size
+        orders = {kind: _orders(config, kind, parts[kind], seed, augment=arguments.augment) for kind in kinds}
+        place = seed, arguments.rank, arguments.world_size
         self.plans = {kind: _plan(config, kind, orders[kind], self.tasks, place) for kind in kinds}
 
     def shard_cache(self) -> ShardCache | None:
         """Return the cache of remote shards; None if all shards are on this machine. Raises UsageError if too small."""
-        config = self.recipe.config
+        config = self.arguments.config
         cache_bytes = None if config.cache_gib is None else int(config.cache_gib * BYTES_PER_GIB)
         return open_shard_cache(self.tables, self.plans, limit_bytes=cache_bytes, window_shards=config.window_shards)
 
-    def step_maker(self, shard_cache: ShardCache | None, workers: Workers) -> StepMaker:
+    def step_maker(self, shard_cache: ShardCache | None, threads: ThreadPool) -> StepMaker:
         """Open backend and sources, and return a maker that owns them."""
-        config, augment = self.recipe.config, self.recipe.augment
+        config, augment = self.arguments.config, self.arguments.augment
         clocks = {name: StageClock(name) for name in ("read", "decode", *self.tasks)}
         # Decoding and tasks share one pool: with more threads at work than cores, they push each other's pixels out of
         # the caches.
-        backend = open_backend(self.backend_choice, device=self.device, workers=workers)
+        backend = open_backend(self.backend_choice, device=self.device, threads=threads)
         open_source = partial(
             SampleSource if augment else UnaugmentedSource,
             backend=backend,
@@ -128,11 +128,11 @@ class StepChain:
                 kind: ReplacingSource(partial(open_source, self.tables[kind]), plan)
                 for kind, plan in self.plans.items()
             },
-            schedule=partial(active_tasks, config, self.recipe.seed) if augment else lambda _: tuple(self.tasks),
+            schedule=partial(active_tasks, config, self.arguments.seed) if augment else lambda _: tuple(self.tasks),
             backend=backend,
             clocks=clocks,
             shard_cache=shard_cache,
-            workers=workers,
+            threads=threads,
         )
 
 

@@ -5,11 +5,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from pipelines.base.errors import DataError
-from pipelines.base.workers import Workers
+from pipelines.base.thread_pool import ThreadPool
 from pipelines.decode.base import Backend
 from pipelines.read.shard_cache import ShardCache
 from pipelines.run.replacement import ReplacingSource
-from pipelines.run.sample_source import Fault, Prepared
+from pipelines.run.sample_source import Fault, TaskSamples
 from pipelines.run.stage_stats import Listener, StageClock, StageStats
 from pipelines.shards.format.manifest import Kind
 from pipelines.tasks.base import Task, TaskBatch
@@ -66,11 +66,11 @@ class StepMaker:
         backend: Backend,
         clocks: Mapping[str, StageClock],
         shard_cache: ShardCache | None,
-        workers: Workers,
+        threads: ThreadPool,
     ) -> None:
         """`sources`: by kind of sample. `schedule`: step -> names of active tasks. `clocks`: "read", "decode", and one
-        per task. `close` also closes `shard_cache` and `workers`."""
-        self.tasks, self.sources, self.workers, self.backend = dict(tasks), sources, workers, backend
+        per task. `close` also closes `shard_cache` and `threads`."""
+        self.tasks, self.sources, self.threads, self.backend = dict(tasks), sources, threads, backend
         self._schedule, self._clocks, self._shard_cache = schedule, clocks, shard_cache
 
     def start(self) -> None:
@@ -102,7 +102,7 @@ class StepMaker:
             if not active:
                 continue
             prepared, failed = source.load(position[f"{kind}_batch"], active)
-            _refuse_hopeless(prepared.values(), failed)
+            _refuse_failed_batch(prepared.values(), failed)
             faults += failed
             num_samples += source.plan.local_batch_size
             batches |= {name: self._submit(name, prepared[name], room_wait_s) for name in active}
@@ -120,18 +120,18 @@ class StepMaker:
 
         Raises the error of a task, and FourfoldError within a second if a thread has died.
         """
-        batches = {name: self.workers.result_of(future) for name, future in begun.batches.items()}
+        batches = {name: self.threads.result_of(future) for name, future in begun.batches.items()}
         step = Step(index=begun.index, batches=batches, faults=begun.faults)
         return MadeStep(step=step, num_samples=begun.num_samples, after=begun.after)
 
-    def make(self, name: str, prepared: Prepared) -> TaskBatch:
+    def make(self, name: str, prepared: TaskSamples) -> TaskBatch:
         """Make the batch of one task, in the calling thread. Rows of failed samples get weight 0."""
         task = self.tasks[name]
         with self._clocks[name].busy(len(prepared.keys)):
             given = prepared.pixels, prepared.geometry, prepared.keys
-            batch = task.make(*given) if prepared.known is None else task.make_cached(*given, prepared.known)
+            batch = task.make(*given) if prepared.cached is None else task.make_cached(*given, prepared.cached)
         self._clocks[name].add(num_left_out=batch.num_left_out)
-        return _silence(batch, prepared.failed, task.examples_per_sample)
+        return _zero_weights(batch, prepared.failed, task.examples_per_sample)
 
     def fetch_ahead(self, position: Mapping[str, int]) -> None:
         """Download the shards of remote folders that are read next, in the background. Returns at once."""
@@ -156,18 +156,18 @@ class StepMaker:
         """Stop all threads. Safe to call twice."""
         if self._shard_cache is not None:
             self._shard_cache.stop()
-        self.workers.shutdown(wait=True, cancel_futures=True)
+        self.threads.shutdown(wait=True, cancel_futures=True)
         self.backend.close()
 
-    def _submit(self, name: str, prepared: Prepared, room_wait_s: float) -> Future[TaskBatch]:
+    def _submit(self, name: str, prepared: TaskSamples, room_wait_s: float) -> Future[TaskBatch]:
         clock = self._clocks[name]
         clock.arrival(room_wait_s)
-        future = self.workers.submit(self.make, name, prepared)
+        future = self.threads.submit(self.make, name, prepared)
         future.add_done_callback(lambda _: clock.departure())
         return future
 
 
-def _silence(batch: TaskBatch, failed: tuple[int, ...], examples_per_sample: int) -> TaskBatch:
+def _zero_weights(batch: TaskBatch, failed: tuple[int, ...], examples_per_sample: int) -> TaskBatch:
     """Set the weight of all examples of failed samples to 0."""
     if not failed:
         return batch
@@ -177,7 +177,7 @@ def _silence(batch: TaskBatch, failed: tuple[int, ...], examples_per_sample: int
     return replace(batch, weight=weight)
 
 
-def _refuse_hopeless(batches: Iterable[Prepared], faults: list[Fault]) -> None:
+def _refuse_failed_batch(batches: Iterable[TaskSamples], faults: list[Fault]) -> None:
     # Weight 0 everywhere would be a step that learns nothing, without a word.
     size = next((len(one.keys) for one in batches if len(one.failed) == len(one.keys)), None)
     if size is not None:

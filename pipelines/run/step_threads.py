@@ -11,7 +11,7 @@ __all__ = ["StepThreads"]
 
 
 class StepThreads:
-    """Steps made by threads, with a bounded queue of begun steps before the consumer. See `stream.Supply`."""
+    """Steps made by threads, with a bounded queue of begun steps before the consumer. See `stream.StepSource`."""
 
     def __init__(self, maker: StepMaker, depth: int) -> None:
         """`depth`: steps held ready, besides the one that is being made; each costs the bytes of all its batches."""

@@ -1,8 +1,9 @@
 """Worker process of a pipeline: makes the steps that its parent requests, in memory shared with the parent.
 
-step_worker_pool.py starts `serve` with one end of a pair of sockets. The worker receives a `Recipe`, then one `Request`
-after the other. It answers each with the new blocks of memory and a `Reply`, and ends when the other end is closed,
-however that happens. Messages are pickled, which is safe here: both ends belong to this program and have no name.
+step_worker_pool.py starts `serve` with one end of a pair of sockets. The worker receives a `PipelineArguments`, then
+one `Request` after the other. It answers each with the new blocks of memory and a `Reply`, and ends when the other end
+is closed, however that happens. Messages are pickled, which is safe here: both ends belong to this program and have no
+name.
 """
 
 import os
@@ -21,14 +22,14 @@ from typing import NoReturn
 import torch
 
 from pipelines.base.errors import FourfoldError, UsageError
-from pipelines.run.shared_memory import Packed, SharedMemory
+from pipelines.run.shared_memory import PackedTensor, SharedMemory
 from pipelines.run.stage_stats import StageStats
-from pipelines.run.step_chain import Recipe, build_step_maker
+from pipelines.run.step_chain import PipelineArguments, build_step_maker
 from pipelines.run.step_maker import MadeStep, StepMaker
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import Geometry, TaskBatch
 
-__all__ = ["Block", "Forget", "PackedBatch", "Reply", "Request", "serve"]
+__all__ = ["NewBlock", "CancelRequests", "PackedBatch", "Reply", "Request", "serve"]
 
 Span = tuple[str, float, float, str]
 """Arguments of a listener: stage, begin and end in seconds of `time.perf_counter`, thread."""
@@ -48,12 +49,12 @@ class Request:
     released: tuple[int, ...]
 
 
-class Forget:
+class CancelRequests:
     """Message that cancels all requests that are not begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class NewBlock:
     """Announcement of a new block, sent before the first reply that uses it; its file descriptor follows."""
 
     number: int
@@ -67,11 +68,11 @@ class PackedBatch:
     task: str
     keys: tuple[str, ...]
     geometry: Geometry
-    tensors: dict[str, Packed]
-    target: dict[str, Packed]
+    tensors: dict[str, PackedTensor]
+    target: dict[str, PackedTensor]
 
     @property
-    def all_tensors(self) -> tuple[Packed, ...]:
+    def all_tensors(self) -> tuple[PackedTensor, ...]:
         return (*self.tensors.values(), *self.target.values())
 
 
@@ -117,28 +118,28 @@ def _answer_all(connection: Connection) -> NoReturn:
         maker.close()
 
 
-def _build(pickled_recipe: bytes) -> StepMaker:
+def _build(pickled_arguments: bytes) -> StepMaker:
     """Build the step maker. Raises UsageError if this process does not find a class or a task of the configuration."""
     try:
-        recipe: Recipe = pickle.loads(pickled_recipe)
+        arguments: PipelineArguments = pickle.loads(pickled_arguments)
     except (AttributeError, ImportError) as error:
         raise UsageError(
             f"num_workers: a worker process cannot load the configuration ({error}). Define its classes in a module "
             "that can be imported, or use num_workers: 0."
         ) from error
-    unknown = next((name for name in recipe.config.tasks if name not in TASKS), None)
+    unknown = next((name for name in arguments.config.tasks if name not in TASKS), None)
     if unknown is not None:
         raise UsageError(
-            f"num_workers = {recipe.config.num_workers}: a worker process does not know task {unknown!r}; it knows "
+            f"num_workers = {arguments.config.num_workers}: a worker process does not know task {unknown!r}; it knows "
             f"{', '.join(TASKS)}. Register it in pipelines/tasks/__init__.py, or use num_workers: 0."
         )
-    return build_step_maker(recipe)
+    return build_step_maker(arguments)
 
 
 def _refuse_all(connection: Connection, error: Exception) -> NoReturn:
     """Answer every request with an error. The parent raises it from `next`, as if the step had failed there."""
     while True:
-        message: Request | Forget = connection.recv()
+        message: Request | CancelRequests = connection.recv()
         if isinstance(message, Request):
             step = message.position["step"]
             connection.send(
@@ -169,10 +170,10 @@ class _Server:
 
     def _receive(self) -> None:
         """Receive all messages that have arrived; wait until there is at least one request."""
-        # All of them, so that a `Forget` cancels requests that arrived before it.
+        # All of them, so that a `CancelRequests` cancels requests that arrived before it.
         while not self._requests or self._connection.poll():
-            message: Request | Forget = self._connection.recv()
-            if isinstance(message, Forget):
+            message: Request | CancelRequests = self._connection.recv()
+            if isinstance(message, CancelRequests):
                 self._requests.clear()
             else:
                 self._memory.release(message.released)
@@ -216,7 +217,7 @@ class _Server:
             with self._memory.first_sent(number) as new:
                 if new is not None:
                     descriptor, num_bytes = new
-                    self._connection.send(Block(number=number, num_bytes=num_bytes))
+                    self._connection.send(NewBlock(number=number, num_bytes=num_bytes))
                     send_handle(self._connection, descriptor, None)
         self._connection.send(reply)
 

@@ -22,11 +22,11 @@ import torch
 
 from pipelines.base.errors import FourfoldError, UsageError
 from pipelines.base.fresh_process import end, ending, start
-from pipelines.run.shared_memory import Mapped
-from pipelines.run.stage_stats import Listener, StageStats, added_up
-from pipelines.run.step_chain import Recipe
+from pipelines.run.shared_memory import MappedBlocks
+from pipelines.run.stage_stats import Listener, StageStats, sum_stats
+from pipelines.run.step_chain import PipelineArguments
 from pipelines.run.step_maker import MadeStep, StepMaker
-from pipelines.run.step_worker import Block, Forget, PackedBatch, Reply, Request, serve
+from pipelines.run.step_worker import CancelRequests, NewBlock, PackedBatch, Reply, Request, serve
 from pipelines.tasks.base import TaskBatch
 
 __all__ = ["StepWorkerPool"]
@@ -38,13 +38,13 @@ END_S = 5.0
 class StepWorkerPool:
     """Pool of worker processes that hold `depth` steps ready and make one each. Batches are moved to `device`.
 
-    Methods are those of `stream.Supply`. Processes start with the first `start`.
+    Methods are those of `stream.StepSource`. Processes start with the first `start`.
     """
 
-    def __init__(self, recipe: Recipe, maker: StepMaker, *, depth: int, device: torch.device) -> None:
+    def __init__(self, arguments: PipelineArguments, maker: StepMaker, *, depth: int, device: torch.device) -> None:
         """`maker`: a maker of the same steps. It makes none, but knows their order and downloads remote shards."""
-        self._recipe, self._maker, self._device = recipe, maker, device
-        self._num_ahead = depth + recipe.config.num_workers
+        self._arguments, self._maker, self._device = arguments, maker, device
+        self._num_ahead = depth + arguments.config.num_workers
         self._workers: list[_Worker] = []
         self._round = 0
         self._asked_for: dict[str, int] = {}
@@ -57,7 +57,7 @@ class StepWorkerPool:
     def start(self, position: Mapping[str, int]) -> None:
         self._refuse_fork()
         if not self._workers:
-            self._workers = [_Worker(self._recipe, number) for number in range(self._recipe.config.num_workers)]
+            self._workers = [_Worker(self._arguments, number) for number in range(self._arguments.config.num_workers)]
             atexit.register(self.close)
         self._asked_for, self._index = dict(position), position["step"]
         self._ask()
@@ -89,10 +89,10 @@ class StepWorkerPool:
         self._round += 1
         self._replies.clear()
         for worker in self._workers:
-            worker.forget()
+            worker.cancel()
 
     def stats(self) -> tuple[StageStats, ...]:
-        return added_up([worker.stats or self._last_stats for worker in self._workers] or [self._last_stats])
+        return sum_stats([worker.stats or self._last_stats for worker in self._workers] or [self._last_stats])
 
     def observe(self, listener: Listener | None) -> None:
         self._listener = listener
@@ -156,15 +156,15 @@ class StepWorkerPool:
 class _Worker:
     """Handle of one worker process: its connection, the blocks it shares, and its open requests."""
 
-    def __init__(self, recipe: Recipe, number: int) -> None:
+    def __init__(self, arguments: PipelineArguments, number: int) -> None:
         self.name = f"worker-{number}"
         self.num_asked = 0
         self.stats: tuple[StageStats, ...] = ()
-        self._memory = Mapped()
-        pickled_recipe = _pickled(recipe)
+        self._memory = MappedBlocks()
+        pickled_arguments = _pickled(arguments)
         self.connection, theirs = Pipe()
         self._process = start(serve, theirs, stdin=subprocess.DEVNULL)
-        self._send(pickled_recipe)
+        self._send(pickled_arguments)
 
     def ask(self, number: int, position: Mapping[str, int], *, is_observed: bool) -> None:
         """Request a step of round `number`. Raises FourfoldError if the process has died."""
@@ -173,18 +173,18 @@ class _Worker:
         self._send(pickle.dumps(request))
         self.num_asked += 1
 
-    def forget(self) -> None:
+    def cancel(self) -> None:
         """Cancel all requests."""
         # A process that has died is reported at its next request, not by a `stop` that needs nothing from it.
         self.num_asked = 0
         with suppress(FourfoldError):
-            self._send(pickle.dumps(Forget()))
+            self._send(pickle.dumps(CancelRequests()))
 
     def receive(self) -> Reply | None:
         """Receive one message; return it if it is a reply, None for a new block. Raises FourfoldError if it died."""
         try:
             message = self.connection.recv()
-            if isinstance(message, Block):
+            if isinstance(message, NewBlock):
                 self._memory.add(message.number, recv_handle(self.connection), message.num_bytes)
                 return None
         except (EOFError, OSError) as error:
@@ -227,11 +227,11 @@ class _Worker:
         return FourfoldError(f"Worker process {self._process.pid} {how} What it said is above. Start again.")
 
 
-def _pickled(recipe: Recipe) -> bytes:
+def _pickled(arguments: PipelineArguments) -> bytes:
     try:
-        return pickle.dumps(recipe)
+        return pickle.dumps(arguments)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UsageError(
-            f"num_workers = {recipe.config.num_workers}: a worker process cannot be sent the configuration ({error}). "
-            "Define its classes in a module that can be imported, or use num_workers: 0."
+            f"num_workers = {arguments.config.num_workers}: a worker process cannot be sent the configuration "
+            f"({error}). Define its classes in a module that can be imported, or use num_workers: 0."
         ) from error

@@ -17,12 +17,12 @@ from pipelines.run.stage_stats import Listener, StageStats
 from pipelines.run.step_maker import POSITION_KEYS, MadeStep, Step, StepMaker
 from pipelines.shards.format.manifest import Kind
 
-__all__ = ["Pipeline", "Step", "Supply"]
+__all__ = ["Pipeline", "Step", "StepSource"]
 
 START = dict.fromkeys(POSITION_KEYS, 0)
 
 
-class Supply(Protocol):
+class StepSource(Protocol):
     """Protocol of what makes steps in the background: the same steps in the same order, by threads or processes."""
 
     def start(self, position: Mapping[str, int]) -> None:
@@ -58,18 +58,18 @@ class Pipeline:
         self,
         *,
         maker: StepMaker,
-        supply: Supply,
+        step_source: StepSource,
         backend_choice: BackendChoice,
         memory: PipelineMemory,
         labels: tuple[str, ...],
         max_failure_ratio: float,
     ) -> None:
-        """`maker` and `supply` make the steps; `close` closes both."""
+        """`maker` and `step_source` make the steps; `close` closes both."""
         self.maker = maker
         self.tasks = dict(maker.tasks)
         self.plans: dict[Kind, SamplePlan] = {kind: source.plan for kind, source in maker.sources.items()}
         self.backend_choice, self.memory, self.labels = backend_choice, memory, labels
-        self._supply, self._budget = supply, FailureBudget(max_failure_ratio)
+        self._step_source, self._budget = step_source, FailureBudget(max_failure_ratio)
         self._position = dict(START)
         self._is_started = self._is_closed = False
 
@@ -89,9 +89,9 @@ class Pipeline:
             raise UsageError("this pipeline is closed; build another one with build_pipeline")
         try:
             if not self._is_started:
-                self._supply.start(self._position)
+                self._step_source.start(self._position)
                 self._is_started = True
-            made = self._supply.get()
+            made = self._step_source.get()
             self._budget.count(made.num_samples, made.step.faults)
         except Exception:
             # End threads and processes now: a caller that got an error rarely calls `close`.
@@ -110,7 +110,7 @@ class Pipeline:
         legal = set(position) == set(POSITION_KEYS) and all(type(v) is int and v >= 0 for v in position.values())
         if not legal:
             raise UsageError(f"pipeline position {dict(position)!r}; need {', '.join(POSITION_KEYS)}, each at least 0.")
-        self._supply.stop()
+        self._step_source.stop()
         self._is_started = False
         self._position = {key: position[key] for key in POSITION_KEYS}
 
@@ -125,13 +125,13 @@ class Pipeline:
 
     def stage_stats(self) -> tuple[StageStats, ...]:
         """Return what "read", "decode" and each task did since the pipeline was built; see `stage_stats.bottleneck`."""
-        return self._supply.stats()
+        return self._step_source.stats()
 
     def observe(self, listener: Listener | None) -> None:
         """Report every piece of work of every stage to `listener` from now on; None reports to no one."""
-        self._supply.observe(listener)
+        self._step_source.observe(listener)
 
     def close(self) -> None:
         """Stop all threads and processes. Safe to call twice."""
         self._is_closed = True
-        self._supply.close()
+        self._step_source.close()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.read.sample_plan import Picks
+from pipelines.read.sample_plan import PickedSamples
 from pipelines.run.sample_source import SampleSource
 from pipelines.tasks.base import Geometry
 
@@ -24,7 +24,7 @@ def centre_boxes(width_B: Int64s, height_B: Int64s) -> npt.NDArray[np.int32]:
 class UnaugmentedSource(SampleSource):
     """Sample source without augmentation. A task's own draws, such as which patches to compare, stay."""
 
-    def _common_geometry(self, picks: Picks, *_: Any) -> Geometry:
+    def _common_geometry(self, picks: PickedSamples, *_: Any) -> Geometry:
         table, rows = self.table, picks.rows
         geometry: Geometry = {"label": table.label[rows], "flip": np.zeros(len(rows), bool)}
         if table.kind == "image":

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipelines.base.errors import UsageError
-from pipelines.base.workers import Workers
+from pipelines.base.thread_pool import ThreadPool
 from pipelines.decode.base import fill_failed, thread_count
 from pipelines.decode.choice import CPU_ADVANTAGE, choose_backend, open_backend
 
@@ -44,7 +44,7 @@ def test_dali_asked_for_and_missing_is_an_error(monkeypatch):
 def test_opencv_asked_for_needs_no_dali(monkeypatch):
     monkeypatch.setattr("pipelines.decode.dali.require_dali", no_dali)
     choice = choose_backend("opencv", CUDA)
-    backend = open_backend(choice, device=CPU, workers=Workers(1))
+    backend = open_backend(choice, device=CPU, threads=ThreadPool(1))
     assert (choice.reason, backend.name) == ("asked for", "opencv")
     backend.close()
 

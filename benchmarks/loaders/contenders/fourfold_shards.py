@@ -11,7 +11,7 @@ import torch
 from benchmarks.loaders.setting import Batch, Batches, Loader, Setting, tensors_of
 from pipelines.build import Pipeline, PipelineConfig, build_pipeline
 from pipelines.decode.base import BackendName
-from pipelines.read.sample_plan import Picks
+from pipelines.read.sample_plan import PickedSamples
 from pipelines.run.sample_source import Drawn
 from pipelines.tasks import CanvasSpec, Geometry, TaskBatch
 from pipelines.tasks.colorization import Colorization, ColorizationConfig
@@ -56,7 +56,7 @@ class FourfoldLoader(Loader):
         source: Any = pipeline.maker.sources["image"].source
         draw = source.draw
 
-        def draw_given_boxes(picks: Picks, names: Sequence[str]) -> Drawn:
+        def draw_given_boxes(picks: PickedSamples, names: Sequence[str]) -> Drawn:
             """Crop samples, whose key is their number, to that row of the given boxes; mirror none."""
             drawn: Drawn = draw(picks, names)
             rows = [int(key) for key in source.keys(picks)]

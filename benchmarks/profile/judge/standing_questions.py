@@ -19,7 +19,7 @@ from benchmarks.profile.profile_config import ProfileConfig, changed
 from pipelines.base.machine import num_cores
 from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.decode.choice import choose_backend
-from pipelines.decode.reduction import MIN_SHRINKING, reduction
+from pipelines.decode.jpeg_reduction import MIN_SHRINKING, jpeg_reduction
 from pipelines.tasks import TASKS
 from training.parallel import choose_device
 
@@ -52,7 +52,7 @@ def storage(model: PipelineModel) -> str:
 
 def reduced_decode(sides_px: list[int], canvas_px: int, backend: str) -> str:
     """Say whether JPEGs are decoded at half size or less. sides_px: of crops, as they were drawn."""
-    ratio = float(np.mean([reduction(side_px, canvas_px) > 1 for side_px in sides_px]))
+    ratio = float(np.mean([jpeg_reduction(side_px, canvas_px) > 1 for side_px in sides_px]))
     least_px = MIN_SHRINKING * 2 * canvas_px
     where = f"{ratio:.0%} of the crops have the {least_px} px a side that halving takes"
     if not ratio:

@@ -25,7 +25,7 @@ from benchmarks.profile.measure.load import CoreUse, LoadMeter
 from benchmarks.profile.measure.windows import forget_targets
 from pipelines.base.machine import num_cores
 from pipelines.build import Pipeline, PipelineConfig, build_pipeline
-from pipelines.run.sample_source import Prepared, SampleSource
+from pipelines.run.sample_source import SampleSource, TaskSamples
 from pipelines.shards.format.manifest import Kind
 from pipelines.tasks import TASKS
 
@@ -144,7 +144,7 @@ def _stages(pipeline: Pipeline, kind: Kind, names: Sequence[str], batch: int) ->
     yield "decode"
     keys = source.keys(picks)
     for name in names:
-        pipeline.maker.make(name, Prepared(pixels=pixels, geometry=drawn.geometry_of(name), keys=keys, failed=()))
+        pipeline.maker.make(name, TaskSamples(pixels=pixels, geometry=drawn.geometry_of(name), keys=keys, failed=()))
         wait_for(pixels.device)
         yield name
 

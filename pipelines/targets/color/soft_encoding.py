@@ -44,7 +44,7 @@ def soft_encode(ab: torch.Tensor, num_neighbors: int = 5, sigma: float = 5.0) ->
     """
     flat = ab.reshape(-1, 2)
     is_on_cpu = ab.device.type == "cpu"
-    nearest = _listed if is_on_cpu and num_neighbors <= MAX_LISTED_NEIGHBORS else _nearest
+    nearest = _nearest_by_table if is_on_cpu and num_neighbors <= MAX_LISTED_NEIGHBORS else _nearest_by_sorting
     bins = torch.empty((num_neighbors, len(flat)), dtype=torch.int64, device=ab.device)
     weights = torch.empty((num_neighbors, len(flat)), dtype=torch.float32, device=ab.device)
     # A CPU works on parts that fit its cache; a GPU is faster with all colors at once.
@@ -60,7 +60,7 @@ def soft_encode(ab: torch.Tensor, num_neighbors: int = 5, sigma: float = 5.0) ->
     return bins.view(shape).movedim(0, -1), weights.view(shape).movedim(0, -1)
 
 
-def _listed(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _nearest_by_table(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return bins, int64 (K, N), and squared distances, float32 (K, N), of colors (N, 2); by the table if possible."""
     listed = _patterns(num_neighbors)
     bins = np.empty((num_neighbors, len(ab)), np.int64)
@@ -69,7 +69,7 @@ def _listed(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.T
     found = torch.from_numpy(bins), torch.from_numpy(squared)
     rest = torch.from_numpy(np.flatnonzero(bins[0] == NOT_LISTED))
     if len(rest):
-        for planes, searched in zip(found, _nearest(ab[rest], num_neighbors), strict=True):
+        for planes, searched in zip(found, _nearest_by_sorting(ab[rest], num_neighbors), strict=True):
             planes[:, rest] = searched
     return found
 
@@ -154,7 +154,7 @@ def _grid_of_bins() -> npt.NDArray[np.int16]:
     return grid
 
 
-def _nearest(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _nearest_by_sorting(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return bins, int64 (K, N), and squared distances, float32 (K, N), of colors (N, 2), by sorting candidates."""
     candidates, candidate_a, candidate_b = _candidates(num_neighbors, ab.device)
     cell = ((ab + AB_LIMIT) / CELL_AB).long().clamp_(0, CELLS_PER_AXIS - 1)

@@ -12,7 +12,7 @@ import torch
 from pipelines.base.batch_rng import Geometry
 from pipelines.base.buffer_pool import BufferPool
 from pipelines.kernels.compiled import compiled
-from pipelines.kernels.pixel_words import Words, level
+from pipelines.kernels.packed_pixels import PackedPixels, channel_level
 from pipelines.kernels.powers import power
 
 __all__ = [
@@ -53,7 +53,7 @@ def component_affine(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
     return torch.cat([matrix, mean - matrix @ mean], 2).div_(255)
 
 
-def component_affine_cpu(pixels_NPP: Words, factor: Float64s) -> Float32s:
+def component_affine_cpu(pixels_NPP: PackedPixels, factor: Float64s) -> Float32s:
     """Return the same as `component_affine` for packed pixels (N, P, P)."""
     chosen_NPP = pixels_NPP[:, ::2, ::2]
     num_px, sums_N9 = chosen_NPP.shape[1] * chosen_NPP.shape[2], _sums(chosen_NPP)
@@ -64,7 +64,7 @@ def component_affine_cpu(pixels_NPP: Words, factor: Float64s) -> Float32s:
 
 
 @compiled
-def _sums(pixels_NPP: Words) -> npt.NDArray[np.int64]:
+def _sums(pixels_NPP: PackedPixels) -> npt.NDArray[np.int64]:
     """Return sums of red, green, blue, and of their products rr, rg, rb, gg, gb, bb: int64 (N, 9)."""
     # Row by row in local numbers, which stay in registers. Whole numbers, so that the order of sums does not matter.
     sums_N9 = np.zeros((len(pixels_NPP), 9), np.int64)
@@ -72,7 +72,7 @@ def _sums(pixels_NPP: Words) -> npt.NDArray[np.int64]:
         for row in pixels_NPP[n]:
             reds = greens = blues = rr = rg = rb = gg = gb = bb = np.int64(0)
             for pixel in row:
-                red, green, blue = level(pixel, 0), level(pixel, 1), level(pixel, 2)
+                red, green, blue = channel_level(pixel, 0), channel_level(pixel, 1), channel_level(pixel, 2)
                 reds, greens, blues = reds + red, greens + green, blues + blue
                 rr, rg, rb = rr + red * red, rg + red * green, rb + red * blue
                 gg, gb, bb = gg + green * green, gb + green * blue, bb + blue * blue
@@ -81,7 +81,7 @@ def _sums(pixels_NPP: Words) -> npt.NDArray[np.int64]:
     return sums_N9
 
 
-def recolored_cpu(pixels_NPP: Words, views: Geometry, memory: BufferPool) -> Float32s:
+def recolored_cpu(pixels_NPP: PackedPixels, views: Geometry, memory: BufferPool) -> Float32s:
     """Recolor packed pixels (N, P, P) on a CPU: float32 RGB (N, P, P, 3) in [0, 1]."""
     num_views, num_px = len(pixels_NPP), pixels_NPP.shape[1] * pixels_NPP.shape[2]
     affine_N34 = component_affine_cpu(pixels_NPP, views["pca_factor"])
@@ -93,7 +93,7 @@ def recolored_cpu(pixels_NPP: Words, views: Geometry, memory: BufferPool) -> Flo
 
 
 @compiled
-def _write_recolored(pixels_NQ: Words, affine_N34: Float32s, jitter_N7: Float32s, out_NQ3: Float32s) -> None:
+def _write_recolored(pixels_NQ: PackedPixels, affine_N34: Float32s, jitter_N7: Float32s, out_NQ3: Float32s) -> None:
     """Write recolored pixels.
 
     `jitter_N7`: two powers, two log2 of factors, two shifts, saturation's first; hue sixths.
@@ -118,11 +118,17 @@ def _write_recolored(pixels_NQ: Words, affine_N34: Float32s, jitter_N7: Float32s
 
 
 @compiled
-def _write_scaled(pixels_Q: Words, affine_34: Float32s, red_Q: Float32s, green_Q: Float32s, blue_Q: Float32s) -> None:
+def _write_scaled(
+    pixels_Q: PackedPixels, affine_34: Float32s, red_Q: Float32s, green_Q: Float32s, blue_Q: Float32s
+) -> None:
     (rr, rg, rb, r), (gr, gg, gb, g), (br, bg, bb, b) = affine_34
     for q in range(len(pixels_Q)):
         pixel = pixels_Q[q]
-        red, green, blue = np.float32(level(pixel, 0)), np.float32(level(pixel, 1)), np.float32(level(pixel, 2))
+        red, green, blue = (
+            np.float32(channel_level(pixel, 0)),
+            np.float32(channel_level(pixel, 1)),
+            np.float32(channel_level(pixel, 2)),
+        )
         red_Q[q] = _cut(rr * red + rg * green + rb * blue + r)
         green_Q[q] = _cut(gr * red + gg * green + gb * blue + g)
         blue_Q[q] = _cut(br * red + bg * green + bb * blue + b)

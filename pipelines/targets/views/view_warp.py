@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from pipelines.base.buffer_pool import BufferPool
 from pipelines.kernels.compiled import compiled
-from pipelines.kernels.pixel_words import Words, level, word
+from pipelines.kernels.packed_pixels import PackedPixels, channel_level, pack_rgb
 
 __all__ = ["warped_cpu", "warped_torch"]
 
@@ -63,14 +63,14 @@ def _binomial(num_passes: int, side: int) -> UInt16s:
     return whole.astype(np.uint16)
 
 
-def warped_cpu(canvases: UInt8s, affine: Float64s, scale: Float64s, patch_px: int, memory: BufferPool) -> Words:
+def warped_cpu(canvases: UInt8s, affine: Float64s, scale: Float64s, patch_px: int, memory: BufferPool) -> PackedPixels:
     """Cut views on a CPU: packed pixels (N, P, P) of RGB canvases (B, S, S, 3); views of one canvas follow each other.
 
     affine: (N, 2, 3), from a patch pixel's index (x, y, 1) to a canvas pixel's (x, y). scale: (N,), above 1 if content
     gets smaller.
     """
     weights_NW, reach_N = _weights(scale)
-    out: Words = memory.empty((len(affine), patch_px, patch_px), np.uint32)
+    out: PackedPixels = memory.empty((len(affine), patch_px, patch_px), np.uint32)
     lines = canvases.reshape(len(canvases), canvases.shape[1], -1)
     _write_views(lines, affine, _read_boxes(affine, patch_px), weights_NW, reach_N, out)
     return out
@@ -85,7 +85,7 @@ def _read_boxes(affine: Float64s, patch_px: int) -> Int64s:
 
 @compiled
 def _write_views(
-    lines_BST: UInt8s, affine_N23: Float64s, box_N4: Int64s, weights_NW: UInt16s, reach_N: Int64s, out_NPP: Words
+    lines_BST: UInt8s, affine_N23: Float64s, box_N4: Int64s, weights_NW: UInt16s, reach_N: Int64s, out_NPP: PackedPixels
 ) -> None:
     """Write all views. `lines_BST`: the T = 3 S bytes of each of the S lines of B canvases."""
     # For each view: 1. copy the part of the canvas that it needs, mirrored beyond the border, so that later loops need
@@ -103,7 +103,7 @@ def _write_views(
             line, line_of_words = part[y], words[y]
             for x in range(width):
                 red, green, blue = line[3 * x], line[3 * x + 1], line[3 * x + 2]
-                line_of_words[x] = word(np.int32(red), np.int32(green), np.int32(blue))
+                line_of_words[x] = pack_rgb(np.int32(red), np.int32(green), np.int32(blue))
         _sample(words, affine_N23[n] - np.array([[0.0, 0.0, x0], [0.0, 0.0, y0]]), out_NPP[n])
 
 
@@ -163,7 +163,7 @@ def _smoothed(part: UInt8s, weights_W: UInt16s) -> UInt8s:
 
 
 @compiled
-def _sample(words: Words, matrix_23: Float64s, out_PP: Words) -> None:
+def _sample(words: PackedPixels, matrix_23: Float64s, out_PP: PackedPixels) -> None:
     """Sample a view between four pixels each, to the nearest level."""
     # For each line: 1. positions and fractions; 2. gather the four pixels, the only loop with scattered reads; 3.
     # interpolate. Apart, the first and the last run in vectors.
@@ -185,7 +185,7 @@ def _sample(words: Words, matrix_23: Float64s, out_PP: Words) -> None:
             lower[i], lower_next[i] = flat[here + np.uint64(width)], flat[here + np.uint64(width + 1)]
         line = out_PP[row]
         for i in range(side):
-            line[i] = word(
+            line[i] = pack_rgb(
                 _between(upper[i], upper_next[i], lower[i], lower_next[i], 0, in_x[i], in_y[i]),
                 _between(upper[i], upper_next[i], lower[i], lower_next[i], 1, in_x[i], in_y[i]),
                 _between(upper[i], upper_next[i], lower[i], lower_next[i], 2, in_x[i], in_y[i]),
@@ -202,8 +202,8 @@ def _between(
     in_x: np.float32,
     in_y: np.float32,
 ) -> np.int32:
-    above, above_next = np.float32(level(upper, channel)), np.float32(level(upper_next, channel))
-    below, below_next = np.float32(level(lower, channel)), np.float32(level(lower_next, channel))
+    above, above_next = np.float32(channel_level(upper, channel)), np.float32(channel_level(upper_next, channel))
+    below, below_next = np.float32(channel_level(lower, channel)), np.float32(channel_level(lower_next, channel))
     above += in_x * (above_next - above)
     below += in_x * (below_next - below)
     return np.int32(np.rint(above + in_y * (below - above)))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from skimage.transform import resize as skimage_resize
 
-from pipelines.base.workers import Workers
+from pipelines.base.thread_pool import ThreadPool
 from pipelines.decode import opencv
 from pipelines.decode.opencv import OpenCVBackend
 from tests.made.pictures import encode, encode_clip, smooth_picture
@@ -171,10 +171,10 @@ def test_threads_do_not_change_pixels(num_threads):
 
 def test_a_batch_is_done_though_one_of_the_workers_stays_at_other_work():
     encoded, leave = [encode(smooth_picture(seed, 50, 50)) for seed in range(9)], Event()
-    with Workers(2) as workers:
+    with ThreadPool(2) as threads:
         try:
-            workers.submit(leave.wait, 30)
-            decoded = canvases(OpenCVBackend(workers=workers), encoded, [(1, 2, 41, 42)] * 9, 24)
+            threads.submit(leave.wait, 30)
+            decoded = canvases(OpenCVBackend(threads=threads), encoded, [(1, 2, 41, 42)] * 9, 24)
         finally:
             leave.set()
     alone = OpenCVBackend()
@@ -183,9 +183,9 @@ def test_a_batch_is_done_though_one_of_the_workers_stays_at_other_work():
 
 
 def test_waiting_for_a_worker_is_told():
-    with Workers(1) as workers:
-        workers.submit(time.sleep, 0.1)
-        decoded = canvases(OpenCVBackend(workers=workers), [encode(smooth_picture(0, 50, 50))], [(0, 0, 40, 40)], 24)
+    with ThreadPool(1) as threads:
+        threads.submit(time.sleep, 0.1)
+        decoded = canvases(OpenCVBackend(threads=threads), [encode(smooth_picture(0, 50, 50))], [(0, 0, 40, 40)], 24)
     assert 0.05 < decoded.waited_s < 1
 
 

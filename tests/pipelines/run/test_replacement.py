@@ -6,7 +6,7 @@ import torch
 
 from pipelines.read.sample_plan import Order, SamplePlan
 from pipelines.run.replacement import MAX_TRIES, ReplacingSource
-from pipelines.run.sample_source import Fault, Prepared
+from pipelines.run.sample_source import Fault, TaskSamples
 
 NUM_ROWS = 1000
 
@@ -22,7 +22,7 @@ class Numbers:
         rows = self._plan.picks(batch_index).rows
         failed = tuple(index for index, row in enumerate(rows.tolist()) if row in self._broken)
         prepared = {
-            name: Prepared(
+            name: TaskSamples(
                 pixels=torch.from_numpy(np.where(np.isin(rows, [*self._broken]), -1, rows)),
                 geometry={"row": rows},
                 keys=tuple(map(str, rows.tolist())),

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.decode.reduction import reduction
+from pipelines.decode.jpeg_reduction import jpeg_reduction
 from pipelines.run.sample_source import canvas_boxes
 
 SHARES = st.floats(0, 1, exclude_max=True)
@@ -31,7 +31,7 @@ def test_boxes_are_squares_inside_the_image(
     assert side == y1 - y0 >= 1
     assert 0 <= x0 < x1 <= width
     assert 0 <= y0 < y1 <= height
-    assert not np.mod([x0, y0, x1, y1], reduction(side, canvas_px)).any()
+    assert not np.mod([x0, y0, x1, y1], jpeg_reduction(side, canvas_px)).any()
     assert side > low * min(width, height) - 8.5
 
 
@@ -40,7 +40,7 @@ def test_boxes_reach_every_edge_and_size() -> None:
     for width, height, canvas_px in ((50, 40, 32), (410, 330, 16)):
         found = boxes(uniform, width, height, (0.5, 1.0), canvas_px)
         side = found[:, 2] - found[:, 0]
-        step = reduction(side.max(), canvas_px)
+        step = jpeg_reduction(side.max(), canvas_px)
         assert side.min() <= 0.5 * height + 1
         assert side.max() > height - step
         assert found[:, :2].min(0).tolist() == [0, 0]

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from pipelines.base.errors import FourfoldError
-from pipelines.run.shared_memory import Mapped, SharedMemory
+from pipelines.run.shared_memory import MappedBlocks, SharedMemory
 
 
 class Sides:
     """A maker and a user in one process."""
 
     def __init__(self) -> None:
-        self.maker, self.user = SharedMemory(), Mapped()
+        self.maker, self.user = SharedMemory(), MappedBlocks()
         self.num_mapped = 0
 
     def send(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipelines.run.stage_stats import CONSUMER, StageClock, StageStats, added_up, bottleneck
+from pipelines.run.stage_stats import CONSUMER, StageClock, StageStats, bottleneck, sum_stats
 
 
 def stage(name, busy_s, blocked_on_input_s=0.0, blocked_on_output_s=0.0, num_items=10):
@@ -89,7 +89,7 @@ def test_a_listener_hears_of_the_thread_that_did_the_work():
 
 def test_stages_of_several_processes_add_up():
     one, two = stage("read", 1, num_items=3), stage("read", 2, num_items=4)
-    (both,) = added_up([(one,), (two,)])
+    (both,) = sum_stats([(one,), (two,)])
     assert (both.name, both.num_items, both.busy_s) == ("read", 7, 3)
 
 

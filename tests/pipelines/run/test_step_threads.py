@@ -48,7 +48,7 @@ def kill_threads(pool):
 def test_dead_workers_are_an_error_within_seconds(folder):
     pipeline = build_pipeline(config_for(folder), seed=5)
     next(pipeline)
-    kill_threads(pipeline.maker.workers)
+    kill_threads(pipeline.maker.threads)
     start_s = time.monotonic()
     with pytest.raises(FourfoldError, match=r"Worker thread fourfold-worker_\d has died"):
         list(pipeline)

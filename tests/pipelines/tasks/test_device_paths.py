@@ -83,7 +83,7 @@ def device_paths(monkeypatch):
         monkeypatch.setattr(color, "_blocks_cpu", color._blocks_torch)
         monkeypatch.setattr(color, "_ab_cpu", ab_torch)
         monkeypatch.setattr(soft_encoding, "_sorted", lambda key: key.sort(dim=-1).values)
-        monkeypatch.setattr(soft_encoding, "_listed", soft_encoding._nearest)
+        monkeypatch.setattr(soft_encoding, "_nearest_by_table", soft_encoding._nearest_by_sorting)
         monkeypatch.setattr(relative_position, "_crop_cpu", relative_position._crop_device)
         monkeypatch.setattr(relative_position, "_drop_cpu", drop_on_device)
         monkeypatch.setattr(resampling, "_resampled_cpu", resampling._resampled_device)

@@ -58,8 +58,8 @@ def test_soft_encoding_of_nothing_is_empty() -> None:
 @pytest.fixture
 def searched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many colors were searched for in each call, because the table did not have them."""
-    found, search = list[int](), soft_encoding._nearest
-    monkeypatch.setattr(soft_encoding, "_nearest", lambda ab, k: found.append(len(ab)) or search(ab, k))
+    found, search = list[int](), soft_encoding._nearest_by_sorting
+    monkeypatch.setattr(soft_encoding, "_nearest_by_sorting", lambda ab, k: found.append(len(ab)) or search(ab, k))
     return found
 
 
@@ -68,9 +68,9 @@ def test_the_table_of_places_agrees_with_the_search_to_the_bit(num_neighbors: in
     steps = np.random.default_rng(3).integers(-127 * 64, 130 * 64, (20000, 2))
     steps[::2] = steps[::2] // 160 * 160  # on bins and on the lines where two of them are equally near
     ab = torch.from_numpy((steps / 64).astype(np.float32))
-    listed = soft_encoding._listed(ab, num_neighbors)
+    listed = soft_encoding._nearest_by_table(ab, num_neighbors)
     assert sum(searched) < 15000  # the others are far from all bins
-    for ours, expected in zip(listed, soft_encoding._nearest(ab, num_neighbors), strict=True):
+    for ours, expected in zip(listed, soft_encoding._nearest_by_sorting(ab, num_neighbors), strict=True):
         assert torch.equal(ours, expected)
 
 

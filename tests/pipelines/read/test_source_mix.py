@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.base.errors import UsageError
-from pipelines.read.mix import CYCLE, Mix, places_per_cycle
+from pipelines.read.source_mix import CYCLE, SourceMix, places_per_cycle
 
 WEIGHTS = st.lists(st.floats(0.1, 10.0), min_size=1, max_size=6)
 
@@ -32,7 +32,7 @@ def test_a_weight_that_would_never_be_read_is_refused():
 
 @given(WEIGHTS, st.integers(0, 3))
 def test_every_source_counts_up_without_gap_over_the_border_of_a_cycle(weights, seed):
-    mix = Mix(weights, seed=seed, stream="image")
+    mix = SourceMix(weights, seed=seed, stream="image")
     sources, indices = mix.split(np.arange(CYCLE + 500))
     for source in range(len(weights)):
         np.testing.assert_array_equal(indices[sources == source], np.arange((sources == source).sum()))
@@ -40,7 +40,7 @@ def test_every_source_counts_up_without_gap_over_the_border_of_a_cycle(weights, 
 
 @given(st.integers(0, 3 * CYCLE), st.integers(1, 40))
 def test_any_positions_are_found_without_the_ones_before(start, count):
-    mix, fresh = (Mix([3, 1, 0.5], seed=1, stream="image") for _ in range(2))
+    mix, fresh = (SourceMix([3, 1, 0.5], seed=1, stream="image") for _ in range(2))
     whole = mix.split(np.arange(start + count))
     part = fresh.split(np.arange(start, start + count))
     for one, other in zip(whole, part, strict=True):
@@ -50,7 +50,7 @@ def test_any_positions_are_found_without_the_ones_before(start, count):
 
 def test_seeds_streams_and_cycles_differ():
     orders = {
-        tuple(Mix([1, 1], seed=seed, stream=stream).split(np.arange(first, first + 60))[0].tolist())
+        tuple(SourceMix([1, 1], seed=seed, stream=stream).split(np.arange(first, first + 60))[0].tolist())
         for seed in range(3)
         for stream in ("image", "clip")
         for first in (0, CYCLE)
@@ -60,6 +60,6 @@ def test_seeds_streams_and_cycles_differ():
 
 def test_golden_mix():
     # A change here changes every mixed run's data order: say so in the CHANGELOG if it is meant.
-    sources, indices = Mix([2, 1], seed=0, stream="image").split(np.arange(12))
+    sources, indices = SourceMix([2, 1], seed=0, stream="image").split(np.arange(12))
     assert sources.tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     assert indices.tolist() == [0, 1, 0, 2, 3, 4, 5, 6, 7, 8, 9, 10]

@@ -15,10 +15,10 @@ from pipelines.shards.format.locations import is_remote
 from pipelines.shards.format.manifest import SAMPLE_SCHEMA, SampleFile, SampleTable, Shard
 from pipelines.shards.format.shard_place import shard_place
 
-__all__ = ["union_table"]
+__all__ = ["concat_tables"]
 
 
-def union_table(tables: Sequence[SampleTable]) -> SampleTable:
+def concat_tables(tables: Sequence[SampleTable]) -> SampleTable:
     """Return one table of all rows, in order; a single table is returned as it is. All tables must be of one kind.
 
     Its labels are the classes of all tables, each once, in the order of their first appearance.

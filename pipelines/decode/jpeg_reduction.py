@@ -3,7 +3,7 @@
 The decoder shrinks in the DCT domain, where leaving out detail that a small canvas cannot show saves time.
 """
 
-__all__ = ["reduction"]
+__all__ = ["jpeg_reduction"]
 
 REDUCTIONS = (8, 4, 2)
 MIN_SHRINKING = 2
@@ -11,7 +11,7 @@ MIN_SHRINKING = 2
 after decoding at twice the canvas the two differ by about one level. Larger is closer and slower."""
 
 
-def reduction(side_px: int, canvas_px: int) -> int:
+def jpeg_reduction(side_px: int, canvas_px: int) -> int:
     """Return the factor, 1, 2, 4 or 8, for a square of `side_px` that is shown at `canvas_px`.
 
     A box that starts and ends at multiples of the factor covers whole pixels of the reduced image.

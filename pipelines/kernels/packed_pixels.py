@@ -8,18 +8,18 @@ import numpy.typing as npt
 
 from pipelines.kernels.compiled import compiled
 
-__all__ = ["Words", "level", "word"]
+__all__ = ["PackedPixels", "channel_level", "pack_rgb"]
 
-Words = npt.NDArray[np.uint32]
+PackedPixels = npt.NDArray[np.uint32]
 
 
 @compiled
-def level(pixel: np.uint32, channel: int) -> np.int32:
+def channel_level(pixel: np.uint32, channel: int) -> np.int32:
     """Return the level, 0 to 255, of red (channel 0), green (1) or blue (2)."""
     return (np.int32(pixel) >> np.int32(8 * channel)) & np.int32(255)
 
 
 @compiled
-def word(red: np.int32, green: np.int32, blue: np.int32) -> np.uint32:
+def pack_rgb(red: np.int32, green: np.int32, blue: np.int32) -> np.uint32:
     """Return the packed pixel of three levels from 0 to 255."""
     return np.uint32(red | (green << np.int32(8)) | (blue << np.int32(16)))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pipelines.base.errors import FourfoldError
 
-__all__ = ["POLL_S", "CallingThread", "Workers", "result_of"]
+__all__ = ["POLL_S", "InlineThreadPool", "ThreadPool", "result_of"]
 
 T = TypeVar("T")
 POLL_S = 0.5
@@ -18,7 +18,7 @@ POLL_S = 0.5
 check takes microseconds."""
 
 
-class Workers(ThreadPoolExecutor):
+class ThreadPool(ThreadPoolExecutor):
     """Thread pool whose `submit`, `map` and `result_of` raise FourfoldError once a thread of the pool has died."""
 
     def __init__(self, num_threads: int, thread_name_prefix: str = "fourfold-worker") -> None:
@@ -50,7 +50,7 @@ class Workers(ThreadPoolExecutor):
             )
 
 
-class CallingThread(Workers):
+class InlineThreadPool(ThreadPool):
     """Pool without threads: `submit` does the job in the calling thread.
 
     Use it instead of a pool of one thread that the caller always waits for. The order is the same, and data stays in

@@ -1,4 +1,4 @@
-"""Workers: a pool like any other, and an error where a thread is gone."""
+"""ThreadPool: a pool like any other, and an error where a thread is gone."""
 
 import time
 from concurrent.futures import Future
@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import pytest
 
 from pipelines.base.errors import FourfoldError
-from pipelines.base.workers import Workers, result_of
+from pipelines.base.thread_pool import ThreadPool, result_of
 from tests.made.patience import seconds_here
 
 
@@ -19,7 +19,7 @@ class Bomb:
 
 @pytest.fixture
 def pool():
-    with Workers(2, thread_name_prefix="under-test") as pool:
+    with ThreadPool(2, thread_name_prefix="under-test") as pool:
         yield pool
 
 
@@ -56,7 +56,7 @@ def test_nothing_is_submitted_to_a_pool_with_a_dead_thread(pool):
 
 
 def test_whoever_waits_when_the_threads_die_gets_an_error_within_seconds():
-    with Workers(1) as pool:
+    with ThreadPool(1) as pool:
         pool.submit(int).result()
         pool._work_queue.put(Bomb())
         future = Future()  # of a job that nobody will do
@@ -67,13 +67,13 @@ def test_whoever_waits_when_the_threads_die_gets_an_error_within_seconds():
 
 
 def test_a_closed_pool_is_not_a_dead_one():
-    with Workers(1) as pool:
+    with ThreadPool(1) as pool:
         pool.submit(int).result()
     pool.check()
 
 
 def test_waiting_checks_again_and_again(monkeypatch):
-    monkeypatch.setattr("pipelines.base.workers.POLL_S", 0.001)
+    monkeypatch.setattr("pipelines.base.thread_pool.POLL_S", 0.001)
     future, calls = Future(), []
 
     def check():

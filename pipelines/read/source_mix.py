@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipelines.base.errors import UsageError
 from pipelines.base.rng import rng_for
 
-__all__ = ["CYCLE", "Mix", "places_per_cycle"]
+__all__ = ["CYCLE", "SourceMix", "places_per_cycle"]
 
 Int64s = npt.NDArray[np.int64]
 CYCLE = 10_000
@@ -41,7 +41,7 @@ def places_per_cycle(weights: Sequence[float], name: str = "sources") -> Int64s:
     return places
 
 
-class Mix:
+class SourceMix:
     """Mix of S sources by weight. `stream` makes the orders of images and of clips differ under one seed."""
 
     def __init__(self, weights: Sequence[float], *, seed: int, stream: str) -> None:
