@@ -1,4 +1,4 @@
-"""`checkpoint.pt`: all a run needs to go on as if it had never stopped. It is whole or it is not there.
+"""`checkpoint.pt`: everything a run needs to resume to the bit. Under that name it is always whole.
 
 Holds weights, every task's optimizer, the position of the pipeline and the step. Read with `weights_only=True`: a
 checkpoint can hold tensors and plain values, and cannot run code.
@@ -24,7 +24,7 @@ FORMAT_VERSION = 1
 
 
 class CheckpointConfig(Config):
-    """When to save, beside the end of the run and Ctrl-C. A kill loses at most what came after the last one."""
+    """When to save, beside the end of the run and Ctrl-C. A kill loses at most the steps since the last checkpoint."""
 
     every_s: float = Field(default=300.0, gt=0.0)
     """Larger loses more work to a kill; smaller spends more time writing."""
@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 class CheckpointClock:
-    """Tells when the next checkpoint is due."""
+    """Clock that says when the next checkpoint is due."""
 
     def __init__(self, config: CheckpointConfig) -> None:
         self._config = config
@@ -62,7 +62,7 @@ class CheckpointClock:
 
 
 def save_checkpoint(checkpoint: Checkpoint, run_dir: Path) -> Path:
-    """Write under a temporary name, then rename."""
+    """Write a checkpoint under a temporary name, then rename it; return its path."""
     path = run_dir / CHECKPOINT_NAME
     # Not `dataclasses.asdict`: it would copy every tensor.
     content = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
@@ -72,13 +72,14 @@ def save_checkpoint(checkpoint: Checkpoint, run_dir: Path) -> Path:
 
 
 def load_checkpoint(run_dir: Path) -> Checkpoint | None:
-    """The checkpoint of a run, on the CPU; None if there is none. Raises DataError if it cannot be read."""
+    """Return the checkpoint of a run, on the CPU; None if there is none. Raises DataError if it cannot be read."""
     path = run_dir / CHECKPOINT_NAME
     for leftover in run_dir.glob(f".{CHECKPOINT_NAME}.*.tmp"):
         leftover.unlink()  # of a process that was killed while writing
     if not path.is_file():
         return None
     try:
+        # weights_only: a checkpoint from elsewhere could otherwise run code when it is read.
         checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, TypeError, EOFError) as error:
         reason = str(error).splitlines()[0]

@@ -1,4 +1,4 @@
-"""How long a run lasts: a budget summed over all tasks, turned into a number of steps before the first one.
+"""The budget of a run, summed over all tasks, turned into a number of steps before the first step.
 
 The paper compares combinations of tasks at equal compute, not at equal steps (section 4): with four tasks, each gets
 about a quarter. Compute is counted, not timed: multiply-adds of forward and backward, 2 FLOPs each, independent of
@@ -23,7 +23,7 @@ Unit = Literal["compute_tflop", "samples", "steps"]
 
 
 class BudgetConfig(Config):
-    """Exactly one of the three."""
+    """Length of a run: exactly one of the three is given."""
 
     compute_tflop: float | None = Field(default=None, gt=0.0)
     """Forward and backward of all tasks together, in 10^12 FLOPs."""
@@ -51,7 +51,7 @@ class BudgetConfig(Config):
 
 
 def dummy_batch(task: Task, batch_size: int) -> TaskBatch:
-    """A batch of `batch_size` samples as the task promises it: right shapes, no content, no memory (device "meta")."""
+    """Return a batch of `batch_size` samples with the shapes of the task and no content (device "meta", no memory)."""
     tensors = {
         name: torch.empty(spec.shape, dtype=spec.dtype, device="meta") for name, spec in task.spec(batch_size).items()
     }
@@ -61,8 +61,9 @@ def dummy_batch(task: Task, batch_size: int) -> TaskBatch:
 
 
 def count_flop(model: Model, batch: TaskBatch) -> float:
-    """FLOPs of forward and backward of one batch, from shapes alone: nothing is computed."""
+    """Return the FLOPs of forward and backward of one batch, from shapes alone; nothing is computed."""
     shapes_only = copy.deepcopy(model).to("meta")
+    # Autocast adds casts that count nothing and that device "meta" does not know.
     shapes_only.precision = "fp32"
     shapes_only.train()
     with FlopCounterMode(display=False) as counter:
@@ -73,7 +74,7 @@ def count_flop(model: Model, batch: TaskBatch) -> float:
 def count_steps(
     budget: BudgetConfig, cost: Mapping[str, float], active: Callable[[int], Sequence[str]], *, is_constant: bool
 ) -> int:
-    """Smallest number of steps whose summed cost reaches the budget.
+    """Return the smallest number of steps whose summed cost reaches the budget.
 
     `cost`: per task and step, in the budget's unit. `active`: the tasks of a step; `is_constant`: all, in every step.
     """
@@ -81,6 +82,7 @@ def count_steps(
         return int(budget.total)
     if is_constant:
         return _ceil_divide(budget.total, sum(cost.values()))
+    # Tasks are drawn step by step, so the steps must be walked; no closed form knows which tasks come.
     spent, num_steps = 0.0, 0
     while spent < budget.total:
         spent += sum(cost[task] for task in active(num_steps))

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: one line of `log.jsonl` per logged step, and TensorBoard curves."""
+"""The log of a run: one line of `log.jsonl` per logged step, and TensorBoard curves."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ LOG_NAME = "log.jsonl"
 
 
 class Journal:
-    """A context manager. Opens a run's log after `step` steps: lines of later ones (a killed run's) are dropped.
+    """Log of a run, a context manager. Opened after `step` steps: lines of later steps (of a killed run) are dropped.
 
     `is_on`: write at all; of several ranks only the first does.
     """
@@ -21,6 +21,7 @@ class Journal:
         self._is_on = is_on
         if not is_on:
             return
+        # Imported here: it takes a second, and ranks but the first do not need it.
         from torch.utils.tensorboard import SummaryWriter
 
         path = run_dir / LOG_NAME
@@ -66,7 +67,7 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, float]]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a line cut short by a kill is left out. [] without a file."""
+    """Return all whole lines; a line cut short by a kill is left out. [] without a file."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:

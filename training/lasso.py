@@ -1,4 +1,4 @@
-"""Which trunk units a head listens to: a learned mix of all units of the third stage (paper section 3.2).
+"""Lasso: the learned mix of all units of the third stage that a head listens to (paper section 3.2).
 
 The mix is sum_m w_m * unit_m with sum_m w_m^2 = 1, and an L1 penalty on w for sparsity. The unit norm is held by
 reparametrisation, w = v / |v|: no step can leave the sphere, whatever the optimizer.
@@ -16,7 +16,7 @@ __all__ = ["Lasso", "LassoConfig"]
 
 
 class LassoConfig(Config):
-    """Lasso of the pretext tasks' heads."""
+    """Options of the lasso of the pretext tasks' heads."""
 
     penalty: float = Field(default=0.01, ge=0.0)
     """Weight of the L1 penalty in the loss (the paper gives none). Larger means fewer units are used."""

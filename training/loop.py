@@ -2,7 +2,7 @@
 
 A run is a folder: config.yaml, backend.json, checkpoint.pt, log.jsonl, tensorboard/, and when finished trunk.pt and
 summary.json.
-Calling `pretrain` again goes on from the checkpoint, or returns at once if the run is finished.
+Calling `pretrain` again resumes from the checkpoint, or returns at once if the run is finished.
 """
 
 import sys
@@ -32,6 +32,7 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
     saved, after Ctrl-C or SIGTERM.
     """
     with cpu_threads(config.cpu_threads), joined_ranks(device) as (ranks, torch_device):
+        # 1. Claim the folder before anything else: two runs of different configurations must not share it.
         if ranks.is_first:
             claim(out_dir, config)
         ranks.wait()
@@ -40,10 +41,12 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
             return finished
         if not config.pipeline.tasks:
             return _save_random(config, out_dir)
+        # 2. The first rank chooses the backend and writes it down; the others read the same choice.
         if ranks.is_first:
             settle_backend(out_dir, config.pipeline.backend, torch_device)
         ranks.wait()
         backend = settle_backend(out_dir, config.pipeline.backend, torch_device)
+        # 3. Check the whole chain and train.
         pipeline = build_pipeline(
             config.pipeline.model_copy(update={"backend": backend.name}),
             seed=config.seed,
@@ -56,6 +59,7 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
             with closing(session):
                 session.restore(out_dir)
                 train(session, out_dir)
+        # 4. The summary is written last: it marks the run as finished.
         if ranks.is_first:
             _finish(session, out_dir)
         ranks.wait()
@@ -63,7 +67,7 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
 
 
 def train(session: Session, out_dir: Path) -> None:
-    """Take all steps that are left, logging and saving on the way."""
+    """Take all steps that are left; log, measure and save on the way."""
     clock = CheckpointClock(session.config.checkpoint)
     warned: set[str] = set()
     _warn(session, warned)
@@ -83,6 +87,7 @@ def train(session: Session, out_dir: Path) -> None:
                 journal.log(line)
                 _show(bar, line["losses"], line["samples_per_s"])
             bar.advance()
+            # All ranks vote, so that they stop at the same step; the checkpoint comes before the interrupt.
             is_stopping = session.ranks.any(stop.is_made, session.device)
             if is_stopping or session.step == session.num_steps or clock.is_due(session.step):
                 session.save(out_dir)

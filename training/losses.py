@@ -1,4 +1,4 @@
-"""The loss of every kind of head, and what is logged beside it.
+"""Losses of the heads, and the metrics logged beside them.
 
 Every loss is a mean weighted by `weight`, sum(weight * loss) / sum(weight) over rows or cells; 0 if all weights are 0.
 R rows, Q classes, K neighbouring bins, h w the cells of a map, D features.
@@ -33,12 +33,12 @@ class Loss:
 
 
 def weighted_mean(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """sum(weight * value) / sum(weight); 0 if all weights are 0."""
+    """Return sum(weight * value) / sum(weight); 0 if all weights are 0."""
     return (value * weight).sum() / weight.sum().clamp_min(1e-12)
 
 
 def cross_entropy(logits_RQ: torch.Tensor, target_R: torch.Tensor, weight_R: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of int64 classes. A row of weight 0 may hold any class, -1 too."""
+    """Return the cross-entropy of int64 classes. A row of weight 0 may hold any class, also -1."""
     loss_R = F.cross_entropy(logits_RQ.float(), target_R.clamp_min(0), reduction="none")
     return weighted_mean(loss_R, weight_R)
 
@@ -46,7 +46,7 @@ def cross_entropy(logits_RQ: torch.Tensor, target_R: torch.Tensor, weight_R: tor
 def soft_cross_entropy(
     logits_RQhw: torch.Tensor, bins_RKhw: torch.Tensor, bin_weights_RKhw: torch.Tensor, weight_Rhw: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy with a target spread over K bins: -sum_k bin_weights * log softmax(logits)[bins]."""
+    """Return the cross-entropy with a target spread over K bins: -sum_k bin_weights * log softmax(logits)[bins]."""
     # Channels last, as convolutions leave them: a softmax over a strided axis takes three times as long on a CPU.
     log_RhwQ = logits_RQhw.permute(0, 2, 3, 1).float().log_softmax(-1)
     picked_RhwK = log_RhwQ.gather(-1, bins_RKhw.permute(0, 2, 3, 1))
@@ -61,7 +61,7 @@ def triplet(
     weight_R: torch.Tensor,
     margin: float,
 ) -> Loss:
-    """max(D(anchor, positive) - D(anchor, negative) + margin, 0), D the cosine distance (paper section 2).
+    """Return the mean of max(D(anchor, positive) - D(anchor, negative) + margin, 0), D the cosine distance (section 2).
 
     `is_negative_RR`: bool, row i may use the anchor of row j as a negative. Triplets of one row share its weight; a
     triplet whose negative has weight 0 is left out. Metric "satisfied": share of triplets whose positive is nearer.
@@ -71,6 +71,7 @@ def triplet(
     near_R = 1 - (anchor_RD * positive_RD).sum(1)
     far_RR = 1 - anchor_RD @ anchor_RD.T
     gap_RR = near_R[:, None] - far_RR
+    # A row with many negatives must not weigh more than one with few: each row's triplets share its weight.
     usable_RR = (is_negative_RR & (weight_R > 0)[None, :]).float()
     weight_RR = weight_R[:, None] * usable_RR / usable_RR.sum(1, keepdim=True).clamp_min(1)
     total = weighted_mean((gap_RR + margin).clamp_min(0), weight_RR)
@@ -81,7 +82,7 @@ def triplet(
 def masked_bce(
     logits_Rhw: torch.Tensor, moving_Rhw: torch.Tensor, weight_Rhw: torch.Tensor, foreground: Foreground = "as_is"
 ) -> torch.Tensor:
-    """Sigmoid cross-entropy per cell with targets in {0, 1}.
+    """Return the sigmoid cross-entropy per cell with targets in {0, 1}.
 
     "balanced": foreground and background get the same total weight in the batch, so that rare motion is not ignored;
     the predicted probability is then no longer calibrated.
@@ -101,7 +102,7 @@ def balanced(moving_Rhw: torch.Tensor, weight_Rhw: torch.Tensor) -> torch.Tensor
 
 
 def foreground_iou(logits_Rhw: torch.Tensor, moving_Rhw: torch.Tensor, weight_Rhw: torch.Tensor) -> torch.Tensor:
-    """Weighted cells in both prediction and target / in either; 0 if there are none in either."""
+    """Return the IoU of predicted and true foreground over weighted cells; 0 if there is none in either."""
     predicted_Rhw = (logits_Rhw > 0).float()
     both = (weight_Rhw * predicted_Rhw * moving_Rhw).sum()
     either = (weight_Rhw * torch.maximum(predicted_Rhw, moving_Rhw)).sum()

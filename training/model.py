@@ -1,4 +1,4 @@
-"""Trunk, heads and lassos as one module: a task's batch in, its loss out.
+"""The model: trunk, heads and lassos as one module. A task's batch goes in, its loss comes out.
 
 All V patches of all rows go through the trunk as one batch; the head puts them together again (paper section 3.4).
 """
@@ -23,7 +23,7 @@ Precision = Literal["bf16", "fp32"]
 
 
 class Model(nn.Module):
-    """`lassos` is empty when every head listens to the last unit alone."""
+    """Trunk, heads by task, and lassos by task; no lassos where every head listens to the last unit alone."""
 
     def __init__(
         self,
@@ -42,10 +42,11 @@ class Model(nn.Module):
         self.precision: Precision = precision
 
     def forward(self, batch: TaskBatch) -> Loss:
-        """Loss of one task's batch, on the batch's device."""
+        """Return the loss of one task's batch, on the batch's device."""
         head = self.head(batch.task)
         with self._autocast(batch.inputs.device):
             prediction = head(self._features(batch))
+        # Outside of autocast: a mean over many cells loses digits in bf16.
         loss = head.loss(prediction, batch)
         if batch.task not in self.lassos:
             return loss
@@ -60,11 +61,11 @@ class Model(nn.Module):
         return lasso
 
     def lasso_weights(self) -> dict[str, list[float]]:
-        """Per task, the weight of every unit; empty without lasso."""
+        """Return the weight of every unit, per task; {} without lasso."""
         return {task: self.lasso(task).weights().tolist() for task in self.lassos}
 
     def parameters_of(self, task: str) -> list[nn.Parameter]:
-        """What a task trains: the trunk, its own head, its own lasso."""
+        """Return what a task trains: the trunk, its own head and its own lasso."""
         own: list[nn.Module] = [self.trunk, self.heads[task]]
         own += [self.lassos[task]] if task in self.lassos else []
         return [parameter for module in own for parameter in module.parameters()]
@@ -72,6 +73,7 @@ class Model(nn.Module):
     def _features(self, batch: TaskBatch) -> torch.Tensor:
         inputs = batch.inputs
         self.trunk.use_statistics(batch.task)
+        # (R, V, 3, H, W): all patches as one batch, so that batch norm sees them together and the GPU is full.
         output = self.trunk(inputs.flatten(0, 1) if inputs.ndim == 5 else inputs)
         if batch.task not in self.lassos:
             return output.last  # type: ignore[no-any-return]
@@ -85,14 +87,14 @@ class Model(nn.Module):
 
 @contextlib.contextmanager
 def _seeded(seed: int, name: str) -> Iterator[None]:
-    """Initialisation addressed by (seed, name): the trunk starts alike whatever tasks are trained with it."""
+    """Seed torch by (seed, name) inside the block, so that a trunk starts alike whatever tasks are trained with it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng_for(seed, 0, "initial weights", name).integers(2**63)))
         yield
 
 
 def build_trunk(config: TrunkConfig, tasks: tuple[str, ...], seed: int) -> Trunk:
-    """A trunk with random weights that depend on its shape and the seed alone."""
+    """Return a trunk with random weights that depend on its shape and the seed alone."""
     with _seeded(seed, "trunk"):
         return Trunk(config, tasks)
 
@@ -106,7 +108,7 @@ def build_model(
     lasso: LassoConfig | None = None,
     precision: Precision = "fp32",
 ) -> Model:
-    """Heads (and lassos) for a trunk, with random weights that depend on the seed and the task's name."""
+    """Return a model with heads (and lassos) whose random weights depend on the seed and the task's name."""
     built: dict[str, Head] = {}
     for task, shape in shapes.items():
         with _seeded(seed, task):

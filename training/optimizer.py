@@ -34,7 +34,7 @@ class OptimizerConfig(Config):
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of one task."""
+    """Return the optimizer of one task, over the parameters that the task trains."""
     if config.name == "adamw":
         betas = (0.9 if config.momentum is None else config.momentum, config.smoothing)
         return torch.optim.AdamW(
@@ -51,6 +51,6 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Let the next step use this learning rate."""
+    """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = lr

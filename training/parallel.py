@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun, as one training run: gradients are averaged, everything else is replicated.
+"""Data parallelism: processes started by torchrun train as one run. Gradients are averaged, the rest is replicated.
 
 Every rank starts from the same weights (they follow from the seed) and takes the same steps, so weights stay equal
 without being sent. Batch norm normalises each rank's part of a batch by itself, as it would in the paper's workers.
@@ -20,7 +20,7 @@ __all__ = ["Ranks", "average_gradients", "choose_device", "cpu_threads", "joined
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """This process among its peers. `local_rank` counts on this machine and picks the GPU."""
+    """Place of this process among the processes of a run. `local_rank` counts on this machine and picks the GPU."""
 
     rank: int = 0
     world_size: int = 1
@@ -31,7 +31,7 @@ class Ranks:
         return self.rank == 0
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether any rank says so; all ranks must ask. A rank that stopped alone would leave the others waiting."""
+        """Return whether any rank says so; all ranks must call it. A rank that stops alone leaves the others waiting."""
         if self.world_size == 1:
             return flag
         votes = torch.tensor(float(flag), device=device)
@@ -63,10 +63,10 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Let torch compute with `count` CPU threads inside; 0 means OMP_NUM_THREADS, or else all cores but one.
+    """Let torch use `count` CPU threads inside the block; 0 means OMP_NUM_THREADS, or else all cores but one.
 
-    That one is the pipeline's. When a core is taken, torch's other threads spin until the one on it is scheduled again:
-    with 2 threads on a loaded machine of 2 cores, steps took 11 times as long as with 1.
+    The last core is the pipeline's. When a core is taken, torch's other threads spin until the one on it is scheduled
+    again: with 2 threads on a loaded machine of 2 cores, steps took 11 times as long as with 1.
     """
     before = torch.get_num_threads()
     all_but_one = before if "OMP_NUM_THREADS" in os.environ else max(1, thread_count(0) - 1)
@@ -104,6 +104,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], world_size: int) -> No
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if world_size == 1 or not gradients:
         return
+    # One message: hundreds of small ones take longer than their bytes.
     joined = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(joined)
     joined /= world_size

@@ -1,6 +1,4 @@
-"""The files of a run beside checkpoint and log: `config.yaml` and `backend.json` from its start, `summary.json` once it
-is finished.
-"""
+"""Files of a run beside checkpoint and log: `config.yaml`, `backend.json` at its start, `summary.json` at its end."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -56,7 +54,7 @@ class RunSummary:
 
 
 def claim(run_dir: Path, config: PretrainConfig) -> None:
-    """Write the configuration, or check that the run there has the same. Raises UsageError."""
+    """Write the configuration, or check that the run in the folder has the same. Raises UsageError."""
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / CONFIG_NAME
     if not path.is_file():
@@ -75,10 +73,10 @@ def claim(run_dir: Path, config: PretrainConfig) -> None:
 
 
 def settle_backend(run_dir: Path, name: BackendName, device: torch.device) -> BackendChoice:
-    """What decodes for this run: chosen when it begins and written down, with the reason.
+    """Return the backend of this run: chosen when it begins and written down, with the reason.
 
-    A run goes on with what it began with, on whatever machine: another backend's pixels differ by some levels. Raises
-    UsageError if it cannot be had here.
+    A run resumes with the backend it began with, on any machine: pixels of another one differ by some levels. Raises
+    UsageError if that backend is not available here.
     """
     path = run_dir / BACKEND_NAME
     if not path.is_file():
@@ -89,7 +87,7 @@ def settle_backend(run_dir: Path, name: BackendName, device: torch.device) -> Ba
     try:
         choose_backend(begun.name, device)
     except UsageError as error:
-        raise UsageError(f"{path}: this run began with {begun.name} and goes on with no other. {error}") from error
+        raise UsageError(f"{path}: this run began with {begun.name} and resumes with no other. {error}") from error
     return begun
 
 
@@ -101,7 +99,7 @@ def write_summary(run_dir: Path, summary: RunSummary) -> RunSummary:
 
 
 def read_summary(run_dir: Path) -> RunSummary | None:
-    """The summary of a finished run; None if there is none."""
+    """Return the summary of a finished run; None if there is none."""
     path = run_dir / SUMMARY_NAME
     if not path.is_file() or not (run_dir / TRUNK_NAME).is_file():
         return None

@@ -1,4 +1,4 @@
-"""The learning rate over the steps of a run, as a factor of its peak. Pure numbers in, a number out."""
+"""Schedule of the learning rate: its factor of the peak at every step. Pure numbers in, a number out."""
 
 import math
 from typing import Literal
@@ -19,7 +19,7 @@ class ScheduleConfig(Config):
 
 
 def lr_factor(config: ScheduleConfig, step: int, num_steps: int) -> float:
-    """Factor in (0, 1] for step 0 ... num_steps - 1."""
+    """Return the factor in (0, 1] of step 0 ... num_steps - 1."""
     warmup_steps = min(config.lr_warmup_steps, num_steps)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)

@@ -1,4 +1,4 @@
-"""A run in memory: model, optimizers, pipeline, how many steps there will be, and where it stands."""
+"""A run in memory: model, optimizers, pipeline, the number of steps, and the step it is at."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -30,10 +30,11 @@ FLOP_PER_TFLOP = 1e12
 
 
 class Session:
-    """Built at step 0; `restore` moves it to a checkpoint."""
+    """State of a run, built at step 0; `restore` moves it to a checkpoint."""
 
     def __init__(self, config: PretrainConfig, pipeline: Pipeline, ranks: Ranks, device: torch.device) -> None:
         self.config, self.pipeline, self.ranks, self.device = config, pipeline, ranks, device
+        # 1. Model and cost first, on the CPU: the number of steps follows from FLOPs, and every rank counts the same.
         self.model = _build_model(config, pipeline.tasks, len(pipeline.labels))
         self.batch_sizes = {name: config.pipeline.batch_size_of(task.source) for name, task in pipeline.tasks.items()}
         self.flop = {
@@ -41,11 +42,13 @@ class Session:
             for name, task in pipeline.tasks.items()
         }
         self.num_steps = self._count_steps()
+        # 2. To the device before the optimizers, which keep references to its parameters.
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.train()
         self.optimizers = {
             name: build_optimizer(config.optimizer, self.model.parameters_of(name)) for name in pipeline.tasks
         }
+        # 3. What changes as the run goes.
         self.averages = LossAverages()
         self.step = 0
         self.samples_seen = dict.fromkeys(pipeline.tasks, 0)
@@ -55,7 +58,7 @@ class Session:
 
     @property
     def compute_tflop(self) -> float:
-        """Spent so far, summed over tasks."""
+        """Compute spent so far, in 10^12 FLOPs, summed over tasks."""
         spent = (self.flop[name] * seen / self.batch_sizes[name] for name, seen in self.samples_seen.items())
         return sum(spent) / FLOP_PER_TFLOP
 
@@ -66,7 +69,7 @@ class Session:
         return self.config.optimizer.lr * lr_factor(self.config.schedule, step, self.num_steps)
 
     def steps(self) -> Iterator[Step]:
-        """The batches of every step that is left."""
+        """Yield the batches of every step that is left."""
         stream = iter(self.pipeline)
         while self.step < self.num_steps:
             with self.meter.waiting():
@@ -88,7 +91,7 @@ class Session:
         return is_due or self.is_held_out_due
 
     def log_line(self) -> dict[str, Any]:
-        """What happened since the last line; losses and metrics are means."""
+        """Return what happened since the last line; losses and metrics are means."""
         means = self.averages.take()
         samples_per_s, data_wait_ratio = self.meter.take(self.samples_seen)
         return {
@@ -130,7 +133,8 @@ class Session:
         return {"held_out": found, "warnings": self.warnings}
 
     def save(self, run_dir: Path) -> None:
-        """Write a checkpoint, once no loss was infinite."""
+        """Write a checkpoint. Raises FourfoldError where a loss was not finite."""
+        # Before writing: a checkpoint of weights that are NaN would replace the last good one.
         self.averages.check()
         if not self.ranks.is_first:
             return
@@ -145,7 +149,7 @@ class Session:
         save_checkpoint(checkpoint, run_dir)
 
     def restore(self, run_dir: Path) -> None:
-        """Go on from the checkpoint in a run's folder, if there is one."""
+        """Move to the checkpoint in a run's folder, if there is one."""
         checkpoint = load_checkpoint(run_dir)
         if checkpoint is None:
             return
@@ -157,7 +161,7 @@ class Session:
         self.meter = Meter(self.samples_seen, checkpoint.seconds)
 
     def close(self) -> None:
-        """End what measures held-out samples. The pipeline belongs to whoever built it."""
+        """Stop the pipeline of held-out samples. The training pipeline is closed by its builder."""
         if self.held_out is not None:
             self.held_out.close()
 

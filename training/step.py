@@ -1,4 +1,4 @@
-"""One training step of one task: forward, backward, the task's own optimizer. And what is kept of it for the log."""
+"""One training step of one task: forward, backward, the task's own optimizer; and its losses for the log."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,9 @@ __all__ = ["LossAverages", "train_step"]
 
 
 def train_step(model: Model, optimizer: torch.optim.Optimizer, batch: TaskBatch, world_size: int = 1) -> Loss:
-    """Train on one task's batch; the next task then starts from the changed trunk and from no gradients."""
+    """Train on one task's batch. The next task starts from the changed trunk and from no gradients."""
+    # The order matters: averaging after backward lets every rank step alike, and gradients are dropped last so that the
+    # next task's do not add to them.
     loss: Loss = model(batch)
     loss.total.backward()  # type: ignore[no-untyped-call]
     average_gradients(model.parameters_of(batch.task), world_size)
@@ -40,6 +42,7 @@ class LossAverages:
         for name, value in values.items():
             sums[name] = sums[name] + value
         self._counts[task] = self._counts.get(task, 0) + 1
+        # Kept on the device as well: asking now whether a loss is finite would wait for every step.
         first_bad = self._bad_step.get(task, torch.full_like(values["loss"], -1.0, dtype=torch.float64))
         is_first = ~torch.isfinite(values["loss"]) & (first_bad < 0)
         self._bad_step[task] = torch.where(is_first, float(step), first_bad)

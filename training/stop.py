@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the loop finishes its step, saves, and then leaves."""
+"""Ctrl-C and SIGTERM as a request: the loop finishes its step, saves a checkpoint, and ends."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """A context manager; `is_made` turns true with the first signal, the second one interrupts at once."""
+    """Context manager. `is_made` turns true with the first signal; the second one interrupts at once."""
 
     def __init__(self) -> None:
         self.is_made = False

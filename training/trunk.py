@@ -103,6 +103,7 @@ class Trunk(nn.Module):
         self.config = config
         self.tasks = tuple(tasks) if config.norm == "per_task" else ()
         network = _timm_network(config)
+        # The fourth stage is left out: the paper cuts ResNet after block 3, and heads take over there.
         first, second, third = network.stages
         self.early = nn.Sequential(network.stem, first, second)
         self.units = nn.Sequential(*third.blocks.children())  # type: ignore[union-attr]
@@ -207,7 +208,7 @@ def save_trunk(trunk: Trunk, run_dir: Path) -> Path:
 
 
 def load_trunk(run_dir: Path) -> Trunk:
-    """The trained trunk of a finished run, on the CPU, in eval mode. Raises UsageError (none there), DataError."""
+    """Return the trunk of a finished run, on the CPU, in eval mode. Raises UsageError (none there), DataError."""
     path = run_dir / TRUNK_NAME
     if not path.is_file():
         raise UsageError(f"{run_dir}: has no {TRUNK_NAME}; need the folder of a finished `fourfold pretrain`.")

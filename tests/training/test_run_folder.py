@@ -74,5 +74,5 @@ def test_a_run_whose_backend_is_gone_does_not_go_on_with_another(tmp_path, monke
 
     (tmp_path / BACKEND_NAME).write_text('{"name": "dali", "reason": "device is cuda"}')
     monkeypatch.setattr("pipelines.decode.dali.require_dali", no_dali)
-    with pytest.raises(UsageError, match=r"began with dali and goes on with no other\. DALI cannot be loaded"):
+    with pytest.raises(UsageError, match=r"began with dali and resumes with no other\. DALI cannot be loaded"):
         settle_backend(tmp_path, "auto", torch.device("cpu"))

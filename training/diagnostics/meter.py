@@ -1,4 +1,4 @@
-"""How fast a run goes: samples per second of each task, and the share of time it waits for data."""
+"""Speed of a run: samples per second of each task, and the share of time spent waiting for data."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ __all__ = ["Meter"]
 
 
 class Meter:
-    """`seconds`: wall time of the run, going on from `seconds_before` of an earlier process."""
+    """Meter of one process. `seconds`: wall time of the run, with `seconds_before` of earlier processes."""
 
     def __init__(self, samples_seen: Mapping[str, int], seconds_before: float = 0.0) -> None:
         self._origin_s = time.monotonic() - seconds_before
@@ -28,7 +28,7 @@ class Meter:
             self._waited_s += time.monotonic() - start_s
 
     def take(self, samples_seen: Mapping[str, int]) -> tuple[dict[str, float], float]:
-        """Samples per second of each task and the waiting ratio (0 to 1) since the last call."""
+        """Return samples per second of each task and the waiting ratio (0 to 1) since the last call."""
         elapsed_s = max(time.monotonic() - self._since_s, 1e-9)
         rates = {task: round((seen - self._seen.get(task, 0)) / elapsed_s, 2) for task, seen in samples_seen.items()}
         ratio = round(self._waited_s / elapsed_s, 4)

@@ -1,4 +1,4 @@
-"""What a head is: trunk features in, prediction out, and the loss of that prediction.
+"""Base class of heads: trunk features in, prediction out, and the loss of that prediction.
 
 Features: (R * V, C, h, w), all V patches of one row after another, as they went through the trunk in one batch.
 R rows, V patches of a row, C channels, h w height and width of the feature map.
@@ -27,7 +27,7 @@ class HeadConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadInput:
-    """What a head must fit: feature channels and map size, and how many classes the labels of the shards have."""
+    """Sizes a head must fit: feature channels and map size, and how many classes the labels of the shards have."""
 
     num_channels: int
     height: int
@@ -47,11 +47,11 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Prediction from features (R * V, C, h, w)."""
+        """Return the prediction from features (R * V, C, h, w)."""
 
     @abstractmethod
     def loss(self, prediction: torch.Tensor, batch: TaskBatch) -> Loss:
-        """Loss and metrics of what `forward` gave for this batch."""
+        """Return loss and metrics of the prediction that `forward` made for this batch."""
 
     def references(self, batches: Sequence[TaskBatch]) -> dict[str, Callable[[TaskBatch], Loss]]:
         """Predictions that see no pixel, fitted to the targets of `batches` on the CPU: name -> their loss of a batch.
