@@ -31,7 +31,7 @@ class Ranks:
         return self.rank == 0
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Return whether any rank says so; all ranks must call it. A rank that stops alone leaves the others waiting."""
+        """Return whether any rank says so; all ranks must call it. One that stops alone leaves the others waiting."""
         if self.world_size == 1:
             return flag
         votes = torch.tensor(float(flag), device=device)
