@@ -1,4 +1,4 @@
-"""The `fourfold` command: options come in, one function of the packages is called, its answer is printed.
+"""The `fourfold` command: it parses options, calls one function of the packages and prints the result.
 
 One file per command or group of commands; app.py puts them together and turns errors into exit codes.
 """

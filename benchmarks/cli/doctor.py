@@ -1,4 +1,4 @@
-"""What this machine has, what fourfold will use of it, and what is missing. Reads only; changes and starts nothing.
+"""Checks of this machine: what it has, what fourfold will use of it, and what is missing. Changes nothing.
 
 A check is "ok", "note" (works, but could be better), "optional" (an extra that is not installed) or "missing" (fourfold
 cannot work without it).
@@ -37,7 +37,7 @@ LOW_DISK_BYTES = 5 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing looked at. `fix` says what to do, where something is to be done."""
+    """Result of one check. `fix` says what to do; None if nothing."""
 
     name: str
     found: str
@@ -47,7 +47,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """All checks, and the choices `auto` leads to on this machine."""
+    """All checks, and what `auto` chooses on this machine."""
 
     checks: tuple[Check, ...]
     will_use: dict[str, str]
@@ -55,7 +55,7 @@ class Diagnosis:
 
 
 def examine(folder: Path = Path()) -> Diagnosis:
-    """Look at everything; `folder` is where disk space is needed."""
+    """Run all checks. `folder`: where disk space is needed."""
     parts: tuple[Callable[[], Iterator[Check]], ...] = (_packages, _extras, _gpu, _dali, _codecs, _cpu, _memory)
     checks = tuple(check for part in parts for check in part())
     checks += (_disk(folder),)
@@ -71,7 +71,7 @@ def show(diagnosis: Diagnosis) -> None:
     print_facts("will be used", diagnosis.will_use or {"nothing": "something required is missing, see below"})
     print()
     fixes = {check.name: check.fix for check in diagnosis.checks if check.fix}
-    print_facts("missing or could be better", fixes or {"nothing": "all that fourfold can use is there"})
+    print_facts("missing or could be better", fixes or {"nothing": "everything that fourfold can use is installed"})
 
 
 def _packages() -> Iterator[Check]:
@@ -119,7 +119,7 @@ def _gpu() -> Iterator[Check]:
 
 
 def _gpu_fix() -> str | None:
-    """Advice only where there is a GPU to advise about."""
+    """Return advice where there is a GPU that torch does not see, else None."""
     if not Path("/proc/driver/nvidia/version").exists():
         return None
     return "the NVIDIA driver is loaded, but torch sees no GPU: install a torch built for this driver's CUDA"
@@ -226,7 +226,7 @@ def _disk(folder: Path) -> Check:
 
 
 def _will_use() -> dict[str, str]:
-    """What `device: auto` and `backend: auto` come to, by the same code that settles them in a run."""
+    """Return what `device: auto` and `backend: auto` choose, by the code that chooses in a run."""
     import torch
 
     from pipelines.decode.choice import choose_backend

@@ -1,4 +1,4 @@
-"""`fourfold shards build --dry-run`: what a build would make, how long it would take, and what to change first."""
+"""`fourfold shards build --dry-run`: shows the plan of a build, its time and size, and warnings."""
 
 import re
 from collections import Counter
@@ -22,7 +22,7 @@ MOST_SHOWN = 5
 
 
 def num_readers_of(ranks: str) -> int:
-    """How many read the shards at once: "8x4" (training processes x loader workers of each) is 32, "8" is 8."""
+    """Return the number of readers: "8x4" (training processes x loader workers of each) is 32, "8" is 8."""
     match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,4}))?", ranks)
     num_readers = int(match[1]) * int(match[2] or 1) if match else 0
     if not num_readers:
@@ -31,7 +31,7 @@ def num_readers_of(ranks: str) -> int:
 
 
 def show_estimate(config: "BuildConfig", ranks: str, as_json: bool) -> None:
-    """Print the estimate of a build, which is not started; nothing is written to its folder."""
+    """Print the estimate of a build. Writes nothing to its folder."""
     num_readers = num_readers_of(ranks)
     from pipelines.shards.dry_run.estimate import estimate_build
 

@@ -1,4 +1,4 @@
-"""`fourfold shards build|adopt|info|verify|merge|stats`: pack images and videos, and look at what was packed."""
+"""`fourfold shards build|adopt|info|verify|merge|stats`: build shards and inspect them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ __all__ = ["app"]
 
 MOST_SHOWN = 10
 
-app = typer.Typer(help="Build shards, look at them.")
+app = typer.Typer(help="Build shards and inspect them.")
 app.command()(adopt)
 Folder = typer.Argument(help="Folder of shards (it holds a manifest.json), or its URL.", metavar="DIR")
 Workers = typer.Option(0, "--workers", min=0, help="Worker processes; 0 is one per core.")
@@ -33,7 +33,7 @@ def build(
         help="Folders (class folders become labels), csv, tsv, jsonl, parquet or txt lists, tars, Hugging Face "
         "datasets on disk, single files; local, or URLs such as s3://bucket/photos.",
     ),
-    out: str | None = typer.Option(None, metavar="DIR", help="Where the shards go: a folder, or a URL to write to."),
+    out: str | None = typer.Option(None, metavar="DIR", help="Folder or URL to write the shards to."),
     config: Path | None = typer.Option(
         None,
         metavar="FILE",
@@ -41,23 +41,31 @@ def build(
         autocompletion=completing("shards"),
     ),
     val: str | None = typer.Option(None, help="Validation split: none, every:N (of each class), or hash:SHARE."),
-    check: str | None = typer.Option(None, help="Images: decode each (decode), or look at its structure (header)."),
+    check: str | None = typer.Option(
+        None, help="Check of images: decode (decode each), or header (structure only; faster)."
+    ),
     short_side: int | None = typer.Option(None, help="Shrink larger images to this short side, in px. Default: keep."),
     clip_short_side: int | None = typer.Option(None, help="Short side of clips in px."),
     num_frames: int | None = typer.Option(None, help="Frames of a clip."),
     fps: float | None = typer.Option(None, help="Frames per second of a clip."),
     codec: str | None = typer.Option(None, help="Codec of clips: mjpeg or vp9."),
-    samples_per_shard: int | None = typer.Option(None, help="Most samples of a shard."),
-    max_reject_ratio: float | None = typer.Option(None, help="Stop when a larger share of the items is unusable."),
+    samples_per_shard: int | None = typer.Option(None, help="Largest number of samples in a shard."),
+    max_reject_ratio: float | None = typer.Option(
+        None, help="Largest share of unusable items; beyond it the build fails."
+    ),
     workers: int | None = typer.Option(None, help="Worker processes; 0 is one per core."),
     engine: str | None = typer.Option(None, help="local, or ray: the cluster that RAY_ADDRESS names."),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace a finished build of something else in DIR."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be built, how long and how large; no shard."),
-    ranks: str = typer.Option("8x4", metavar="RxW", help="Dry run: training processes x loader workers of each."),
+    overwrite: bool = typer.Option(
+        False, "--overwrite", help="Replace a finished build of other sources or settings in DIR."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show the plan: counts, sizes, time. Writes no shard."),
+    ranks: str = typer.Option(
+        "8x4", metavar="RxW", help="For the dry run: training processes x loader workers of each."
+    ),
     overrides: list[str] | None = Overrides,
     as_json: bool = AsJson,
 ) -> None:
-    """Pack images and videos into shards. Killed, the same command goes on; finished, it changes nothing.
+    """Build shards of images and videos. The same command resumes a killed build and leaves a finished one as it is.
 
     Examples:
 
@@ -93,7 +101,7 @@ def build(
 
 
 def _checked(path: Path | None, options: dict[str, Any], overrides: list[str]) -> "BuildConfig":
-    """The settings of the file, of the options, and of --set, the later ones winning."""
+    """Return the settings of the file, then of the options, then of --set; the later ones win."""
     from pipelines.base.config import apply_overrides, read_yaml, validate
     from pipelines.shards.build import BuildConfig
 
@@ -123,7 +131,7 @@ def _build(config: "BuildConfig", as_json: bool) -> None:
 
 
 def _summary_facts(summary: "BuildSummary") -> dict[str, Any]:
-    """The rate in bytes is that of a build that found nothing to reuse."""
+    """Return the facts of a build. The rate in bytes is left out where shards were reused, which would flatter it."""
     facts: dict[str, Any] = plain(summary)
     rate = f"{facts.pop('samples_per_s'):.4g} samples/s"
     if not summary.num_reused:
@@ -133,7 +141,7 @@ def _summary_facts(summary: "BuildSummary") -> dict[str, Any]:
 
 @app.command()
 def info(folder: str = Folder, as_json: bool = AsJson) -> None:
-    """What a folder of shards holds.
+    """Show what a folder of shards holds.
 
     Example: fourfold shards info shards --json
     """
@@ -179,7 +187,7 @@ def merge(
     folders: list[str] = typer.Argument(metavar="DIR...", help="Folders of shards, two or more."),
     out: str = typer.Option(..., metavar="DIR", help="A new folder for all of them, or a URL."),
     prefix_keys: bool = typer.Option(
-        False, "--prefix-keys", help="Put each folder's name before its keys, for folders that use the same ones."
+        False, "--prefix-keys", help="Put the folder's name before each key; for folders that share keys."
     ),
     as_json: bool = AsJson,
 ) -> None:
@@ -203,9 +211,10 @@ def stats(
     colors: bool = typer.Option(True, "--colors/--no-colors", help="Decode all training images to count colors."),
     as_json: bool = AsJson,
 ) -> None:
-    """Sizes, motion of the clips, and the colors of the training images, by which colorization weighs rare ones up.
+    """Show sizes, motion of the clips, and colors of the training images.
 
-    The count of colors goes to color_prior.json in the folder. Example: fourfold shards stats shards --no-colors
+    The count of colors is written to color_prior.json in the folder; with it, colorization gives rare colors more
+    weight. Example: fourfold shards stats shards --no-colors
     """
     from benchmarks.cli.shards_stats import show_stats
 
@@ -220,7 +229,7 @@ def _group_row(group: "GroupSummary") -> list[Any]:
 
 
 def _text(name: str, value: Any) -> Any:
-    """Bytes with a unit; lists and mappings in a line, long ones as their number."""
+    """Return bytes with a unit; lists and mappings in one line, long ones as a count."""
     if name.endswith("bytes") and isinstance(value, int):
         return size_text(value)
     if isinstance(value, dict | list) and len(value) > MOST_SHOWN:

@@ -14,7 +14,7 @@ __all__ = ["show_stats"]
 
 
 def show_stats(folder: str, with_colors: bool, as_json: bool) -> None:
-    """Print sizes and motion, then count colors (which reads every training image) and print that."""
+    """Print sizes and motion, then count the colors of every training image and print them."""
     from pipelines.shards.tools.shard_stats import measure
 
     measured = measure(folder)
@@ -55,7 +55,7 @@ def _count(folder: str) -> "ColorPrior":
 
 
 def _color_facts(prior: "ColorPrior") -> dict[str, Any]:
-    """Without the 313 shares, which are in the file."""
+    """Return the facts of a color prior but the 313 shares, which are in the file."""
     from pipelines.targets.color.color_prior import PRIOR_NAME
 
     gray = {"num_images": prior.num_images, "num_gray_images": prior.num_gray_images}

@@ -19,11 +19,11 @@ def pretrain(
         autocompletion=completing("pretrain"),
     ),
     out: Path | None = typer.Option(None, "--out", metavar="DIR", help="Run folder. Default: runs/NAME of the file."),
-    device: str = typer.Option("auto", help="auto, cpu, or cuda."),
+    device: str = typer.Option("auto", help="auto, cpu or cuda."),
     overrides: list[str] | None = Overrides,
     as_json: bool = AsJson,
 ) -> None:
-    """Train one trunk on the tasks of a config. The same command again resumes; a finished run returns at once.
+    """Train one trunk on the tasks of a config. The same command resumes a stopped run; a finished one returns at once.
 
     Example: fourfold pretrain small --set pipeline.images=shards --set trunk.depth=34
     """
@@ -39,12 +39,12 @@ def pretrain(
             print_json(train(checked, folder, device=device))
         return
     print_facts(str(folder), plain(train(checked, folder, device=device)))
-    say(f"measure it: fourfold evaluate {folder} --images SHARDS")
+    say(f"next: fourfold evaluate {folder} --images SHARDS")
 
 
 def evaluate(
-    run: Path = typer.Argument(metavar="RUN", help="Run folder of a finished fourfold pretrain."),
-    name: str = typer.Option("linear_probe", "--with", help="Evaluation to run."),
+    run: Path = typer.Argument(metavar="RUN", help="Folder of a finished run of fourfold pretrain."),
+    name: str = typer.Option("linear_probe", "--with", help="Name of the evaluation."),
     images: Path = typer.Option(..., metavar="DIR", help="Folder of shards with labelled images."),
     train_split: str = typer.Option("train", help="Split the probe is fitted on."),
     test_split: str = typer.Option("val", help="Split the probe is scored on."),

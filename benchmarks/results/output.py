@@ -1,4 +1,4 @@
-"""What commands print: a table or facts for people, the same as one JSON document for programs (`--json`)."""
+"""Output of commands: tables and facts for people, or the same as one JSON document for programs (`--json`)."""
 
 import dataclasses
 import io
@@ -19,12 +19,12 @@ Overrides = typer.Option(
     None,
     "--set",
     metavar="NAME=VALUE",
-    help="Override one key of the configuration; may be given again. Example: --set trunk.depth=34",
+    help="Override one key of the configuration; may be repeated. Example: --set trunk.depth=34",
 )
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, configs, paths and tuples as what `json` can write."""
+    """Return a value that `json` can write, from dataclasses, configs, paths, tuples and NumPy numbers."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if hasattr(value, "model_dump"):
@@ -39,12 +39,12 @@ def plain(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """One document on stdout, and nothing else."""
+    """Print one JSON document on stdout, and nothing else."""
     print(json.dumps(plain(value), indent=2, ensure_ascii=False))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A title and a table below it, numbers to the right."""
+    """Print a title and below it a table, numbers aligned right."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     rows = [list(row) for row in rows]
     for index, column in enumerate(columns):
@@ -56,7 +56,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def print_facts(title: str, facts: Mapping[str, Any]) -> None:
-    """A title, then name and value, one pair a line."""
+    """Print a title and below it names and values, one pair a line."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
@@ -66,12 +66,12 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
 
 
 def say(message: str) -> None:
-    """One line for people, on stderr, so that stdout stays what was asked for."""
+    """Print one line for people on stderr; stdout holds results only."""
     print(message, file=sys.stderr, flush=True)
 
 
 def size_text(num_bytes: float) -> str:
-    """1536 -> "1.5 KiB"."""
+    """Return bytes for people: 1536 -> "1.5 KiB"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if num_bytes < 1024:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
@@ -82,6 +82,8 @@ def size_text(num_bytes: float) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items()) or "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -91,7 +93,7 @@ def _print(title: str, table: Table) -> None:
         console.print(title, style="bold")
         console.print(table)
         return
-    # Not a terminal: wide, and without the padding at the ends of lines, so that diff and grep see only the content.
+    # Into a file or pipe: wide, and no blanks at the ends of lines, so that diff and grep see only the content.
     text = io.StringIO()
     Console(file=text, width=200, highlight=False, markup=False).print(table)
     print("\n".join([title, *(line.rstrip() for line in text.getvalue().splitlines())]))

@@ -1,4 +1,4 @@
-"""`record.json`: everything one finished stage must tell. A record is complete or it is refused.
+"""`record.json`: the record of one finished stage. A record is complete or it is refused.
 
 A valid record is the only mark that a stage is finished, so it is written last, under a temporary name, then renamed.
 """
@@ -36,7 +36,7 @@ VERSIONED_PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "scipy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Where a number comes from: code, machine and package versions."""
+    """Code, machine and package versions that a number comes from."""
 
     commit: str
     is_dirty: bool
@@ -49,7 +49,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One finished stage. `key` is the hash of `config` and `inputs`; `seconds` is work in all attempts together."""
+    """One finished stage. `key`: hash of `config` and `inputs`; `seconds`: of all attempts together."""
 
     kind: str
     key: str
@@ -71,14 +71,14 @@ class Record:
 
 
 def write_record(folder: Path, record: Record) -> Path:
-    """Publish the record of a finished stage in its folder."""
+    """Write the record of a finished stage into its folder and return its path."""
     path = folder / RECORD_NAME
     write_json(path, asdict(record))
     return path
 
 
 def read_record(folder: Path, key: str) -> Record | None:
-    """The record of a stage, or None where there is none, or a damaged one, or one of another key."""
+    """Return the record of a stage; None if there is none, or it is damaged, or it has another key."""
     try:
         content = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
         if content["key"] != key or content["format_version"] != FORMAT_VERSION:
@@ -92,12 +92,12 @@ def read_record(folder: Path, key: str) -> Record | None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all. Raises DataError."""
+    """Write JSON to a file, whole or not at all. Raises DataError."""
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all, and its folder. Raises DataError."""
+    """Make the folder and write the file, whole or not at all. Raises DataError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode())
@@ -113,7 +113,7 @@ def now_utc() -> str:
 
 @lru_cache(maxsize=1)
 def environment() -> Environment:
-    """Code, machine and versions of this process."""
+    """Return code, machine and versions of this process."""
     commit, is_dirty = _git_state()
     return Environment(
         commit=commit,
@@ -128,7 +128,7 @@ def environment() -> Environment:
 
 
 def _git_state() -> tuple[str, bool]:
-    """Commit of the checkout this code runs from; a wheel has none."""
+    """Return commit and dirty flag of the checkout that this code runs from; a wheel has none."""
     folder = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
@@ -136,7 +136,7 @@ def _git_state() -> tuple[str, bool]:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
-        # A wheel inside somebody's own repository must not claim that repository's commit.
+        # A wheel installed inside another repository must not claim that repository's commit.
         if git("rev-parse", "--show-toplevel") != str(folder):
             return "none (not a git checkout)", False
         return git("rev-parse", "HEAD") or "none (no commit yet)", bool(git("status", "--porcelain"))
@@ -168,7 +168,7 @@ def installed_version(package: str) -> str:
 
 
 def _fourfold_version() -> str:
-    """From the installed distribution, else from pyproject.toml of the checkout."""
+    """Return the version of the installed distribution, else of the checkout's pyproject.toml."""
     installed = installed_version("fourfold")
     project = Path(__file__).resolve().parents[2] / "pyproject.toml"
     if installed != "not installed" or not project.is_file():

@@ -1,7 +1,7 @@
-"""Means, intervals and plain verdicts over a few seeds. Numbers in, numbers and sentences out; no files.
+"""Means, intervals and verdicts over a few seeds: numbers in, numbers and sentences out.
 
-Intervals are two-sided 95 % Student t intervals over seeds: what another seed would do on the same data and split.
-They say nothing of another test set.
+Intervals are two-sided 95 % Student t intervals over seeds: they cover another seed on the same data and split, not
+another test set.
 """
 
 import math
@@ -42,7 +42,7 @@ class Summary:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, sample standard deviation and t interval. Raises ValueError for no values or non-finite ones."""
+    """Return mean, sample standard deviation and t interval. Raises ValueError for no values or non-finite ones."""
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.size == 0 or not np.isfinite(numbers).all():
         raise ValueError(f"values = {list(values)}; need at least one number, all finite.")
@@ -55,25 +55,25 @@ def summarize(values: Sequence[float]) -> Summary:
 
 
 def paired_difference(first: Mapping[Any, float], second: Mapping[Any, float]) -> Summary | None:
-    """Summary of first - second over the pairs (seeds) both have; None where they share none.
+    """Return the summary of first - second over the pairs (seeds) that both have; None if they share none.
 
-    Pairing takes out what a seed does to both (the same initial weights, the same order of samples).
+    Pairing removes what a seed does to both: the same initial weights, the same order of samples.
     """
     shared = sorted(set(first) & set(second))
     return summarize([first[pair] - second[pair] for pair in shared]) if shared else None
 
 
 def best_of(candidates: Mapping[str, Mapping[Any, float]]) -> str | None:
-    """Name of the candidate with the highest mean; None without candidates.
+    """Return the name of the candidate with the highest mean; None without candidates.
 
-    Picking the best after seeing the results favours the candidates, so a win over it is on the safe side.
+    Choosing the best after seeing the results favours the candidates, so a win over it is on the safe side.
     """
     means = {name: summarize(list(values.values())).mean for name, values in candidates.items() if values}
     return max(means, key=means.__getitem__) if means else None
 
 
 def verdict(first: str, second: str, difference: Summary | None, *, unit: str = "points") -> str:
-    """One plain sentence on first - second."""
+    """Return one sentence on first - second."""
     if difference is None:
         return f"{first} and {second}: not compared, no finished pair with the same seed."
     mean, count = difference.mean, difference.num_seeds

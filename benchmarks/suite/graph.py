@@ -1,7 +1,7 @@
-"""A suite as cells and stages. A stage's key is the sha256 of its configuration and of the content it reads.
+"""Expand a suite into cells and stages. A stage's key: the sha256 of its configuration and of the content it reads.
 
-Equal keys run once: one pretraining feeds all evaluations, and random initialisation, which has no budget, is shared
-by all budgets. Folder names are not part of a key, the sha256 of the shards in them is.
+Stages with equal keys run once: one pretraining feeds all evaluations, and all budgets share one random trunk, which
+has no budget. A key covers the sha256 of the shards in a folder, not the folder's name.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from training.run_folder import NOT_PART_OF_THE_RESULT
 __all__ = ["expand"]
 
 STAGE_VERSIONS = {"pretrain": 2, "linear_probe": 2, "pixel_floor": 2}
-"""Raised by one when a change of code changes results, so that old records of that kind no longer count."""
+"""Raise one by 1 when a change of code changes results: older records of that kind then no longer count."""
 NOT_IN_KEY = {"images", "clips", "num_threads", "num_workers", "prefetch_batches", "cache_gib"} | NOT_PART_OF_THE_RESULT
 
 
 def expand(suite: Suite) -> Graph:
-    """Cells in the order they run: all of the first seed, then the next, so that a stopped suite is a small suite.
+    """Return the cells in running order: all of one seed, then the next, so that a stopped suite is a smaller suite.
 
     Reads the manifests of the shards. Raises UsageError or DataError where they are missing or damaged.
     """
@@ -96,7 +96,7 @@ def _stage(
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    """Folders stand in `inputs` by content, so moving the shards re-runs nothing; nor do threads, caches and saving."""
+    """Return what results depend on: no folders (their content is in `inputs`), threads or caches."""
     kept = {name: value for name, value in config.items() if name not in NOT_IN_KEY}
     if isinstance(kept.get("pipeline"), dict):
         kept["pipeline"] = _identity(kept["pipeline"])

@@ -72,7 +72,7 @@ def run_suite(
 
 
 def choose_jobs() -> int:
-    """Stages to run at a time: one with a GPU, which they would share; on a CPU one per core and 4 GiB of memory."""
+    """Return how many stages to run at a time: one with a GPU; on a CPU one per core, if each has 4 GiB of memory."""
     if torch.cuda.is_available():
         return 1
     return max(1, min(num_cores(), psutil.virtual_memory().total // JOB_BYTES))
@@ -103,7 +103,7 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
                 stage.config["test_split"],
             )
         )
-    # A pretraining that was killed and resumed reports the seconds of all its attempts; ours saw the last only.
+    # A resumed pretraining reports the seconds of all its attempts; the clock here has seen the last one only.
     seconds = float(results.get("seconds") or time.monotonic() - start_s)
     record = Record(
         kind=stage.kind,
@@ -152,7 +152,7 @@ def _shown(record: Record) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Results as JSON can hold them; a number that is none (NaN) becomes null."""
+    """Return results as JSON can hold them; NaN and infinity become null."""
     if isinstance(value, dict):
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

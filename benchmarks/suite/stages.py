@@ -73,4 +73,4 @@ class Graph:
     metrics: dict[str, str]
     """The result of each evaluation that tables show, by the evaluation's name."""
     files: tuple[Path, ...]
-    """Read for the keys: manifests and counted colors. While none of them changes, neither does a key."""
+    """Files that the keys depend on: manifests and counted colors, also missing ones."""

@@ -1,4 +1,4 @@
-"""A suite: YAML that names task sets, baselines, depths, seeds and evaluations; every key is checked before a run."""
+"""Suite files: YAML with task sets, baselines, depths, seeds and evaluations. Every key is checked before a run."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class SuiteConfig(Config):
     """What a suite file may say. Relative paths are relative to the current directory."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    """Heads the report."""
+    """Title of the report, and name of the default folder of results."""
     images: Path | None = None
     """Folder of image shards: image tasks, and every evaluation."""
     clips: Path | None = None
@@ -55,7 +55,7 @@ class SuiteConfig(Config):
     depths: list[int] = Field(min_length=1)
     """Trunk depths; multiplies the cost."""
     seeds: list[int] = Field(min_length=1)
-    """Multiplies the cost. One seed gives no interval, two a very wide one; three or more are worth their time."""
+    """Multiplies the cost. One seed gives no interval, two give a very wide one: use three or more."""
     pretrain: dict[str, Any] = Field(default_factory=dict)
     """A pretraining config without what the suite sets; `pipeline.tasks` holds options of tasks by name."""
     evaluations: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -109,7 +109,7 @@ class Suite:
     lines: Mapping[Location, int]
 
     def pretrain_config(self, task_set: TaskSet, depth: int, seed: int) -> PretrainConfig:
-        """The full pretraining config of one cell. Raises UsageError naming the line of the suite."""
+        """Return the full pretraining config of one cell. Raises UsageError naming the line of the suite."""
         value = deepcopy(self.config.pretrain)
         pipeline, trunk = value.setdefault("pipeline", {}), value.setdefault("trunk", {})
         options = pipeline.get("tasks") or {}
@@ -142,7 +142,10 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
 
 
 def _task_names(given: Any) -> Any:
-    """`all`, a name or a list of names -> names in registry order. Raises ValueError (shown with file and line)."""
+    """Return task names in registry order from `all`, a name or a list of names.
+
+    Raises ValueError, which is shown with file and line.
+    """
     if given == "all":
         return tuple(PRETEXT_TASKS)
     names = [given] if isinstance(given, str) else given
@@ -157,7 +160,7 @@ def _task_names(given: Any) -> Any:
 
 
 def _task_sets(config: SuiteConfig) -> list[TaskSet]:
-    """Baselines first: they are cheap or the measure of the rest."""
+    """Return all task sets, baselines first: the others are compared with them."""
     sets = []
     if "random_init" in config.baselines:
         sets.append(TaskSet(name="random init", tasks=(), role="baseline"))
@@ -192,7 +195,7 @@ def _evaluations(config: SuiteConfig, source: str, lines: Mapping[Location, int]
                 f"{where}: unknown evaluation {name}.{_nearest(name, EVALUATIONS)} Allowed: {', '.join(EVALUATIONS)}."
             )
         below = _below(_below(lines, "evaluations"), name)
-        # A probe at another size than the pretraining's would measure the change of size.
+        # Images of another size than in pretraining would make the probe measure the change of size, too.
         canvas_px = (config.pretrain.get("pipeline") or {}).get("canvas_px")
         if canvas_px is not None and "canvas_px" in EVALUATIONS[name].config_class.model_fields:
             options = {"canvas_px": canvas_px} | options
@@ -224,7 +227,7 @@ def _check_pretrain(suite: Suite) -> None:
 
 
 def _below(lines: Mapping[Location, int], key: str) -> dict[Location, int]:
-    """The line map of the mapping under `key`."""
+    """Return the lines of the mapping under `key`."""
     return {location[1:]: line for location, line in lines.items() if location[:1] == (key,) and len(location) > 1}
 
 

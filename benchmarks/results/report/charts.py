@@ -15,7 +15,7 @@ FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#222"}
 
 
 def plotly_script() -> str:
-    """plotly.js as one script element, about 4.6 MB: the page works without a network."""
+    """Return plotly.js as one script element, about 4.6 MB: the page works without a network."""
     from plotly.offline import get_plotlyjs
 
     return f'<script type="text/javascript">{get_plotlyjs()}</script>'
@@ -28,7 +28,7 @@ def accuracy_by_depth(
     title: str,
     floor_pct: float | None,
 ) -> str:
-    """Line through the means, a bar of one sd where there are two seeds or more, and a point per seed."""
+    """Draw a line through the means, a bar of one sd where there are two seeds or more, and a point per seed."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -59,7 +59,7 @@ def accuracy_by_depth(
 
 
 def loss_curves(curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], title: str) -> str:
-    """One line per cell. curves: task -> cell -> (steps, losses); a menu chooses the task."""
+    """Draw one line per cell. curves: task -> cell -> (steps, losses); a menu chooses the task."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -87,7 +87,7 @@ def loss_curves(curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequenc
 
 
 def lasso_picture(weights: Mapping[str, Sequence[float]], title: str) -> str:
-    """|alpha| of every task (row) and unit (column)."""
+    """Draw |alpha| of every task (row) and unit (column)."""
     import plotly.graph_objects as go
 
     rows = list(weights)
@@ -100,7 +100,7 @@ def lasso_picture(weights: Mapping[str, Sequence[float]], title: str) -> str:
 
 
 def stacked_bars(parts: Mapping[str, Mapping[str, float]], title: str, unit: str) -> str:
-    """A bar across for every row, of parts one after the other. parts: part -> row -> value."""
+    """Draw a horizontal bar per row, stacked from parts. parts: part -> row -> value."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -123,7 +123,7 @@ def roofline(
     points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     title: str,
 ) -> str:
-    """Samples per second over cores, both in powers: lines that nothing can be above, and what was measured."""
+    """Draw samples per second over cores, both logarithmic: lines are limits, points were measured."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -141,7 +141,7 @@ def roofline(
 
 
 def _style(name: str, roles: Mapping[str, str]) -> tuple[str, int, str]:
-    """Colour, width and dash: singles in colour, combinations dark and thick, baselines gray and broken."""
+    """Return colour, width and dash: singles in colour, combinations dark and thick, baselines gray and dashed."""
     alike = [one for one, role in roles.items() if role == roles[name]]
     index = alike.index(name)
     if roles[name] == "single":

@@ -1,4 +1,4 @@
-"""From cells to what a page shows: values by task set, depth and seed; comparisons and their verdicts. No HTML here."""
+"""Collect what the report shows: values by task set, depth and seed, comparisons and verdicts. No HTML here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from benchmarks.suite.status import CellStatus, SuiteStatus
 __all__ = ["Comparison", "Metric", "compare", "metrics_of", "values_of"]
 
 Pair = tuple[int, int]
-"""(depth, seed): what is kept equal when two task sets are compared."""
+"""(depth, seed), equal on both sides when two task sets are compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Comparison:
 
 
 def metrics_of(status: SuiteStatus) -> list[Metric]:
-    """All percentages found with a trunk, the main metric of each evaluation first, top-1 before top-5."""
+    """Return all percentages measured with a trunk: the main metric of each evaluation first, top-1 before top-5."""
     found: dict[tuple[str, str], None] = {}
     for cell in status.cells:
         for kind, record in cell.records.items():
@@ -61,7 +61,7 @@ def metrics_of(status: SuiteStatus) -> list[Metric]:
 
 
 def values_of(status: SuiteStatus, metric: Metric) -> dict[str, dict[Pair, float]]:
-    """Values by task set name, then by (depth, seed); task sets in suite order, empty where nothing is finished."""
+    """Return values by task set name and (depth, seed), in the order of the suite; empty if nothing is finished."""
     values: dict[str, dict[Pair, float]] = {}
     for cell_status in status.cells:
         cell = cell_status.cell
@@ -75,7 +75,7 @@ def values_of(status: SuiteStatus, metric: Metric) -> dict[str, dict[Pair, float
 
 
 def value_of(cell_status: CellStatus, metric: Metric) -> float | None:
-    """The value of one cell; the pixel floor answers for the probe metric of the same name."""
+    """Return the value of one cell; for the pixel floor that of the probe metric of the same name."""
     for kind, record in cell_status.records.items():
         is_floor = kind in EVALUATIONS and not EVALUATIONS[kind].needs_trunk
         if kind == metric.evaluation or is_floor:
@@ -86,13 +86,13 @@ def value_of(cell_status: CellStatus, metric: Metric) -> float | None:
 
 
 def floor_of(status: SuiteStatus, metric: Metric) -> float | None:
-    """The pixel floor's value for a metric."""
+    """Return the pixel floor's value of a metric."""
     floors = [value_of(cell, metric) for cell in status.cells if cell.cell.depth is None]
     return next((value for value in floors if value is not None), None)
 
 
 def task_sets_of(status: SuiteStatus) -> dict[str, TaskSet]:
-    """Task sets that need a trunk, by name, in suite order."""
+    """Return the task sets that need a trunk, by name, in the order of the suite."""
     return {cell.cell.task_set.name: cell.cell.task_set for cell in status.cells if cell.cell.depth is not None}
 
 
@@ -105,15 +105,15 @@ def at_depth(values: Mapping[Pair, float], depth: int) -> dict[Pair, float]:
 
 
 def summary_at(values: Mapping[Pair, float], depth: int) -> Summary | None:
-    """Over seeds, at one depth."""
+    """Return the summary over seeds at one depth; None without values."""
     chosen = list(at_depth(values, depth).values())
     return summarize(chosen) if chosen else None
 
 
 def compare(status: SuiteStatus, metric: Metric) -> list[Comparison]:
-    """Every combined set against the best single, each single and the baselines; over all depths, then per depth.
+    """Compare every combined set with the best single, each single and the baselines; over all depths, then per depth.
 
-    Without combined sets: each single set against the baselines.
+    Without combined sets: compare each single set with the baselines.
     """
     sets, values, depths = task_sets_of(status), values_of(status, metric), depths_of(status)
     combined = [name for name, one in sets.items() if one.role == "combined"]
@@ -136,7 +136,7 @@ def compare(status: SuiteStatus, metric: Metric) -> list[Comparison]:
 
 
 def headline(status: SuiteStatus, metric: Metric) -> list[str]:
-    """The answer in at most a few sentences: combined against best single and against random initialisation."""
+    """Return the answer in a few sentences: combined against best single and against random initialisation."""
     lines = []
     for one in compare(status, metric):
         is_main = one.role in ("best single", "baseline") and (one.depth is None or len(depths_of(status)) == 1)

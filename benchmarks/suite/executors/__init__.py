@@ -1,4 +1,4 @@
-"""Where stages run. An executor takes stages in an order that respects their needs and yields what happens to them."""
+"""Executors: run stages in an order that respects their needs, and yield an event for each start and end."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from benchmarks.suite.stages import Stage
 __all__ = ["StageEvent", "Executor", "RunStage"]
 
 RunStage = Callable[[Stage], Record]
-"""Runs one stage to the end, leaves its record on disk, returns it. Picklable: it may go to another process."""
+"""Runs one stage, writes its record and returns it. Picklable: it may be sent to another process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageEvent:
-    """What happened to a stage. `record` if finished; `error` (one line or more) if failed."""
+    """A stage has started, finished (with its `record`) or failed (with an `error` of one line or more)."""
 
     stage: Stage
     state: Literal["started", "finished", "failed"]
@@ -31,7 +31,7 @@ class Executor(Protocol):
     def num_jobs(self) -> int: ...
 
     def run(self, stages: Sequence[Stage], run_stage: RunStage) -> Generator[StageEvent, None, None]:
-        """Run every stage whose needs did not fail. A stage's failure is an event; KeyboardInterrupt goes through.
+        """Run every stage whose needs did not fail. A stage's failure is an event; KeyboardInterrupt is not caught.
 
         Closing the generator ends what still runs.
         """

@@ -1,4 +1,4 @@
-"""Stages one after the other in this process: the executor for one machine with one accelerator."""
+"""Executor for one machine with one accelerator: stages run one after the other in this process."""
 
 import traceback
 from collections.abc import Collection, Generator, Sequence
@@ -11,7 +11,7 @@ __all__ = ["LocalExecutor", "attempt", "failed_need", "not_run"]
 
 
 class LocalExecutor:
-    """Sequential; a stage that needs a failed stage fails too, without being run."""
+    """Runs stages in sequence. A stage that needs a failed stage fails without being run."""
 
     num_jobs = 1
 
@@ -30,7 +30,7 @@ class LocalExecutor:
 
 
 def failed_need(stage: Stage, failed: Collection[str]) -> Stage | None:
-    """The first of a stage's needs whose key is among those of failed stages."""
+    """Return the first stage that `stage` needs and that has failed, if any."""
     return next((need for need in stage.needs if need.key in failed), None)
 
 
@@ -39,12 +39,12 @@ def not_run(stage: Stage, missing: Stage) -> StageEvent:
 
 
 def attempt(stage: Stage, run_stage: RunStage) -> StageEvent:
-    """Run a stage; whatever it raises, but for KeyboardInterrupt, becomes an event."""
+    """Run a stage and return what came of it: any Exception becomes an event; KeyboardInterrupt does not."""
     try:
         return StageEvent(stage=stage, state="finished", record=run_stage(stage))
     except FourfoldError as error:
         return StageEvent(stage=stage, state="failed", error=str(error))
-    # One broken cell must not cost the night's other cells: whatever it was, it is recorded and the rest goes on.
+    # One broken cell must not cost a night's other cells: its error is recorded, and the others run.
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         return StageEvent(stage=stage, state="failed", error=message, trace=traceback.format_exc())

@@ -1,7 +1,7 @@
-"""Several stages at a time on one machine, each in a worker process with its share of the cores.
+"""Executor for several stages at a time on one machine, each in a worker process with its share of the cores.
 
-A small trunk keeps one core busy and hardly gains from a second one, so cells side by side finish sooner than cells
-one after the other. What a stage computes does not depend on its neighbours; its seconds do.
+A small trunk hardly gains from a second core, so a suite finishes sooner with cells side by side than in sequence.
+What a stage computes does not depend on its neighbours; its seconds do.
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ from pipelines.base.progress import quiet_progress
 
 __all__ = ["ProcessExecutor"]
 
-# A fork would copy torch's and OpenCV's threads as locks that nobody opens again.
+# Not fork: it copies the locks of torch's and OpenCV's threads without the threads, which then stay locked for ever.
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -45,7 +45,7 @@ class ProcessExecutor:
 
 
 class _Run:
-    """One pass over the stages: those that wait, those at work, and the keys of those that failed."""
+    """State of one run: stages that wait, stages at work, and the keys of failed ones."""
 
     def __init__(self, stages: Sequence[Stage], run_stage: RunStage, num_jobs: int) -> None:
         self._waiting, self._run_stage, self._num_jobs = list(stages), run_stage, num_jobs
@@ -63,7 +63,7 @@ class _Run:
             self._end()
 
     def _start(self) -> Iterator[StageEvent]:
-        """Give out what can run, in order; what can no longer run has failed."""
+        """Submit the stages that can run, in order. A stage whose need has failed fails, too."""
         for stage in list(self._waiting):
             need = failed_need(stage, self._failed)
             if need is not None:
@@ -84,14 +84,14 @@ class _Run:
         try:
             event = future.result()
         except BrokenProcessPool:
-            # Which worker died is not known, so the stages of all are lost; the others get new workers.
+            # Nobody knows which worker died, so all stages at work are lost; the waiting ones get new workers.
             if not self._working:
                 self._pool = self._open_pool()
             event = StageEvent(
                 stage=stage,
                 state="failed",
                 error="a worker process was killed; the system does that when memory runs out. Run again, with fewer "
-                "--jobs: finished stages are kept, others go on from their checkpoints.",
+                "--jobs: finished stages are kept, others resume from their checkpoints.",
             )
         except Exception as error:  # a stage or a record that cannot be sent between processes
             event = StageEvent(
@@ -106,7 +106,7 @@ class _Run:
         return ProcessPoolExecutor(self._num_jobs, SPAWN, initializer=_begin_worker, initargs=(num_threads,))
 
     def _end(self) -> None:
-        """Let workers that are in the middle of a stage save it."""
+        """End the pool. Workers in the middle of a stage save a checkpoint first."""
         if self._working:
             for process in multiprocessing.active_children():
                 process.terminate()
@@ -116,11 +116,11 @@ class _Run:
 def _begin_worker(num_threads: int) -> None:
     import torch
 
-    # Ctrl-C in a terminal goes to the whole group; when to stop is for the first process to say.
+    # A group of its own: Ctrl-C in a terminal reaches only the main process, which then ends its workers in order.
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(num_threads)  # what training and probes go by
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)  # read by training and by probes
     torch.set_num_threads(num_threads)
 
 
@@ -129,8 +129,10 @@ def _work(stage: Stage, run_stage: RunStage) -> StageEvent:
         try:
             return attempt(stage, run_stage)
         except (KeyboardInterrupt, SystemExit):
-            # Asked to stop, and what it had is saved. The first process is leaving too, unless someone meant only us.
-            return StageEvent(stage=stage, state="failed", error="its process was told to stop. Run again: it goes on.")
+            # The stage has saved its checkpoint. Usually the main process is ending, too, and nobody reads this event.
+            return StageEvent(
+                stage=stage, state="failed", error="its process was told to stop. Run again to resume it."
+            )
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
