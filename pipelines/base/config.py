@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
+from pipelines.base.config_values import fitted
 from pipelines.base.errors import UsageError
+from pipelines.base.paths import expanded
+from pipelines.base.strict_yaml import Location, YamlError, parse_yaml
 
-__all__ = ["Config", "apply_overrides", "load_config", "read_yaml", "validate"]
+__all__ = ["Config", "Location", "apply_overrides", "load_config", "read_yaml", "validate"]
+
+MAX_SHOWN = 200
+"""Characters of a wrong value in a message."""
 
 
 class Config(BaseModel):
@@ -21,48 +26,38 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _fit(cls, value: Any, info: ValidationInfo) -> Any:
+        """Fit what YAML and the shell make of off, 1e4, true and ~ to the type of the field."""
+        return fitted(cls.model_fields[str(info.field_name)].annotation, value)
+
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
-Location = tuple[str | int, ...]
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
-    """Return a YAML mapping and the line (from 1) of every key in it. Raises UsageError."""
+    """Return a YAML mapping and the line (from 1) of every key in it. Raises UsageError, which names the line."""
+    path = Path(expanded(str(path)))
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot read it ({reason}). Give the path of a YAML file.") from error
     try:
-        # Read twice: nodes know their lines, values do not.
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        value, lines = parse_yaml(text)
+    except YamlError as error:
+        where = f"{path}:{error.line}" if error.line else path
+        raise UsageError(f"{where}: {error}.") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}: holds {type(value).__name__}; need a mapping of keys to values.")
-    lines: dict[Location, int] = {}
-    _collect_lines(node, (), lines)
     return value, lines
 
 
-def _collect_lines(node: Any, location: Location, lines: dict[Location, int]) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*location, key.value)
-            lines[inner] = key.start_mark.line + 1
-            _collect_lines(value, inner, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            inner = (*location, index)
-            lines[inner] = value.start_mark.line + 1
-            _collect_lines(value, inner, lines)
-
-
 def apply_overrides(value: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a nested mapping with overrides such as "trunk.depth=34" applied; the right side is YAML.
+    """Apply overrides such as "trunk.depth=34" to a copy of a nested mapping; the right side is YAML.
 
-    Raises UsageError for one without "=", with invalid YAML, or into a value that is no mapping.
+    Raises UsageError.
     """
     result: dict[str, Any] = _copy(value)
     for override in overrides:
@@ -79,9 +74,9 @@ def apply_overrides(value: Mapping[str, Any], overrides: Sequence[str]) -> dict[
                 raise UsageError(f"--set {override}: {parent} holds {inner!r}, not a mapping; set {parent} itself.")
             target = inner
         try:
-            target[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {override}: {text} is not valid YAML; put text in quotes.") from error
+            target[last], _ = parse_yaml(text)
+        except YamlError as error:
+            raise UsageError(f"--set {override}: {error}. Put text with special characters in quotes.") from error
     return result
 
 
@@ -123,9 +118,13 @@ def _explain(model: type[BaseModel], item: dict[str, Any], source: str, lines: M
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
         return f"{where}: unknown key {name}.{hint} Allowed here: {', '.join(sorted(legal))}."
     given = item.get("input")
-    shown = "" if item["type"] == "missing" else f" = {given!r}"
+    shown = "" if item["type"] == "missing" else f" = {_shortened(repr(given))}"
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"{where}: {name}{shown}: {message}."
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _legal_keys(model: type[BaseModel], location: Location) -> list[str]:

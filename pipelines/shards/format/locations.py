@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pipelines.base.errors import UsageError
+from pipelines.base.paths import expanded, is_file_url, path_of_file_url
 
 __all__ = ["Location", "as_location", "filesystem", "is_remote", "open_binary", "remote_errors"]
 
 
 def as_location(value: Any) -> Any:
-    """A URL stays a str, letter for letter; other text becomes a local Path, and so does a file URL."""
-    if isinstance(value, str):
-        return value if is_remote(value) else Path(value.removeprefix("file://"))
+    """Return a URL as it is, letter for letter, and other text as a local Path.
+
+    A file URL is percent-decoded; `~` and `$VAR` are filled in elsewhere, also in a Path. Values of other types come
+    back as they are, for pydantic to refuse.
+    """
+    if isinstance(value, str) and is_file_url(value):
+        return Path(path_of_file_url(value))
+    if isinstance(value, str | Path) and not is_remote(value):
+        return Path(expanded(str(value)))
     return value
 
 
@@ -35,7 +42,7 @@ Location = Annotated[Path | str, _AsLocation()]
 
 def is_remote(location: Path | str) -> bool:
     """Whether it is a URL of something else than this machine's files."""
-    return isinstance(location, str) and "://" in location and not location.startswith("file://")
+    return isinstance(location, str) and "://" in location and not is_file_url(location)
 
 
 def filesystem(url: str) -> tuple[Any, str]:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from pipelines.base.errors import UsageError
-from pipelines.shards.format.locations import Location, filesystem, is_remote, remote_errors
+from pipelines.shards.format.locations import Location, as_location, filesystem, is_remote, remote_errors
 
 
 @pytest.mark.parametrize("url", ["nosuch://x/y", "nosuch+file://x"])
@@ -27,6 +27,14 @@ def test_configs_keep_urls_letter_for_letter(given: Path | str, kept: Path | str
     out = Options(out=given).out
     assert (out, type(out) is str) == (kept, type(kept) is str)
     assert is_remote(out) == isinstance(kept, str)
+
+
+def test_configs_take_paths_as_people_write_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/anna")
+    monkeypatch.setenv("DATA", "/data")
+    given = ["~/a b", "$DATA/x", Path("~/x"), Path("/a b/100%.jpg").as_uri(), "s3://$DATA/~/%20", "file:///~/$DATA"]
+    expected = ["/home/anna/a b", "/data/x", "/home/anna/x", "/a b/100%.jpg", "s3://$DATA/~/%20", "/~/$DATA"]
+    assert [str(as_location(one)) for one in given] == expected
 
 
 @pytest.mark.parametrize(
