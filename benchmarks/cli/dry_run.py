@@ -63,7 +63,9 @@ def _facts(estimate: "BuildEstimate", engine: str) -> dict[str, str]:
     facts["classes"] = _classes(estimate)
     facts["videos"] = _videos_text(estimate.videos)
     facts["reading"] = _reading_text(estimate.reading)
-    facts["left out"] = f"{estimate.num_ignored} files of other kinds" if estimate.num_ignored else None
+    facts["rows"] = (
+        f"{estimate.num_rows} read, {len(estimate.rejects)} of them rejected and {estimate.num_ignored} ignored so far"
+    )
     facts["rejects"] = _listed([f"{reject.source} ({reject.reason})" for reject in rejects], "; ")
     return {name: value for name, value in facts.items() if value is not None}
 

@@ -1,5 +1,7 @@
 """`fourfold shards build|adopt|info|verify|merge|stats`: build shards and inspect them."""
 
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 MOST_SHOWN = 10
+SPLIT_SOURCE = re.compile(r"([\w.]+)=(.+)")
 
 app = typer.Typer(help="Build shards and inspect them.")
 app.command()(adopt)
@@ -31,7 +34,13 @@ def build(
         None,
         metavar="SRC",
         help="Folders (class folders become labels), csv, tsv, jsonl, parquet or txt lists, tars, Hugging Face "
-        "datasets on disk, single files; local, or URLs such as s3://bucket/photos.",
+        "datasets on disk, single files; local, or URLs such as s3://bucket/photos. Folders called train, val and test "
+        "are splits.",
+    ),
+    split: list[str] | None = typer.Option(
+        None,
+        metavar="NAME=SRC",
+        help="A source all of which goes into one split; again for more: --split train=DIR1 --split val=DIR2.",
     ),
     out: str | None = typer.Option(None, metavar="DIR", help="Folder or URL to write the shards to."),
     config: Path | None = typer.Option(
@@ -73,10 +82,14 @@ def build(
 
     fourfold shards build videos/ list.csv --out shards --fps 5 --num-frames 16
 
+    fourfold shards build --split train=photos/ --split val=others/ --out shards
+
     fourfold shards build photos/ --config labelled-photos --out s3://bucket/shards --engine ray
     """
+    plain, splits = _divided(sources or [], split or [])
     given = {
-        "sources": sources or None,
+        "sources": plain or None,
+        "splits": splits or None,
         "out": out,
         "val": val,
         "check": check,
@@ -100,6 +113,23 @@ def build(
     _build(checked, as_json)
 
 
+def _divided(sources: list[str], split_options: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Sources, and those given for one split: --split train=DIR1 val=DIR2 means --split for both. Raises UsageError."""
+    plain: list[str] = []
+    splits: dict[str, list[str]] = {}
+    for option in split_options:
+        if not (match := SPLIT_SOURCE.fullmatch(option)):
+            raise UsageError(f"--split {option}: need NAME=SOURCE, for example --split train=photos/.")
+        splits.setdefault(match[1], []).append(match[2])
+    for source in sources:
+        match = None if os.path.lexists(source) else SPLIT_SOURCE.fullmatch(source)
+        if match:
+            splits.setdefault(match[1], []).append(match[2])
+        else:
+            plain.append(source)
+    return plain, splits
+
+
 def _checked(path: Path | None, options: dict[str, Any], overrides: list[str]) -> "BuildConfig":
     """Return the settings of the file, then of the options, then of --set; the later ones win."""
     from pipelines.base.config import apply_overrides, read_yaml, validate
@@ -109,7 +139,7 @@ def _checked(path: Path | None, options: dict[str, Any], overrides: list[str]) -
     in_file, lines = read_yaml(path) if path else ({}, {})
     settings = apply_overrides(in_file | options, overrides)
     for name, what in (("sources", "no source"), ("out", "no --out DIR")):
-        if name not in settings:
+        if name not in settings and not (name == "sources" and settings.get("splits")):
             raise UsageError(
                 f"shards build: {what} given. Say for example: fourfold shards build photos/ --out shards; "
                 f"or give a --config FILE that has {name}."
@@ -127,12 +157,19 @@ def _build(config: "BuildConfig", as_json: bool) -> None:
         return
     summary = build_shards(config)
     print_facts(str(config.out), _summary_facts(summary))
+    for warning in summary.warnings:
+        say(f"warning: {warning}")
     say(f"look at it: fourfold preview {config.out} --out preview.png")
 
 
 def _summary_facts(summary: "BuildSummary") -> dict[str, Any]:
     """Return the facts of a build. The rate in bytes is left out where shards were reused, which would flatter it."""
     facts: dict[str, Any] = plain(summary)
+    del facts["warnings"]
+    facts["num_rows"] = (
+        f"{summary.num_rows} read = {summary.num_images} images + {summary.num_videos} videos + "
+        f"{summary.num_rejects} rejects + {summary.num_ignored} ignored"
+    )
     rate = f"{facts.pop('samples_per_s'):.4g} samples/s"
     if not summary.num_reused:
         rate += f", {summary.bytes / 1e6 / summary.seconds:.3g} MB/s"

@@ -9,7 +9,7 @@ whatever the workers, the engine and the number of interruptions.
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +41,8 @@ SMALL_ITEMS = 500
 """Fewer images are packed before a worker process has started."""
 PRELOADED = ("pipelines.shards.making.make_shard", "pipelines.shards.media.image_bytes")
 LIBRARIES: dict[Kind, tuple[str, ...]] = {"image": ("opencv-python-headless", "pillow"), "clip": ("av",)}
+# Settings that builds of earlier versions do not have in their folder, and what these builds stand for.
+ADDED_SETTINGS: dict[str, Any] = {"splits": {}}
 # What has no influence on the bytes of the shards.
 FREE_SETTINGS = {"out", "overwrite", "num_workers", "engine", "max_reject_ratio"}
 
@@ -49,11 +51,16 @@ FREE_SETTINGS = {"out", "overwrite", "num_workers", "engine", "max_reject_ratio"
 class BuildSummary:
     """What a build made.
 
-    shards: how many there are now, of which `num_reused` were there before. num_empty_shards: planned, but with
-    nothing usable in them. num_dropped_clips: by reason. samples_per_s: those of this run, over all of its seconds.
+    num_rows = num_images + num_videos + num_rejects + num_ignored, whatever the sources: rows of lists and datasets,
+    files, members of tars. num_videos: videos that are no rejects, of which num_clips clips were taken. shards: how
+    many there are now, of which `num_reused` were there before. num_empty_shards: planned, but with nothing usable in
+    them. num_dropped_clips: by reason. splits: samples by split. samples_per_s: those of this run, over all of its
+    seconds. warnings: one line for each sort of rows, files or labels that were left out.
     """
 
+    num_rows: int
     num_images: int
+    num_videos: int
     num_clips: int
     num_rejects: int
     num_ignored: int
@@ -65,6 +72,8 @@ class BuildSummary:
     seconds: float
     samples_per_s: float
     labels: tuple[str, ...]
+    splits: dict[str, int]
+    warnings: tuple[str, ...]
 
 
 class BuildEngine(Protocol):
@@ -103,11 +112,17 @@ def build_shards(config: BuildConfig) -> BuildSummary:
         except OSError as error:
             raise DataError(f"{error.filename or config.out}: {error.strerror or error}. {RESUME_HINT}") from error
     seconds = time.monotonic() - start_s
+    listing = planned.listing
+    num_videos = listing.num_videos - len(totals.rejected_videos)
+    if listing.num_rows != totals.num_images + num_videos + totals.num_rejects + listing.num_ignored:
+        raise RuntimeError(f"{listing.num_rows} rows read, but {totals} and {listing.num_ignored} ignored")
     return BuildSummary(
+        num_rows=listing.num_rows,
         num_images=totals.num_images,
+        num_videos=num_videos,
         num_clips=totals.num_clips,
         num_rejects=totals.num_rejects,
-        num_ignored=planned.listing.num_ignored,
+        num_ignored=listing.num_ignored,
         num_dropped_clips=dict(totals.dropped),
         num_empty_shards=totals.num_empty_shards,
         shards=totals.num_shards,
@@ -116,7 +131,15 @@ def build_shards(config: BuildConfig) -> BuildSummary:
         seconds=seconds,
         samples_per_s=max(0, totals.num_images + totals.num_clips - build.num_reused_samples) / seconds,
         labels=planned.plan.labels,
+        splits=dict(totals.splits),
+        warnings=(*planned.warnings(), *_reject_warnings(totals)),
     )
+
+
+def _reject_warnings(totals: Totals) -> Iterator[str]:
+    if totals.first_reject is not None:
+        first, rows = totals.first_reject, "1 row is" if totals.num_rejects == 1 else f"{totals.num_rejects} rows are"
+        yield f"{rows} rejected, for example {first.source}: {first.reason}; all are listed in {REJECTS_NAME}"
 
 
 class _Build:
@@ -126,6 +149,7 @@ class _Build:
         self.config, self.storage, self.planned = config, storage, planned
         self.num_reused = self.num_reused_samples = self._num_samples = 0
         self._names: set[str] = set()
+        self._rejected_videos: set[str] = set()
         self._job = _job(config, storage, planned.plan)
         kinds = {outline.kind for outline in planned.plan.outlines}
         self._budget = RejectBudget(
@@ -158,7 +182,7 @@ class _Build:
                     self._names.add(made.name)
                     self._num_samples += made.num_samples
                     bar.advance(made.num_planned - made.num_told, made.shard_bytes - made.told_bytes)
-                    self._count(made.num_items, made.num_rejects, bar)
+                    self._count(made.num_items, made.num_rejects, made.rejected_videos, bar)
 
     def publish(self) -> Totals:
         """Manifest and rejects, then clear away what earlier builds left. Raises DataError if nothing is usable."""
@@ -187,7 +211,8 @@ class _Build:
                 self._num_samples += record.num_samples
                 self._names.add(outline.name)
                 bar.skip(outline.num_samples)
-                self._count(outline.num_items, len(record.rejects), bar)
+                videos = () if outline.kind == "image" else tuple(reject.key for reject in record.rejects)
+                self._count(outline.num_items, len(record.rejects), videos, bar)
                 continue
             todo.append(index)
             if outline.name in recorded:
@@ -196,7 +221,10 @@ class _Build:
                 self.storage.remove(record_name(outline.name))
         return todo
 
-    def _count(self, num_items: int, num_rejects: int, bar: ProgressBar) -> None:
+    def _count(self, num_items: int, num_rejects: int, rejected_videos: Sequence[str], bar: ProgressBar) -> None:
+        # A video that breaks is rejected in each shard that has a later part of it, and is one item all the same.
+        num_rejects -= sum(key in self._rejected_videos for key in rejected_videos)
+        self._rejected_videos.update(rejected_videos)
         self._budget.add(num_items, num_rejects)
         if self._budget.num_rejects:
             bar.show(rejects=self._budget.num_rejects)
@@ -258,7 +286,12 @@ def _version(package: str) -> str:
 def _build_settings(config: BuildConfig) -> dict[str, Any]:
     """All settings that make it another build."""
     settings = config.model_dump(mode="json", exclude=FREE_SETTINGS)
-    return settings | {"sources": [str(s) if is_remote(s) else str(Path(s).resolve()) for s in config.sources]}
+    splits = {name: _resolved(sources) for name, sources in config.splits.items()}
+    return settings | {"sources": _resolved(config.sources), "splits": splits}
+
+
+def _resolved(sources: Sequence[Path | str]) -> list[str]:
+    return [str(source) if is_remote(source) else str(Path(source).resolve()) for source in sources]
 
 
 def _check_same_build(config: BuildConfig, storage: Storage) -> None:
@@ -270,6 +303,7 @@ def _check_same_build(config: BuildConfig, storage: Storage) -> None:
         have = json.loads(storage.read(SETTINGS_NAME))
     except (OSError, ValueError):
         have = {}
+    have = ADDED_SETTINGS | have
     different = [f"{name} = {given[name]} (there: {have.get(name)})" for name in given if given[name] != have.get(name)]
     if different:
         raise UsageError(

@@ -265,7 +265,7 @@ def make_lists(folder: Path) -> tuple[list[Path], list[OddInput]]:
     table = pa.table({"image": ["listed_7.jpg", None, "gone.webp"], "label": [1.0, None, 2.0]})
     pq.write_table(table, folder / "rows.parquet")
     (folder / "rows.txt").write_bytes(b"listed_8.jpg\r\n\r\nno_suffix\r\n")
-    good = [*(f"listed_{index}.jpg" for index in (0, 1, 5, 6, 7, 8)), "with, comma.jpg", 'with "quotes".jpg']
+    good = [*(f"listed_{index}.jpg" for index in (0, 1, 6, 7, 8)), "with, comma.jpg", 'with "quotes".jpg']
     below = str(folder).strip("/")
     return [folder / f"rows.{suffix}" for suffix in ("csv", "jsonl", "parquet", "txt")], [
         *(OddInput(source=name) for name in good),
@@ -277,8 +277,11 @@ def make_lists(folder: Path) -> tuple[list[Path], list[OddInput]]:
         rejected(f"127.0.0.1:{port}/x.jpg", ""),
         rejected("x/y.jpg", ""),
         rejected("rows.csv:15 http://[bad/x.jpg", ""),
+        rejected("rows.csv:16 listed_5.jpg", "4 values for 2 columns"),
         rejected("rows.csv:17 nul\0byte.jpg", "null byte"),
-        *(rejected(f"rows.jsonl:{number}", "no path in this row") for number in (2, 3, 5)),
+        rejected("rows.jsonl:2", "not valid JSON"),
+        rejected("rows.jsonl:3", "not a JSON object"),
+        rejected("rows.jsonl:5", "no path in this row"),
         rejected("rows.jsonl:4 7", "is not a text"),
         rejected("rows.jsonl:8 listed_7.jpg", "split"),
         rejected("a" * 5000 + ".jpg", ""),

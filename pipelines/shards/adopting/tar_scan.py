@@ -26,7 +26,7 @@ from pipelines.shards.format.table import SAMPLE_SCHEMA
 from pipelines.shards.format.tar_members import DamagedTarError, tar_members
 from pipelines.shards.media.image_bytes import ImageForm, check_as_is
 from pipelines.shards.sources.archives import archive_items
-from pipelines.shards.sources.items import Reject, SourceItem, UnusableError
+from pipelines.shards.sources.items import Ignored, Reject, SourceItem, UnusableError
 
 __all__ = ["ScanSettings", "TarToScan", "scan_tar"]
 
@@ -128,11 +128,11 @@ def _usable_images(path: Path, file: BinaryIO, settings: ScanSettings) -> tuple[
     num_ignored = 0
     with _mapped(file) as content:
         for found in archive_items(path, with_labels=settings.has_labels, label_column=settings.label_field):
-            if found is None:
+            if isinstance(found, Ignored):
                 num_ignored += 1
             elif isinstance(found, Reject):
                 rejects.append(found)
-            else:
+            elif isinstance(found, SourceItem):
                 try:
                     usable.append((found, *_size(found, content, settings.form)))
                 except UnusableError as error:

@@ -42,6 +42,7 @@ class BuildEstimate:
     num_workers: int
     groups: tuple[GroupEstimate, ...]
     labels: tuple[str, ...]
+    num_rows: int
     num_ignored: int
     rejects: tuple[Reject, ...]
     list_s: float

@@ -49,6 +49,7 @@ def estimate_build(config: BuildConfig, *, num_readers: int = 32, canvas_px: int
             num_workers=num_workers,
             groups=tuple(_groups(plan, trials)),
             labels=plan.labels,
+            num_rows=planned.listing.num_rows,
             num_ignored=planned.listing.num_ignored,
             rejects=tuple(planned.listing.rejects),
             list_s=list_s,
@@ -59,7 +60,7 @@ def estimate_build(config: BuildConfig, *, num_readers: int = 32, canvas_px: int
             reading=compare_reading(_local_files(parts["image"]), folder) if "image" in parts else None,
         )
     advice = advise(estimate, num_readers=num_readers, canvas_px=canvas_px, max_reject_ratio=config.max_reject_ratio)
-    return replace(estimate, warnings=tuple(advice))
+    return replace(estimate, warnings=(*planned.warnings(), *advice))
 
 
 def _job(config: BuildConfig, plan: ShardPlan, folder: Path) -> ShardJob:

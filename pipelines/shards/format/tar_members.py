@@ -152,5 +152,5 @@ def _kind(kind: bytes, name: bytes, notes: dict[str, bytes]) -> str:
 
 
 def _text(name: bytes) -> str:
-    """With "?" in place of bytes that are no UTF-8: the content is found by its offset, so the name is only shown."""
-    return name.decode(errors="replace").replace("\ufffd", "?")
+    r"""Write out bytes that are no UTF-8, as \xe9: with a "?" for each, two class folders could become one."""
+    return name.decode(errors="backslashreplace")

@@ -1,11 +1,11 @@
-"""What a build of shards is told: `BuildConfig`, and the plan's rules and the forms of images and clips in it."""
+"""Settings of a build of shards: `BuildConfig`, and the plan's rules and the forms of images and clips in it."""
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.base.config import Config
 from pipelines.base.errors import UsageError
@@ -13,7 +13,8 @@ from pipelines.base.machine import num_cores
 from pipelines.shards.format.storage import Location
 from pipelines.shards.making.shard_packer import Limits
 from pipelines.shards.making.shard_plan import PlanRules
-from pipelines.shards.sources.lists import ListColumns
+from pipelines.shards.sources.labels import split_name
+from pipelines.shards.sources.list_rows import ListColumns
 
 if TYPE_CHECKING:
     from pipelines.shards.media.clip_bytes import ClipForm
@@ -29,17 +30,21 @@ MAX_PIXELS = 178_956_970
 class BuildConfig(Config):
     """What to pack, and how."""
 
-    sources: list[Location] = Field(min_length=1)
+    sources: list[Location] = Field(default_factory=list)
     """Folders (searched whole), images, videos, lists (csv, tsv, jsonl, parquet, txt), tars, saved Hugging Face
     datasets; local, or URLs."""
+    splits: dict[str, list[Location]] = Field(default_factory=dict)
+    """More sources by the split that all of each goes into: {train: DIR1, val: [DIR2, DIR3]}. It wins over folders and
+    columns of splits."""
     out: Location
     """Folder of the shards, made if it is not there; or a URL that can be written to."""
     val: str = "none"
     """Validation split: "none"; "every:N", every N-th item of a class in the order of the sources, starting with the
-    first; "hash:P", a share P (0 to 1) by hash of the key. A video is whole in one split. A source's own split wins."""
+    first; "hash:P", a share P (0 to 1) by hash of the key. A video is whole in one split. A source's own split wins,
+    but where its folders are train and test without val, `val` is taken from train."""
     labels: Literal["auto", "off"] = "auto"
-    """"auto": classes from a list's or dataset's label column, from tars, or from folders, if all images of a source
-    lie in class folders."""
+    """"auto": classes from a list's or dataset's label column, from tars, or from folders: the first level that
+    branches names them. "off": none."""
     shuffle: bool = True
     """Order the samples by the hash of their key, so that a shard mixes classes; else by key."""
     samples_per_shard: int = Field(default=1000, ge=1)
@@ -92,6 +97,26 @@ class BuildConfig(Config):
     engine: Literal["local", "ray"] = "local"
     """"ray": one task per shard on a cluster, every node of which sees sources and `out` under the same names."""
 
+    @field_validator("splits", mode="before")
+    @classmethod
+    def _check_splits(cls, value: Any) -> Any:
+        """One location for a list of one, and the split's name as in shards. Raises ValueError."""
+        if not isinstance(value, Mapping):
+            return value
+        splits: dict[str, list[Any]] = {}
+        for name, given in value.items():
+            split = split_name(name)
+            if split is None:
+                raise ValueError(f"{name!r} is no name of a split; need one word, such as train or val")
+            splits.setdefault(split, []).extend(given if isinstance(given, list | tuple) else [given])
+        return splits
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> "BuildConfig":
+        if not self.sources and not any(self.splits.values()):
+            raise ValueError("no source given; sources or splits needs at least one")
+        return self
+
     @field_validator("val")
     @classmethod
     def _check_val(cls, value: str) -> str:
@@ -103,10 +128,11 @@ class BuildConfig(Config):
         return value
 
     def columns(self) -> ListColumns:
+        """Return the names of columns in lists and datasets."""
         return ListColumns(path=self.path_column, label=self.label_column, split=self.split_column, key=self.key_column)
 
     def rules(self) -> PlanRules:
-        """How the items become shards."""
+        """Return how the items become shards."""
         # As ClipForm has it; importing that would import PyAV, which a build of images does not need.
         stride_ticks = self.num_frames if self.clip_stride_s is None else max(1, round(self.clip_stride_s * self.fps))
         return PlanRules(
@@ -121,7 +147,7 @@ class BuildConfig(Config):
         )
 
     def image_form(self) -> "ImageForm":
-        """How images are checked and stored. Raises UsageError."""
+        """Return how images are checked and stored. Raises UsageError."""
         from pipelines.shards.media.image_bytes import (
             ImageForm,  # imports OpenCV, which the command line does not wait for
         )
@@ -136,7 +162,7 @@ class BuildConfig(Config):
         )
 
     def clip_form(self) -> "ClipForm":
-        """What a clip looks like. Raises UsageError."""
+        """Return what a clip looks like. Raises UsageError."""
         from pipelines.shards.media.clip_bytes import ClipForm
 
         return _form(
@@ -153,7 +179,7 @@ class BuildConfig(Config):
         )
 
     def num_processes(self) -> int:
-        """Worker processes that compute at a time."""
+        """Return the number of worker processes that compute at a time."""
         return self.num_workers or num_cores()
 
 

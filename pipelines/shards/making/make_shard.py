@@ -73,9 +73,10 @@ class ShardJob:
 
 
 class MadeShard(NamedTuple):
-    """What a build wants to know of a shard at once; the rest is in its record.
+    """What a build needs to know of a shard at once; the rest is in its record.
 
-    num_planned: samples by the plan. num_told, told_bytes: what was told of them on the way (`shard_progress.py`).
+    rejected_videos: keys; a video that is divided among shards may be rejected in several. num_planned: samples by the
+    plan. num_told, told_bytes: what was told of them on the way (`shard_progress.py`).
     """
 
     name: str
@@ -83,6 +84,7 @@ class MadeShard(NamedTuple):
     num_samples: int
     num_items: int
     num_rejects: int
+    rejected_videos: tuple[str, ...]
     shard_bytes: int
     num_told: int
     told_bytes: int
@@ -101,12 +103,15 @@ def make_shard(shard: PlannedShard, job: ShardJob) -> MadeShard:
         raise DataError(f"{job.storage.location}: {shard.name}: {error.strerror or error}. {RESUME_HINT}") from error
     finally:
         reader.close()
+    if shard.kind == "image" and tar.samples.num_rows + len(left_out.rejects) != shard.rows.num_rows:
+        raise RuntimeError(f"{shard.name}: {shard.rows.num_rows} images became {tar.samples.num_rows} samples")
     return MadeShard(
         name=shard.name,
         num_planned=shard.num_samples,
         num_samples=tar.samples.num_rows,
         num_items=shard.rows.num_rows,
         num_rejects=len(left_out.rejects),
+        rejected_videos=() if shard.kind == "image" else tuple(reject.key for reject in left_out.rejects),
         shard_bytes=tar.num_bytes,
         num_told=progress.num_told,
         told_bytes=progress.told_bytes,

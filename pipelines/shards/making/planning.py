@@ -1,7 +1,8 @@
 """A build's sources, listed and planned: what `build.py` makes and what a dry run shows."""
 
+import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,26 +17,46 @@ from pipelines.shards.sources.listing import Listing, list_sources
 
 __all__ = ["PlannedBuild", "list_build", "plan_build"]
 
+# train, train2017, val_images, ... : words that a class has for itself, if at all.
+SPLIT_LIKE = re.compile(r"(train|val|test)(ing|id|idation)?(?![a-z]).*", re.IGNORECASE)
+MOST_SHOWN = 4
 PROBES_PER_CORE = 4
 """A probe waits for the disk or the network more than it computes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedBuild:
-    """A plan, and the listing it comes from (gone through: its counts and rejects are complete)."""
+    """A plan, and the listing it comes from (gone through: its counts and rejects are complete).
+
+    num_divided: items without a split of their own, which the rule `val` divided.
+    """
 
     plan: ShardPlan
     listing: Listing
+    num_divided: int
+    val: str
 
     @property
     def num_items(self) -> int:
         """Items of the sources, those that the listing rejected included."""
         return self.listing.num_items + len(self.listing.rejects)
 
+    def warnings(self) -> Iterator[str]:
+        """Yield one line for each sort of thing that a build leaves out or may get wrong, before a byte is read."""
+        yield from self.listing.left_out.warnings()
+        if self.val != "none" and not self.num_divided:
+            yield f"val = {self.val} divides nothing: every image and video has a split of its own"
+        words = sorted(label for label in self.plan.labels if SPLIT_LIKE.match(label))
+        if len({SPLIT_LIKE.sub(r"\1", word.lower()) for word in words}) > 1:
+            yield (
+                f"classes are called {', '.join(words[:MOST_SHOWN])}; if they are splits, "
+                "give each with --split NAME=SOURCE"
+            )
+
 
 def list_build(config: BuildConfig) -> Listing:
-    """The listing of a build's sources, not yet gone through. Raises UsageError if a source is missing."""
-    return list_sources(config.sources, labels=config.labels, columns=config.columns())
+    """Return the listing of a build's sources, not yet gone through. Raises UsageError if a source is missing."""
+    return list_sources(config.sources, splits=config.splits, labels=config.labels, columns=config.columns())
 
 
 def plan_build(
@@ -47,8 +68,8 @@ def plan_build(
 ) -> PlannedBuild:
     """List the sources and plan their shards; the plan's file, and its temporary ones, go into `folder`.
 
-    `on_items` is told the number of items so far, now and then. Raises UsageError (a source is missing, nothing in
-    it) or DataError (a damaged list or archive).
+    `on_items` is called with the number of items so far, once for each batch. Raises UsageError (a source is missing,
+    nothing in it) or DataError (a damaged list or archive).
     """
     listing = listing or list_build(config)
     with (
@@ -59,11 +80,12 @@ def plan_build(
         for num_items in map(planner.add, listing.items):
             on_items(planner.num_items)
             bar.advance(num_items)
-        return PlannedBuild(plan=planner.finish(), listing=listing)
+        plan = planner.finish()
+        return PlannedBuild(plan=plan, listing=listing, num_divided=planner.num_divided, val=config.val)
 
 
 def probe_videos(items: Sequence[SourceItem]) -> list[VideoFacts | None]:
-    """What the headers of videos say; None where one cannot be read. Raises nothing for a damaged one."""
+    """Return what the headers of videos say; None where one cannot be read. Raises nothing for a damaged one."""
     readers = threading.local()
 
     def probe(item: SourceItem) -> VideoFacts | None:

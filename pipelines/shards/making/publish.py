@@ -32,22 +32,40 @@ REJECTS_IN_MEMORY_BYTES = 2**22
 
 @dataclass(slots=True, kw_only=True)
 class Totals:
-    """What all records of a build add up to."""
+    """What all records of a build add up to.
+
+    num_rejects: rows, images and videos; a video that is divided among shards and rejected in several counts once.
+    splits: samples by split. first_reject: one to show.
+    """
 
     num_shards: int = 0
     num_empty_shards: int = 0
     num_images: int = 0
     num_clips: int = 0
-    num_rejects: int = 0
+    num_listed_rejects: int = 0
+    num_rejected_images: int = 0
     num_bytes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    rejected_videos: set[str] = field(default_factory=set)
+    first_reject: Reject | None = None
+
+    @property
+    def num_rejects(self) -> int:
+        return self.num_rejected_images + len(self.rejected_videos) + self.num_listed_rejects
 
     def add(self, record: ShardRecord) -> None:
         self.num_shards += record.num_samples > 0
         self.num_empty_shards += record.num_samples == 0
         self.num_images += record.num_samples if record.kind == "image" else 0
         self.num_clips += record.num_samples if record.kind == "clip" else 0
-        self.num_rejects += len(record.rejects)
+        if record.kind == "image":
+            self.num_rejected_images += len(record.rejects)
+        else:
+            self.rejected_videos.update(reject.key for reject in record.rejects)
+        if record.rejects and self.first_reject is None:
+            self.first_reject = record.rejects[0]
+        self.splits[record.split] += record.num_samples
         self.num_bytes += record.shard_bytes
         self.dropped.update(record.dropped)
 
@@ -57,7 +75,7 @@ def publish(storage: Storage, plan: ShardPlan, listed: Sequence[Reject]) -> Tota
 
     Raises DataError if a record is not there.
     """
-    totals = Totals(num_rejects=len(listed))
+    totals = Totals(num_listed_rejects=len(listed), first_reject=listed[0] if listed else None)
     with ManifestWriter(storage, plan.labels) as manifest, _rejects_file(storage) as rejects:
         _write_lines(rejects, listed)
         for record in _records(storage, plan.outlines):
@@ -69,7 +87,7 @@ def publish(storage: Storage, plan: ShardPlan, listed: Sequence[Reject]) -> Tota
 
 
 def write_rejects(storage: Storage, plan: ShardPlan, listed: Sequence[Reject], made: Iterable[str]) -> list[Reject]:
-    """The rejects of the shards made so far, for a build that stops. Returns the first few."""
+    """Write the rejects of the shards made so far, for a build that stops. Returns the first few."""
     names = set(made)
     first = list(listed[:3])
     with _rejects_file(storage) as file:
@@ -81,7 +99,7 @@ def write_rejects(storage: Storage, plan: ShardPlan, listed: Sequence[Reject], m
 
 
 def record_names(storage: Storage) -> set[str]:
-    """Names of the shards that have a record."""
+    """Return the names of the shards that have a record."""
     names = [name for name in storage.names(".arrow") if name.startswith(f"{RECORD_FOLDER}/")]
     return {tar_name(name) for name in names if name != f"{RECORD_FOLDER}/{PLAN_NAME}"}
 
@@ -96,7 +114,7 @@ def remove_stale(storage: Storage, plan: ShardPlan) -> None:
 
 @contextmanager
 def _rejects_file(storage: Storage) -> Iterator[BinaryIO]:
-    """A file for lines; at the end it is published, or what was there is removed if it is empty."""
+    """Give a file for lines; at the end it is published, or what was there is removed if it is empty."""
     with tempfile.SpooledTemporaryFile(REJECTS_IN_MEMORY_BYTES) as lines:
         yield lines  # type: ignore[misc]
         if lines.tell() == 0:

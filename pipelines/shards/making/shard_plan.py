@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -162,13 +163,15 @@ class ShardPlan:
 class Planner:
     """Takes items, gives a plan. A context manager: leftovers in `folder` are removed, but for the plan itself.
 
-    `probe` says for videos how long and large they are, None for one that cannot be read.
+    `probe` says for videos how long and large they are, None for one that cannot be read. num_divided: items whose
+    split is decided by the rule.
     """
 
     def __init__(
         self, rules: PlanRules, folder: Path, probe: Callable[[Sequence[SourceItem]], Sequence[VideoFacts | None]]
     ) -> None:
         self.places = Places()
+        self.num_divided = 0
         self._rules, self._folder, self._probe = rules, folder, probe
         self._sorter = RowSorter(folder, "hash" if rules.shuffle else "key")
         self._groups: dict[tuple[Kind, str], int] = {}
@@ -248,6 +251,7 @@ class Planner:
 
     def _splits(self, items: Sequence[SourceItem], hashes: npt.NDArray[np.uint64]) -> list[str]:
         """The split of each item: the source's own, else by the rule."""
+        self.num_divided += list(map(attrgetter("split"), items)).count(None)
         name, _, value = self._rules.val.partition(":")
         splits = ["train"] * len(items)
         if name == "hash":

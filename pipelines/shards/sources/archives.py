@@ -1,69 +1,152 @@
 """Tars to source items: every image and video in a tar, WebDataset or not, found by offset and never extracted.
 
-A sample's label comes from its `.json` ("label") or `.cls` member, else from class folders inside the tar. Members
-with unsafe names, links and sparse files are rejected by name; a damaged tar gives the members before the damage.
+The label of an image comes from the `.json` ("label") or `.cls` member of its own name, else from that of its
+WebDataset sample, else from class folders inside the tar. Members with unsafe names, links and sparse files are
+rejected by name; a damaged tar gives the members before the damage.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from pipelines.base.errors import UsageError
 from pipelines.shards.format.locations import is_remote, open_binary
 from pipelines.shards.format.tar_members import BLOCK_BYTES, DamagedTarError, TarMember, tar_members
-from pipelines.shards.sources.items import Found, Reject, SourceItem, kind_of, local_location, printable, safe_key
-from pipelines.shards.sources.lists import label_text
+from pipelines.shards.sources.items import (
+    Found,
+    Ignored,
+    Note,
+    Reject,
+    SourceItem,
+    kind_of,
+    local_location,
+    printable,
+    safe_key,
+)
+from pipelines.shards.sources.labels import label_text, no_label_text
+from pipelines.shards.sources.layout import Layout, LayoutFinder
 
 __all__ = ["archive_items"]
 
 LABEL_SUFFIXES = ("cls", "json")
 MAX_LABEL_BYTES = 2**20
 MAX_GROUP_MEMBERS = 1000
-"""Members of one name, such as 1.jpg, 1.cls, 1.json; an absurd tar must not fill the memory."""
+"""Members of one sample, such as 1.jpg, 1.cls, 1.json; an absurd tar must not fill the memory."""
+FLAT_AFTER = 100
+"""A tar that begins with so many images outside of folders has none that mean anything: most WebDataset tars. Else
+the headers of each would be read twice."""
 COMPRESSIONS = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 
 
 class _Tar(NamedTuple):
-    """`location` as in SourceItem, `name` as shown to people."""
+    """`location` as in SourceItem, `name` as shown to people. label_field: key of the label in .json; None: no labels.
+
+    is_flat: so many images outside of folders come first that folders after them mean nothing.
+    """
 
     location: str
     name: str
     modified_ns: int
+    label_field: str | None
+    layout: Layout = Layout()
+    is_flat: bool = False
 
 
-@dataclass(slots=True)
 class _Group:
-    """Neighbors with one name up to the first dot: the images and videos of a sample, and its label."""
+    """Neighbors with one name up to the first dot: a WebDataset sample, or several with dots in their names.
 
-    name: str = ""
-    media: list[TarMember] = field(default_factory=list)
-    label: str | None = None
+    media: images and videos with their names without suffix. sidecars: label members, likewise. labels: by the name
+    of the label's member without its suffix.
+    """
+
+    # Millions of them are made, one after the other: no dataclass, whose factories would take longer.
+    __slots__ = ("labels", "media", "name", "names", "sidecars")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.media: list[tuple[TarMember, str]] = []
+        self.names: set[str] = set()
+        self.sidecars: dict[str, str] = {}
+        self.labels: dict[str, str | None] = {}
+
+    def add(self, member: TarMember) -> None:
+        self.media.append((member, _stem(member.name)))
+        self.names.add(member.name)
+
+    def ends_before(self, member: TarMember) -> bool:
+        """Whether a member of the group's name cannot belong to it."""
+        if member.name in self.sidecars or len(self.sidecars) >= 4 * MAX_GROUP_MEMBERS:
+            return True
+        if kind_of(member.name) is None:
+            return False
+        if member.name in self.names:
+            return self.label_of(member.name, _stem(member.name))[0] or len(self.media) >= 2 * MAX_GROUP_MEMBERS
+        # Not between an image and its label: dotted names, as of frames, make one group of a whole tar.
+        return self.is_long and _stem(member.name) != self.media[-1][1]
+
+    def next_for(self, name: str, member: TarMember) -> "_Group":
+        """The group after this one, which begins with `member`.
+
+        If this one was only too long, the next takes along the label that all share, and what came before `member`
+        and is its own.
+        """
+        following = _Group(name)
+        if name == self.name and self.is_long:
+            own = member.name, _stem(member.name)
+            following.labels = {one: self.labels[one] for one in (*own, name) if one in self.labels}
+            for sidecar in [one for one, stem in self.sidecars.items() if stem in own]:
+                following.sidecars[sidecar] = self.sidecars.pop(sidecar)
+        return following
+
+    @property
+    def is_long(self) -> bool:
+        return len(self.media) >= MAX_GROUP_MEMBERS
+
+    def label_of(self, name: str, stem: str) -> tuple[bool, str | None]:
+        """Whether there is a label for an image, and which: that of its own name first, then what the sample shares.
+
+        photo.jpg has its own in photo.jpg.json, as Google Takeout writes it, or in photo.json.
+        """
+        labels = self.labels
+        if labels:
+            for key in (name, stem, self.name):
+                if key in labels:
+                    return True, labels[key]
+        return False, None
+
+    def orphans(self) -> list[str]:
+        """Label members that belong to no image or video of the group."""
+        if self.media and all(stem == self.name for stem in self.sidecars.values()):
+            return []
+        names = {self.name} if self.media else set()
+        names.update(name for member, stem in self.media for name in (member.name, stem))
+        return [sidecar for sidecar, stem in self.sidecars.items() if stem not in names]
 
 
 def archive_items(location: Path | str, *, with_labels: bool, label_column: str | None = None) -> Iterator[Found]:
-    """Items of one tar. `label_column`: the key of the label in `.json` members (default "label").
+    """Yield what one tar holds. `label_column`: the key of the label in `.json` members (default "label").
 
-    Class folders need a look at all names first, which the first image outside of a folder ends.
     Raises UsageError at once if the tar cannot be opened or is compressed.
     """
     try:
-        tar = _describe(location)
+        tar = _describe(location, (label_column or "label") if with_labels else None)
         with open_binary(location, buffer_bytes=BLOCK_BYTES) as file:
             _check_uncompressed(file, location)
-            class_level = _class_level(file) if with_labels else None
+            layout = _layout(file, with_labels=with_labels)
+            tar = tar._replace(layout=layout or Layout(), is_flat=layout is None)
     except OSError as error:
         raise UsageError(f"{location}: cannot read this tar ({error.strerror}). Mend it, or leave it out.") from error
-    return _items(location, tar, class_level, (label_column or "label") if with_labels else None)
+    return _items(location, tar)
 
 
-def _describe(location: Path | str) -> _Tar:
+def _describe(location: Path | str, label_field: str | None) -> _Tar:
     name = printable(str(location).rpartition("/")[2])
     if is_remote(location):
-        return _Tar(str(location), name, 0)
+        return _Tar(str(location), name, 0, label_field)
     path = Path(location).absolute()
-    return _Tar(local_location(str(path)), name, path.stat().st_mtime_ns)
+    return _Tar(local_location(str(path)), name, path.stat().st_mtime_ns, label_field)
 
 
 def _check_uncompressed(file: BinaryIO, location: Path | str) -> None:
@@ -76,74 +159,108 @@ def _check_uncompressed(file: BinaryIO, location: Path | str) -> None:
             )
 
 
-def _class_level(file: BinaryIO) -> int | None:
-    """The depth of the first folder level that branches, if all images lie below it; as for folders on disk."""
-    common: list[str] = []
-    min_depth = -1
+def _layout(file: BinaryIO, *, with_labels: bool) -> Layout | None:
+    """Which folders in the tar are splits and classes; None if it begins flat. Else all headers are read."""
+    finder, num_flat = LayoutFinder(), 0
     try:
         for member in tar_members(file):
-            if member.kind != "file" or kind_of(member.name) != "image" or _is_unsafe(member.name):
+            kind = kind_of(member.name)
+            if member.kind != "file" or kind is None or _is_hidden(member.name) or _is_unsafe(member.name):
                 continue
             folders = _parts(member.name)[:-1]
-            if not folders:
-                return None
-            if min_depth < 0:
-                common, min_depth = folders, len(folders)
-            num_equal = next((n for n, pair in enumerate(zip(common, folders)) if pair[0] != pair[1]), len(folders))  # noqa: B905
-            common, min_depth = common[:num_equal], min(min_depth, len(folders))
+            if num_flat >= 0:
+                num_flat = -1 if folders else num_flat + 1
+                if num_flat == FLAT_AFTER:
+                    return None
+            finder.add(folders, is_image=kind == "image")
     except DamagedTarError:
         pass
-    return len(common) if min_depth > len(common) else None
+    layout = finder.layout()
+    return layout if with_labels else Layout(split_level=layout.split_level, is_train_open=layout.is_train_open)
 
 
-def _items(location: Path | str, tar: _Tar, class_level: int | None, label_field: str | None) -> Iterator[Found]:
-    group = _Group()
+def _items(location: Path | str, tar: _Tar) -> Iterator[Found]:
+    group, labels, counts = _Group(""), _LabelReader(tar.label_field), _Counts()
     try:
         with open_binary(location, buffer_bytes=BLOCK_BYTES) as file:
             for member in tar_members(file):
-                if member.kind == "folder" or any(part.startswith(".") for part in _parts(member.name)):
+                if member.kind == "folder" or _is_hidden(member.name):
                     continue
+                # 1. A new name ends the group before, and so does a name that stands in it already.
                 name = _group_name(member.name)
-                if name != group.name or len(group.media) >= MAX_GROUP_MEMBERS:
-                    yield from _group_items(group, tar, class_level)
-                    group = _Group(name=name)
+                if name != group.name or group.ends_before(member):
+                    following = group.next_for(name, member)
+                    yield from _group_items(group, tar, counts)
+                    group = following
+                # 2. What this member is to its sample.
                 if reason := _reason_to_reject(member):
                     yield _reject(tar, member, reason)
                 elif kind_of(member.name):
-                    group.media.append(member)
+                    group.add(member)
                 elif _is_label(member):
-                    label = _read_label(file, member, label_field)
-                    is_number = member.name.lower().endswith(".cls")
-                    group.label = (group.label or label) if is_number else (label or group.label)
+                    group.sidecars[member.name] = _stem(member.name)
+                    labels.read(file, member, group.labels)
                 else:
-                    yield None
+                    yield Ignored(f"{tar.name}/{member.name}")
     except (DamagedTarError, OSError) as error:
         reason = f"damaged tar ({error}); the members before it are used"
-        yield from _group_items(group, tar, class_level)
         yield Reject(key=safe_key(tar.name), source=tar.name, reason=reason)
-    else:
-        yield from _group_items(group, tar, class_level)
-
-
-def _group_items(group: _Group, tar: _Tar, class_level: int | None) -> Iterator[SourceItem]:
-    for member in group.media:
-        parts = _parts(member.name)
-        kind = kind_of(member.name) or "image"
-        label = group.label
-        if label is None and class_level is not None and kind == "image":
-            label = parts[class_level]
-        name = "/".join(parts)
-        yield SourceItem(
-            location=tar.location,
-            via="tar",
-            offset=member.offset,
-            size=member.size,
-            modified_ns=tar.modified_ns,
-            source=f"{tar.name}/{name}",
-            key=safe_key(name),
-            kind=kind,
-            label=label,
+    # 3. The last group; then what is to be told of labels.
+    yield from _group_items(group, tar, counts)
+    if counts.num_images and not counts.num_labels and labels.json_keys:
+        yield Note(tar.name, no_label_text(labels.json_keys))
+    elif tar.is_flat and counts.num_in_folders:
+        yield Note(
+            tar.name, f"{FLAT_AFTER:,} images in no folder come first, so that folders after them are no classes"
         )
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Images of a tar, those that have a label, and those without one that lie in folders."""
+
+    num_images: int = 0
+    num_labels: int = 0
+    num_in_folders: int = 0
+
+
+def _group_items(group: _Group, tar: _Tar, counts: _Counts) -> list[Found]:
+    found: list[Found] = []
+    names: set[str] = set()
+    is_single = len(group.media) == 1
+    for member, stem in group.media:
+        has_label, label = group.label_of(member.name, stem)
+        if not is_single and has_label and member.name in names:
+            reason = "its name stands twice before its label: which of the two it belongs to is unclear"
+            found.append(_reject(tar, member, reason))
+            continue
+        names.add(member.name)
+        parts = _parts(member.name)
+        folder_label, split = tar.layout.of(parts[:-1])
+        kind = kind_of(member.name) or "image"
+        if kind == "image":
+            label = label if has_label else folder_label
+            counts.num_images += 1
+            counts.num_labels += label is not None
+            counts.num_in_folders += label is None and len(parts) > 1
+        name = "/".join(parts)
+        found.append(
+            SourceItem(
+                location=tar.location,
+                via="tar",
+                offset=member.offset,
+                size=member.size,
+                modified_ns=tar.modified_ns,
+                source=f"{tar.name}/{name}",
+                key=safe_key(name),
+                kind=kind,
+                label=label,
+                split=split,
+            )
+        )
+    if group.sidecars:
+        found += [Ignored(f"{tar.name}/{name}") for name in group.orphans()]
+    return found
 
 
 def _reason_to_reject(member: TarMember) -> str | None:
@@ -164,29 +281,59 @@ def _is_unsafe(name: str) -> bool:
     return name.startswith("/") or ".." in name.split("/")
 
 
+def _is_hidden(name: str) -> bool:
+    return "/." in f"/{name}" and any(part.startswith(".") for part in _parts(name))
+
+
 def _parts(name: str) -> list[str]:
     return [part for part in name.split("/") if part not in ("", ".", "..")]
 
 
 def _group_name(name: str) -> str:
-    """As WebDataset has it: up to the first dot after the last slash."""
+    """The key of a sample, as WebDataset has it: the name up to the first dot after the last slash."""
     folder, slash, file_name = name.rpartition("/")
     return folder + slash + file_name.partition(".")[0]
+
+
+def _stem(name: str) -> str:
+    """The name without its suffix, which images, videos and labels have."""
+    return name.rpartition(".")[0]
 
 
 def _is_label(member: TarMember) -> bool:
     return member.kind == "file" and member.name.rpartition(".")[2].lower() in LABEL_SUFFIXES
 
 
-def _read_label(file: BinaryIO, member: TarMember, label_field: str | None) -> str | None:
-    if label_field is None or member.size > MAX_LABEL_BYTES:
-        return None
-    file.seek(member.offset)
-    content = file.read(member.size)
-    if member.name.lower().endswith(".cls"):
-        return label_text(content.decode(errors="replace").strip())
-    try:
-        facts = json.loads(content)
-        return label_text(facts.get(label_field)) if isinstance(facts, dict) else None
-    except (ValueError, RecursionError):  # sidecars of others may hold anything
-        return None
+class _LabelReader:
+    """Labels of members. `json_keys`: those of the first .json that is a mapping."""
+
+    def __init__(self, label_field: str | None) -> None:
+        self.json_keys: list[str] = []
+        self._field = label_field
+
+    def read(self, file: BinaryIO, member: TarMember, labels: dict[str, str | None]) -> None:
+        """Add the label of a member, if it has one, under the member's name without its suffix.
+
+        A .cls of -1 says that there is none; a .json with another label, which is a name, wins over the number.
+        """
+        if self._field is None or member.size > MAX_LABEL_BYTES:
+            return
+        file.seek(member.offset)
+        # Bytes that are no UTF-8 are kept apart: labels.py writes them out.
+        text = file.read(member.size).decode(errors="surrogateescape")
+        if member.name.lower().endswith(".cls"):
+            labels.setdefault(_stem(member.name), label_text(text))
+            return
+        label = self._of_json(text)
+        if label is not None:
+            labels[_stem(member.name)] = label
+
+    def _of_json(self, text: str) -> str | None:
+        try:
+            facts: Any = json.loads(text.removeprefix("\ufeff"))
+            if not isinstance(facts, dict):
+                return None
+            self.json_keys = self.json_keys or list(facts)
+            return label_text(facts.get(self._field))
+        except (ValueError, RecursionError):  # sidecars of others may hold anything
+            return None

@@ -5,10 +5,10 @@ import os
 import stat
 from collections import OrderedDict
 from typing import Any, BinaryIO
-from urllib.parse import unquote_to_bytes
 
+from pipelines.base.paths import is_file_url, path_of_file_url
 from pipelines.shards.format.locations import filesystem, open_binary, remote_errors
-from pipelines.shards.sources.items import FILE_URL, SourceItem, UnusableError
+from pipelines.shards.sources.items import SourceItem, UnusableError
 
 __all__ = ["ItemReader"]
 
@@ -27,7 +27,7 @@ class ItemReader:
         self._datasets: dict[str, Any] = {}
 
     def read(self, item: SourceItem) -> bytes:
-        """All bytes of an item. Raises OSError (gone, unreadable) or UnusableError (changed, cut off, too large)."""
+        """Return an item's bytes. Raises OSError (gone, unreadable) or UnusableError (changed, cut off, too large)."""
         if item.size > MAX_READ_BYTES:
             raise UnusableError(f"{item.size} bytes; at most {MAX_READ_BYTES} are read as one image")
         if item.via == "dataset":
@@ -41,7 +41,7 @@ class ItemReader:
         return _read_file(location, item.size) if item.via == "file" else self._read_member(location, item)
 
     def open_video(self, item: SourceItem) -> str | BinaryIO:
-        """A local path, or else a seekable binary file. Raises OSError or UnusableError."""
+        """Return a local path, or else a seekable binary file. Raises OSError or UnusableError."""
         path = _local_path(item.location)
         if item.via == "file" and path is not None:
             return path
@@ -51,6 +51,7 @@ class ItemReader:
         return file if item.via == "file" else io.BufferedReader(_Section(file, item.offset, item.size))
 
     def close(self) -> None:
+        """Close the tars and datasets that are open."""
         while self._tars:
             os.close(self._tars.popitem()[1])
         self._datasets.clear()
@@ -80,9 +81,7 @@ class ItemReader:
 def _local_path(location: str) -> str | None:
     if "://" not in location:
         return location
-    if not location.startswith(FILE_URL):
-        return None
-    return os.fsdecode(unquote_to_bytes(location.removeprefix(FILE_URL)))
+    return path_of_file_url(location) if is_file_url(location) else None
 
 
 def _read_file(path: str, size: int) -> bytes:
@@ -128,7 +127,7 @@ def _read_remote(item: SourceItem) -> bytes:
 
 
 class _Section(io.RawIOBase):
-    """`size` bytes of a file from `start` on, as a seekable file of their own."""
+    """A part of a file, `size` bytes from `start` on, as a seekable file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._file, self._start, self._size, self._at = file, start, size, 0

@@ -13,13 +13,15 @@ from hashlib import blake2b
 from typing import Literal, NamedTuple
 from urllib.parse import quote_from_bytes
 
+from pipelines.base.paths import FILE_URL
 from pipelines.shards.format.table import Kind
 
 __all__ = [
-    "FILE_URL",
     "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "Found",
+    "Ignored",
+    "Note",
     "Reject",
     "SourceItem",
     "UnusableError",
@@ -47,7 +49,6 @@ _KINDS: dict[str, Kind] = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), **dict.from
 
 # A ustar name holds 100 bytes; this leaves room for "_t00000012" and the longest extension.
 MAX_KEY_BYTES = 80
-FILE_URL = "file://"
 # Nearly all names are of this kind, and listing a million files waits for their keys.
 _PLAIN_SOURCE = re.compile(rf"(?!__)(?!/)([\w/-]{{1,{MAX_KEY_BYTES}}})(?<!/)\.\w+", re.ASCII)
 # WebDataset leaves such members out without a word: they are its own notes.
@@ -87,18 +88,31 @@ class SourceItem(NamedTuple):
     split: str | None = None
 
 
-Found = SourceItem | Reject | None
-"""What a listing meets: an item, something that cannot be one, or (None) a file of another sort, only counted."""
+class Ignored(NamedTuple):
+    """A file or member that is neither image nor video by its name: left out, counted, and named by its suffix."""
+
+    source: str
+
+
+class Note(NamedTuple):
+    """Something to tell about a whole source; what is told of many is told once. No row of the source."""
+
+    source: str
+    text: str
+
+
+Found = SourceItem | Reject | Ignored | Note
+"""What a source gives: for each row or file exactly one of the first three, and notes."""
 
 
 def kind_of(name: str) -> Kind | None:
-    """By the name's suffix, whatever its case; None if it is neither image nor video."""
+    """Return the kind that a name's suffix stands for, whatever its case; None if it is neither image nor video."""
     suffix = name[name.rfind(".") :]
     return _KINDS.get(suffix) or _KINDS.get(suffix.lower())
 
 
 def safe_key(source: str) -> str:
-    """A relative path as a WebDataset key: no extension, no dot, no space, at most 80 bytes of UTF-8."""
+    """Return a relative path as a WebDataset key: no extension, no dot, no space, at most 80 bytes of UTF-8."""
     if plain := _PLAIN_SOURCE.fullmatch(source):
         return plain[1]
     dot = source.rfind(".")
@@ -113,7 +127,7 @@ def safe_key(source: str) -> str:
 
 
 def local_location(path: str) -> str:
-    """An absolute path as `SourceItem.location`; one that is no valid UTF-8 becomes a percent-encoded file URL."""
+    """Return an absolute path as `SourceItem.location`; one that is no UTF-8 becomes a percent-encoded file URL."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -122,9 +136,15 @@ def local_location(path: str) -> str:
 
 
 def local_item(
-    path: str, source: str, kind: Kind, facts: os.stat_result | None, *, label: str | None = None
+    path: str,
+    source: str,
+    kind: Kind,
+    facts: os.stat_result | None,
+    *,
+    label: str | None = None,
+    split: str | None = None,
 ) -> SourceItem | Reject:
-    """The item of a file at an absolute path; `facts` None if it could not be asked for its size and time.
+    """Return the item of a file at an absolute path; `facts` is None if its size and time could not be read.
 
     Such a file, for example a link that leads nowhere, is an item all the same: reading it says what is wrong.
     """
@@ -136,9 +156,9 @@ def local_item(
         size, modified_ns = facts.st_size, facts.st_mtime_ns
     if not path.isascii():
         path, source = local_location(path), printable(source)
-    return SourceItem(path, "file", 0, size, modified_ns, source, safe_key(source), kind, label)
+    return SourceItem(path, "file", 0, size, modified_ns, source, safe_key(source), kind, label, split)
 
 
 def printable(name: str) -> str:
-    """A file's name with "?" for bytes that are no valid UTF-8."""
+    """Return a file's name with "?" for bytes that are no valid UTF-8."""
     return name if name.isascii() else name.encode(errors="replace").decode()

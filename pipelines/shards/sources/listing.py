@@ -5,13 +5,13 @@ come in batches, in the order of the sources and of the names in each, so that a
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from pipelines.base.errors import UsageError
-from pipelines.shards.format.locations import filesystem, is_remote, remote_errors
+from pipelines.shards.format.locations import as_location, filesystem, is_remote, remote_errors
 from pipelines.shards.sources.archives import archive_items
 from pipelines.shards.sources.folders import folder_items
 from pipelines.shards.sources.hf_dataset import dataset_items, is_dataset
@@ -19,6 +19,8 @@ from pipelines.shards.sources.items import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     Found,
+    Ignored,
+    Note,
     Reject,
     SourceItem,
     kind_of,
@@ -26,39 +28,61 @@ from pipelines.shards.sources.items import (
     printable,
     safe_key,
 )
+from pipelines.shards.sources.layout import open_train, split_of_folder
+from pipelines.shards.sources.left_out import LeftOut
 from pipelines.shards.sources.lists import LIST_SUFFIXES, ListColumns, list_items
 
 __all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "ListColumns", "Listing", "list_sources", "safe_key"]
 
 BATCH_ITEMS = 10_000
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+NO_SPLITS: Mapping[str, Sequence[Path | str]] = {}
 
 
 class Listing:
     """`items`: batches of at most 10,000 items, to be gone through once. The counts are complete after that.
 
-    num_items, num_ignored: files that are neither image nor video (hidden ones are not counted). rejects: what
-    cannot be an item, such as a list's row without a path. Raises UsageError at the end if there was no item.
+    num_rows = num_items + len(rejects) + num_ignored: rows of lists and datasets, files of folders and tars but for
+    hidden ones and the labels in tars. num_items: images and videos, num_videos of them videos. num_ignored: files
+    that are neither. rejects: what cannot be an item, such as a list's row without a path. left_out: what to warn of.
+    Raises UsageError at the end if there was no item.
     """
 
-    def __init__(self, sources: Sequence[Path | str], found: Sequence[Iterator[Found]]) -> None:
-        self.num_items = 0
-        self.num_ignored = 0
+    def __init__(self, sources: Sequence[Path | str], found: Sequence[Iterator[Found]], *, with_labels: bool) -> None:
+        self.num_rows = self.num_items = self.num_videos = 0
+        self.left_out = LeftOut()
         self.rejects: list[Reject] = []
-        self.items: Iterator[list[SourceItem]] = self._batches(sources, found)
+        self.items: Iterator[list[SourceItem]] = self._batches(sources, found, with_labels)
 
-    def _batches(self, sources: Sequence[Path | str], found: Sequence[Iterator[Found]]) -> Iterator[list[SourceItem]]:
+    @property
+    def num_ignored(self) -> int:
+        return self.left_out.num_ignored
+
+    def _batches(
+        self, sources: Sequence[Path | str], found: Sequence[Iterator[Found]], with_labels: bool
+    ) -> Iterator[list[SourceItem]]:
         for one_source in found:
             while batch := list(islice(one_source, BATCH_ITEMS)):
                 items = [one for one in batch if type(one) is SourceItem]
+                self.num_rows += len(batch)
                 if len(items) < len(batch):
-                    self.num_ignored += batch.count(None)
-                    self.rejects += [one for one in batch if isinstance(one, Reject)]
+                    self._add_others(batch)
                 self.num_items += len(items)
+                self.num_videos += self.left_out.add_items(items, with_labels=with_labels)
                 if items:
                     yield items
         if self.num_items == 0:
             raise UsageError(self._nothing_found(sources))
+
+    def _add_others(self, batch: Sequence[Found]) -> None:
+        for one in batch:
+            if isinstance(one, Ignored):
+                self.left_out.add_ignored(one)
+            elif isinstance(one, Reject):
+                self.rejects.append(one)
+            elif isinstance(one, Note):
+                self.left_out.add_note(one)
+                self.num_rows -= 1
 
     def _nothing_found(self, sources: Sequence[Path | str]) -> str:
         where = ", ".join(str(source) for source in sources) or "(no source given)"
@@ -78,22 +102,71 @@ def _shown(reject: Reject) -> str:
 def list_sources(
     sources: Sequence[Path | str],
     *,
+    splits: Mapping[str, Sequence[Path | str]] = NO_SPLITS,
     labels: Literal["auto", "off"] = "auto",
     columns: ListColumns = ListColumns(),  # noqa: B008  (frozen)
 ) -> Listing:
-    """Images and videos of all sources: local paths or URLs of folders, files, lists and tars, and saved datasets.
+    """List images and videos of all sources: local paths or URLs of folders, files, lists and tars, saved datasets.
 
-    labels "auto": class folders, a list's or dataset's label column, or a tar's .cls and .json members. Keys may
-    repeat. Raises UsageError at once if a local path or a tar is missing or a tar is compressed; folders and lists
-    are opened when their turn comes.
+    splits: more sources, all of which go into the split of that name; it wins over what they say themselves. labels
+    "auto": class folders, a list's or dataset's label column, or a tar's .cls and .json members. Keys may repeat.
+    Raises UsageError at once if a local path or a tar is missing or a tar is compressed; folders and lists are opened
+    when their turn comes.
     """
     with_labels = labels == "auto"
+    given = [(source, split) for source, split in _with_splits(sources)]
+    fixed = [(source, split) for split, several in splits.items() for source in several]
+    is_open = open_train(splits)
     found = [
-        (_remote if is_remote(source) else _local)(str(source), columns, with_labels)
-        for pattern in sources
-        for source in _matches(pattern)
+        *(
+            _split_if_none(_opened(pattern, columns, with_labels), split)
+            for source, split in given
+            for pattern in _matches(source)
+        ),
+        *(
+            _in_split(_opened(pattern, columns, with_labels), None if split == "train" and is_open else split)
+            for source, split in fixed
+            for pattern in _matches(source)
+        ),
     ]
-    return Listing(sources, found)
+    return Listing([source for source, _ in (*given, *fixed)], found, with_labels=with_labels)
+
+
+def _with_splits(sources: Sequence[Path | str]) -> list[tuple[Path | str, str | None]]:
+    """The sources and their splits, if all are named so and there are several: train.csv and val.csv, data/train ..."""
+    splits = [split_of_folder(_stem_of(str(source))) for source in sources]
+    named = {split for split in splits if split}
+    if None in splits or len(named) < 2:
+        return [(source, None) for source in sources]
+    is_open = open_train(named)
+    return [
+        (source, None if is_open and split == "train" else split) for source, split in zip(sources, splits, strict=True)
+    ]
+
+
+def _stem_of(location: str) -> str:
+    name = location.rstrip("/").rpartition("/")[2]
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() == ".tar" or suffix.lower() in LIST_SUFFIXES else name
+
+
+def _split_if_none(found: Iterator[Found], split: str | None) -> Iterator[Found]:
+    """Items of a source, in a split where the source has none of its own."""
+    return (
+        found
+        if split is None
+        else (one._replace(split=split) if isinstance(one, SourceItem) and one.split is None else one for one in found)
+    )
+
+
+def _in_split(found: Iterator[Found], split: str | None) -> Iterator[Found]:
+    """Items of a source in one split, whatever the source says."""
+    return (one._replace(split=split) if isinstance(one, SourceItem) else one for one in found)
+
+
+def _opened(source: Path | str, columns: ListColumns, with_labels: bool) -> Iterator[Found]:
+    location = as_location(source)
+    return (_remote if is_remote(location) else _local)(str(location), columns, with_labels)
 
 
 def _matches(source: Path | str) -> list[Path | str]:
@@ -120,12 +193,12 @@ def _local(path: str, columns: ListColumns, with_labels: bool) -> Iterator[Found
         raise UsageError(
             f"{path}: no such file or folder. Give an image, a video, a list, a tar, or a folder that holds some."
         )
-    opened = _opened(path, columns, with_labels)
+    opened = _list_or_tar(path, columns, with_labels)
     if opened is not None:
         return opened
     kind = kind_of(path)
     if kind is None:
-        return iter([None])
+        return iter([Ignored(printable(os.path.basename(path)))])
     try:
         facts = os.stat(path)
     except OSError:
@@ -134,7 +207,7 @@ def _local(path: str, columns: ListColumns, with_labels: bool) -> Iterator[Found
 
 
 def _remote(url: str, columns: ListColumns, with_labels: bool) -> Iterator[Found]:
-    opened = _opened(url, columns, with_labels)
+    opened = _list_or_tar(url, columns, with_labels)
     if opened is not None:
         return opened
     kind = kind_of(url)
@@ -144,7 +217,7 @@ def _remote(url: str, columns: ListColumns, with_labels: bool) -> Iterator[Found
     return iter([SourceItem(url, "file", 0, -1, 0, source, safe_key(source), kind)])
 
 
-def _opened(location: str, columns: ListColumns, with_labels: bool) -> Iterator[Found] | None:
+def _list_or_tar(location: str, columns: ListColumns, with_labels: bool) -> Iterator[Found] | None:
     """Items of a list or a tar; None if it is neither, by its suffix."""
     lower = location.lower()
     if lower.endswith((".tar", *COMPRESSED_SUFFIXES)):

@@ -5,103 +5,97 @@ that names no image or video is rejected with its line.
 """
 
 import csv
-import io
-import json
-import math
 import os
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import repeat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TextIO
 from urllib.parse import urlsplit
 
 from pipelines.base.errors import DataError, UsageError
+from pipelines.base.paths import is_file_url, path_of_file_url
 from pipelines.shards.format.locations import is_remote, open_binary
-from pipelines.shards.sources.items import Found, Reject, SourceItem, kind_of, local_item, printable, safe_key
+from pipelines.shards.sources.items import Found, Note, Reject, SourceItem, kind_of, local_item, printable, safe_key
+from pipelines.shards.sources.labels import label_text, no_label_text, split_name
+from pipelines.shards.sources.layout import Layout, LayoutFinder
+from pipelines.shards.sources.list_rows import LIST_SUFFIXES, ListColumns, ListFacts, Row, read_rows
 
-__all__ = ["LIST_SUFFIXES", "ListColumns", "label_text", "list_items", "split_name"]
-
-LIST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".txt"})
-BATCH_ROWS = 10_000
-GUESSES = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "video", "url", "uri"),
-    "label": ("label", "class", "class_name", "target"),
-    "split": ("split", "subset"),
-    "key": ("key", "__key__"),
-}
-SPLITS = {"training": "train", "validation": "val", "valid": "val", "dev": "val"}
-SPLIT_PATTERN = re.compile(r"\w{1,32}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListColumns:
-    """Names of columns; None takes the first one there of path, file, filename, image, url ... (see GUESSES)."""
-
-    path: str | None = None
-    label: str | None = None
-    split: str | None = None
-    key: str | None = None
-
-
-class _Row(NamedTuple):
-    number: int
-    path: Any
-    label: Any = None
-    split: Any = None
-    key: Any = None
+__all__ = ["LIST_SUFFIXES", "ListColumns", "list_items"]
 
 
 def list_items(location: Path | str, columns: ListColumns, *, with_labels: bool) -> Iterator[Found]:
-    """Items of one list. Raises UsageError (no such column) or DataError (damaged list) while it is read."""
+    """Yield one item or reject for each row. Raises UsageError (no such column) or DataError (damaged list)."""
     name = str(location).rpartition("/")[2]
-    for row in _rows(location, columns):
+    layout = _layout(location, columns)
+    # Asked once: for every row it would take longer than the rest of it.
+    folder = os.path.dirname(os.path.abspath(location))
+    facts, num_items, num_labels = ListFacts(), 0, 0
+    for row in _rows(location, columns, facts):
         try:
-            yield _item(row, str(location), with_labels=with_labels)
+            item = _item(row, str(location), folder, layout, with_labels=with_labels)
         except ValueError as error:
             source = printable(f"{name}:{row.number}" + (f" {row.path}" if row.path else ""))
             yield Reject(key=safe_key(source), source=source, reason=str(error))
+            continue
+        if isinstance(item, SourceItem):
+            num_items, num_labels = num_items + 1, num_labels + (item.label is not None)
+        yield item
+    if with_labels and num_items and not num_labels and (found := facts.label_columns()):
+        yield Note(name, no_label_text(found))
 
 
-def label_text(value: Any) -> str | None:
-    """A label as text; None for an absent one. Raises ValueError for what is no text and no number."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        return str(int(value)) if value.is_integer() else str(value)
-    if isinstance(value, (str, int)):
-        return printable(str(value))
-    raise ValueError(f"label {str(value)[:60]!r}; need a text or a number")
+def _rows(location: Path | str, columns: ListColumns, facts: ListFacts) -> Iterator[Row]:
+    try:
+        file = open_binary(location)
+    except OSError as error:
+        raise UsageError(f"{location}: cannot read this list ({error.strerror}). Mend it, or leave it out.") from error
+    with file:
+        try:
+            yield from read_rows(file, str(location), columns, facts)
+        except (csv.Error, ValueError, OSError) as error:
+            raise DataError(f"{location}: damaged list ({error}). Mend it, or leave it out.") from error
 
 
-def split_name(value: Any) -> str | None:
-    """A split by our name: train, val, or another word, such as test. Raises ValueError for anything else."""
-    if value is None or value == "":
-        return None
-    name = str(value).lower()
-    if not SPLIT_PATTERN.fullmatch(name):
-        raise ValueError(f"split {name[:60]!r}; need one word of letters and digits, such as train or val")
-    return SPLITS.get(name, name)
+def _layout(location: Path | str, columns: ListColumns) -> Layout:
+    """The level of the splits, if all paths lie in folders such as train/ and test/ and no column says the split.
+
+    The first row ends the search in nearly all lists; a list that has such folders is read twice.
+    """
+    finder, facts = LayoutFinder(), ListFacts()
+    for row in _rows(location, columns, facts):
+        if "split" in facts.chosen:
+            return Layout()
+        if isinstance(row.path, str) and kind_of(row.path):
+            finder.add(_source(row.path).split("/")[:-1], is_image=False)
+            if not finder.has_split_level:
+                return Layout()
+    # Two at least: a list of absolute paths may well lie in a folder that is called test.
+    return finder.layout(min_splits=2)
 
 
-def _item(row: _Row, location: str, *, with_labels: bool) -> SourceItem | Reject:
+def _item(row: Row, location: str, folder: str, layout: Layout, *, with_labels: bool) -> SourceItem | Reject:
+    """The item of a row, or the reject of what is no regular file. Raises ValueError for a row that is no item."""
+    # 1. What no row may be.
+    if row.problem:
+        raise ValueError(row.problem)
     if not isinstance(row.path, str) or not row.path:
         raise ValueError("no path in this row" if not row.path else f"path {str(row.path)[:60]!r} is not a text")
     label = label_text(row.label) if with_labels else None
     split = split_name(row.split)
+    # 2. Where it is: a file URL is on this machine, wherever the list is.
     item: SourceItem | Reject
-    if is_remote(row.path):
+    if is_file_url(row.path):
+        item = _local_item(path_of_file_url(row.path), folder)
+    elif is_remote(row.path):
         item = _remote_item(row.path)
     elif is_remote(location):
         source = _source(row.path)
         url = f"{location.rpartition('/')[0]}/{row.path}"
         item = _remote_item(url)._replace(source=printable(source), key=safe_key(source))
     else:
-        item = _local_item(row.path.removeprefix("file://"), os.path.dirname(os.path.abspath(location)))
+        item = _local_item(row.path, folder)
+    # 3. What the row says of it.
     if isinstance(item, SourceItem):
+        if split is None and layout.split_level is not None:
+            _, split = layout.of(_source(row.path).split("/")[:-1])
         # The dot keeps a dot in the key from being taken for a suffix.
         key = item.key if row.key in (None, "") else safe_key(f"{printable(str(row.key))}.")
         item = item._replace(key=key, label=label, split=split)
@@ -121,7 +115,9 @@ def _local_item(path: str, folder: str) -> SourceItem | Reject:
 
 
 def _remote_item(url: str) -> SourceItem:
-    """Without a look at the other side. A URL with no suffix is taken for an image: many image servers have none."""
+    """The item of a URL, without a look at the other side. One with no suffix is taken for an image: many servers of
+    images have none.
+    """
     parts = urlsplit(url)
     kind = kind_of(parts.path) or "image"
     url = printable(url)
@@ -131,96 +127,3 @@ def _remote_item(url: str) -> SourceItem:
 
 def _source(path: str) -> str:
     return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
-
-
-def _rows(location: Path | str, columns: ListColumns) -> Iterator[_Row]:
-    suffix = os.path.splitext(str(location))[1].lower()
-    read = {".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows, ".txt": _text_rows}.get(suffix, _json_rows)
-    try:
-        file = open_binary(location)
-    except OSError as error:
-        raise UsageError(f"{location}: cannot read this list ({error.strerror}). Mend it, or leave it out.") from error
-    with file:
-        try:
-            yield from read(file, str(location), columns)
-        except (csv.Error, ValueError, OSError) as error:
-            raise DataError(f"{location}: damaged list ({error}). Mend it, or leave it out.") from error
-
-
-def _lines(file: BinaryIO) -> TextIO:
-    # Bytes that are no UTF-8 are kept, because they may be a file's name.
-    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _text_rows(file: BinaryIO, where: str, columns: ListColumns) -> Iterator[_Row]:
-    for number, line in enumerate(_lines(file), start=1):
-        if path := line.rstrip("\r\n"):
-            yield _Row(number, path)
-
-
-def _csv_rows(file: BinaryIO, where: str, columns: ListColumns) -> Iterator[_Row]:
-    reader = csv.reader(_lines(file), delimiter="\t" if where.lower().endswith(".tsv") else ",")
-    header = [name.strip() for name in next(reader, [])]
-    if not header:
-        return
-    chosen = _choose(header, columns, where)
-    indices = [None if name is None else header.index(name) for name in chosen]
-    for row in reader:
-        if row:
-            yield _Row(reader.line_num, *(row[i] if i is not None and i < len(row) else None for i in indices))
-
-
-def _json_rows(file: BinaryIO, where: str, columns: ListColumns) -> Iterator[_Row]:
-    is_checked = False
-    for number, line in enumerate(_lines(file), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = {}
-        row = row if isinstance(row, dict) else {}
-        if row and not is_checked:
-            _choose(list(row), columns, where)
-            is_checked = True
-        # Unlike in a table, each row may have columns of its own.
-        yield _Row(number, *(row.get(_column(role, list(row), columns) or "") for role in GUESSES))
-
-
-def _parquet_rows(file: BinaryIO, where: str, columns: ListColumns) -> Iterator[_Row]:
-    import pyarrow.parquet as pq
-    from pyarrow import types
-
-    table = pq.ParquetFile(file)
-    chosen = _choose(table.schema_arrow.names, columns, where)
-    path_type = table.schema_arrow.field(chosen[0]).type
-    if not (types.is_string(path_type) or types.is_large_string(path_type) or types.is_dictionary(path_type)):
-        raise UsageError(
-            f"{where}: column {chosen[0]} holds {str(path_type)[:60]}; need paths or URLs. Name another path_column; "
-            "pictures inside of Parquet: load it with Hugging Face datasets, save_to_disk, and give that folder."
-        )
-    number = 0
-    for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=[name for name in chosen if name is not None]):
-        values = [batch.column(name).to_pylist() if name is not None else repeat(None) for name in chosen]
-        for row in zip(*values):  # noqa: B905  (`repeat` has no end)
-            number += 1
-            yield _Row(number, *row)
-
-
-def _choose(names: Sequence[str], columns: ListColumns, where: str) -> list[str | None]:
-    """The columns for path, label, split, key. Raises UsageError if one that is asked for, or the path, is missing."""
-    shown = ", ".join(names)[:300]
-    for role in GUESSES:
-        asked = getattr(columns, role)
-        if asked is not None and asked not in names:
-            raise UsageError(f"{where}: no column {asked}; it has {shown}. Set {role}_column to one of them.")
-    chosen = [_column(role, names, columns) for role in GUESSES]
-    if chosen[0] is None:
-        hint = "It seems to have no header line; add one" if any(map(kind_of, names)) else "Set path_column to one"
-        raise UsageError(f"{where}: no column of paths or URLs among {shown}. {hint}.")
-    return chosen
-
-
-def _column(role: str, names: Sequence[str], columns: ListColumns) -> str | None:
-    asked: str | None = getattr(columns, role)
-    return asked or next((name for name in GUESSES[role] if name in names), None)

@@ -28,7 +28,14 @@ def trial(**changes: Any) -> Trial:
 
 def estimate(*groups: GroupEstimate, **changes: Any) -> BuildEstimate:
     facts: dict[str, Any] = {"out": "shards", "num_workers": 2, "groups": groups or (group(), group(split="val"))}
-    facts |= {"labels": tuple(LABELS), "num_ignored": 0, "rejects": (), "list_s": 0.1, "build_s": 9.0}
+    facts |= {
+        "labels": tuple(LABELS),
+        "num_rows": 10_000,
+        "num_ignored": 0,
+        "rejects": (),
+        "list_s": 0.1,
+        "build_s": 9.0,
+    }
     facts |= {"free_bytes": 10**12, "trials": (trial(),), "videos": None, "reading": speed(tar_mb_per_s=400.0)}
     return BuildEstimate(**(facts | changes))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipelines.base.errors import UsageError
 from pipelines.shards.sources.folders import folder_items
 from pipelines.shards.sources.item_reader import ItemReader
-from pipelines.shards.sources.items import SourceItem
+from pipelines.shards.sources.items import Ignored, SourceItem
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -45,7 +45,7 @@ def test_size_time_and_place(tmp_path: Path) -> None:
 def test_other_files_are_counted_and_hidden_ones_are_not(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "readme.txt", "x.csv", ".hidden.jpg", ".git/b.jpg", "archive.tar")
     found = list(folder_items(str(tmp_path), with_labels=True))
-    assert found.count(None) == 3
+    assert [one.source for one in found if isinstance(one, Ignored)] == ["archive.tar", "readme.txt", "x.csv"]
     assert len(found) == 4
 
 
@@ -82,14 +82,33 @@ def test_lone_wrapping_folder_is_not_a_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "names",
     [
-        ("dog/1.jpg", "cat/1.jpg", "loose.jpg"),
         ("only/1.jpg", "only/2.jpg"),
         ("a/x.mp4", "b/y.mp4"),
         ("only/a/1.jpg", "only/1.jpg"),
     ],
 )
-def test_no_labels_without_at_least_two_class_folders_for_all(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_no_labels_without_at_least_two_class_folders(tmp_path: Path, names: tuple[str, ...]) -> None:
     assert set(labels(touch(tmp_path, *names)).values()) == {None}
+
+
+STRAYS = {
+    "beside the classes": ["dog/1.jpg", "cat/1.jpg", "loose.jpg"],
+    "above a wrapping folder": ["overview.png", "data/cat/1.jpg", "data/dog/1.jpg"],
+    "inside of the wrapping folder": ["data/x.webp", "data/cat/1.jpg", "data/dog/1.jpg"],
+    "more strays than classes": [*(f"{n}.jpg" for n in range(20)), "a/1.jpg", "b/1.jpg"],
+    "first and last by name": ["0.jpg", "a/1.jpg", "b/1.jpg", "z.jpg"],
+    "a folder of other files": ["notes/a.txt", "0.jpg", "cat/1.jpg", "dog/deep/2.jpg"],
+    "behind a split": ["train/stray.jpg", "train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg"],
+}
+
+
+@pytest.mark.parametrize("names", STRAYS.values(), ids=STRAYS)
+def test_a_stray_image_leaves_the_other_labels_alone(tmp_path: Path, names: list[str]) -> None:
+    """Judge: an image in a folder called as a class has it for its label, any other has none."""
+    wanted = {"cat", "dog", "a", "b"}
+    pictures = [name for name in names if not name.endswith(".txt")]
+    expected = {name: next((part for part in Path(name).parts[:-1] if part in wanted), None) for name in pictures}
+    assert labels(touch(tmp_path, *names)) == expected
 
 
 def test_loops_of_links_end(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pipelines.base.errors import DataError, UsageError
 from pipelines.shards.sources.hf_dataset import dataset_items, is_dataset
 from pipelines.shards.sources.item_reader import ItemReader
-from pipelines.shards.sources.items import Found, Reject, SourceItem, UnusableError
+from pipelines.shards.sources.items import Found, Note, Reject, SourceItem, UnusableError
 from pipelines.shards.sources.lists import ListColumns
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("datasets") is None, reason="needs Hugging Face datasets")
@@ -57,7 +57,8 @@ def save(dataset: Any, folder: Path) -> Path:
 
 
 def listed(folder: Path, *, with_labels: bool = True, **columns: str) -> list[Found]:
-    return list(dataset_items(folder, ListColumns(**columns), with_labels=with_labels))
+    found = dataset_items(folder, ListColumns(**columns), with_labels=with_labels)
+    return [one for one in found if not isinstance(one, Note)]
 
 
 def test_rows_become_items(tmp_path: Path) -> None:
@@ -168,3 +169,61 @@ def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_ordinary_folders_are_no_datasets(tmp_path: Path) -> None:
     assert not is_dataset(tmp_path)
+
+
+def told(folder: Path, **columns: str) -> list[str]:
+    return [
+        one.text for one in dataset_items(folder, ListColumns(**columns), with_labels=True) if isinstance(one, Note)
+    ]
+
+
+def test_splits_with_dots_in_their_names(tmp_path: Path) -> None:
+    import datasets
+
+    names = ["train.clean.100", "train.clean.360", "dev.clean", "test.other", "validation"]
+    folder = save(datasets.DatasetDict({name: made([name.encode()]) for name in names}), tmp_path / "d")
+    found = {ItemReader().read(one).decode(): one.split for one in listed(folder) if isinstance(one, SourceItem)}
+    assert found == {
+        "train.clean.100": "train_clean_100",
+        "train.clean.360": "train_clean_360",
+        "dev.clean": "dev_clean",
+        "test.other": "test_other",
+        "validation": "val",
+    }
+
+
+@pytest.mark.parametrize("names", [["a.b", "a_b"], ["val", "validation"], ["Épreuve"], ["x" * 40]])
+def test_splits_that_cannot_be_kept_apart_or_named(tmp_path: Path, names: list[str]) -> None:
+    import datasets
+
+    folder = save(datasets.DatasetDict({name: made([b"x"]) for name in names}), tmp_path / "d")
+    with pytest.raises(UsageError, match=r"split.*[Rr]ename"):
+        listed(folder)
+
+
+def test_a_lone_class_label_is_the_label_whatever_its_name(tmp_path: Path) -> None:
+    folder = save(made([b"x"], fine_label=classes(1), note=texts("a")), tmp_path / "one")
+    assert [one.label for one in listed(folder) if isinstance(one, SourceItem)] == ["dog"]
+    folder = save(made([b"x"], fine_label=classes(1), coarse_label=classes(0)), tmp_path / "two")
+    assert [one.label for one in listed(folder) if isinstance(one, SourceItem)] == [None]
+    assert "fine_label, coarse_label" in told(folder)[0]
+    assert [one.label for one in listed(folder, label="coarse_label") if isinstance(one, SourceItem)] == ["cat"]
+
+
+@pytest.mark.parametrize("name", ["Label", "LABELS", "category", "Class", "target"])
+def test_usual_names_whatever_their_case(tmp_path: Path, name: str) -> None:
+    folder = save(made([b"x", b"y"], **{name: texts("cat", "nan")}), tmp_path / "d")
+    assert [one.label for one in listed(folder) if isinstance(one, SourceItem)] == ["cat", None]
+    assert told(folder) == []
+
+
+def test_a_column_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    folder = save(made([b"x"], label=classes(0)), tmp_path / "d")
+    for role in ("label", "split", "key"):
+        with pytest.raises(UsageError, match=rf"no column none; it has image, label\. Set {role}_column"):
+            listed(folder, **{role: "none"})
+
+
+def test_columns_that_hold_no_label_are_named(tmp_path: Path) -> None:
+    assert told(save(made([b"x"]), tmp_path / "alone")) == []
+    assert "kind, size" in told(save(made([b"x"], kind=texts("cat"), size=numbers(3)), tmp_path / "others"))[0]

@@ -131,3 +131,101 @@ def test_nothing_at_all_is_one_clear_error(tmp_path: Path, given: list[str]) -> 
     (tmp_path / "list.txt").write_text("x.doc\n")
     with pytest.raises(UsageError, match="no files found"):
         items(list_sources([tmp_path / name for name in given]))
+
+
+def splits_of(listing: Listing) -> dict[str, str | None]:
+    return {item.source: item.split for item in items(listing)}
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "list", "file", "folder of splits", "list with splits", "URL"])
+def test_any_source_can_be_given_a_split(tmp_path: Path, kind: str) -> None:
+    touch(tmp_path, "d/cat/a.jpg", "d/dog/b.jpg", "s/train/a.jpg", "s/val/b.jpg", "one.jpg")
+    (tmp_path / "l.csv").write_text("path\none.jpg\n")
+    (tmp_path / "ls.csv").write_text("path,split\none.jpg,train\n")
+    fsspec.filesystem("memory").pipe_file("/given/cat/a.jpg", b"x")
+    source = {
+        "folder": tmp_path / "d",
+        "tar": made_tar(tmp_path / "x.tar", "train/a.jpg", "val/b.jpg"),
+        "list": tmp_path / "l.csv",
+        "file": tmp_path / "one.jpg",
+        "folder of splits": tmp_path / "s",
+        "list with splits": tmp_path / "ls.csv",
+        "URL": "memory://given/",
+    }[kind]
+    found = items(list_sources([], splits={"fold_2": [source], "val": [tmp_path / "one.jpg"]}))
+    assert [item.split for item in found] == ["fold_2"] * (len(found) - 1) + ["val"]
+    assert {item.label for item in found} <= {"cat", "dog", None}
+
+
+def test_train_is_left_to_the_rule_of_val_unless_a_val_is_given(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
+    given = {"train": [tmp_path / "a"], "test": [tmp_path / "b"]}
+    assert [item.split for item in items(list_sources([], splits=given))] == [None, "test"]
+    given["val"] = [tmp_path / "c"]
+    assert [item.split for item in items(list_sources([], splits=given))] == ["train", "test", "val"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["train", "val"], ["train", "val"]),
+        (["Train", "Validation", "test"], ["train", "val", "test"]),
+        (["train", "test"], [None, "test"]),
+        (["train", "extra"], [None, None]),
+        (["test"], [None]),
+        (["val", "valid"], [None, None]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "tar", "csv"])
+def test_sources_that_are_all_called_as_splits_are_splits(
+    tmp_path: Path, kind: str, names: list[str], expected: list[str | None]
+) -> None:
+    given = []
+    for index, name in enumerate(names):
+        touch(tmp_path / name, f"cat/{index}.jpg", f"dog/{index}.jpg")
+        if kind == "tar":
+            given.append(made_tar(tmp_path / f"{name}.tar", "cat/a.jpg", "dog/a.jpg"))
+        elif kind == "csv":
+            (tmp_path / f"{name}.csv").write_text(
+                f"path,label\n{name}/cat/{index}.jpg,cat\n{name}/dog/{index}.jpg,dog\n"
+            )
+            given.append(tmp_path / f"{name}.csv")
+        else:
+            given.append(tmp_path / name)
+    found = items(list_sources(given))
+    assert [item.split for item in found] == [split for split in expected for _ in range(2)]
+    assert {item.label for item in found} == {"cat", "dog"}
+
+
+def test_the_split_of_a_row_wins_over_the_name_of_its_list(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.csv").write_text("path,split\na.jpg,test\nb.jpg,\n")
+    found = items(list_sources([tmp_path / "train.csv", tmp_path / "val.csv"]))
+    assert [item.split for item in found] == ["test", "train", "test", "val"]
+
+
+def test_every_row_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "f/a.jpg", "f/b.heic", "f/c.txt", "f/v.mp4", "x.doc")
+    (tmp_path / "l.csv").write_text("path,kind\nf/a.jpg,1\nnone.doc,2\n")
+    listing = list_sources([tmp_path / "f", tmp_path / "l.csv", tmp_path / "x.doc"])
+    found = items(listing)
+    assert (listing.num_rows, len(found), listing.num_videos) == (7, 3, 1)
+    assert (len(listing.rejects), listing.num_ignored) == (1, 3)
+    first, second = listing.left_out.warnings()
+    assert "1 .heic (b.heic)" in first
+    assert second.startswith("l.csv: no label found among its columns kind")
+
+
+def test_sources_as_people_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PHOTOS", str(tmp_path / "a b"))
+    touch(tmp_path, "a b/1.jpg")
+    for given in (
+        "~/a b",
+        "$PHOTOS",
+        "${PHOTOS}/1.jpg",
+        (tmp_path / "a b").as_uri(),
+        (tmp_path / "a b/1.jpg").as_uri(),
+    ):
+        assert [item.source for item in items(list_sources([given]))] == ["1.jpg"]

@@ -1,7 +1,6 @@
 """Lists of every format: columns given and guessed, paths relative to the list, and rows that cannot be used."""
 
 import json
-import math
 from pathlib import Path
 
 import fsspec
@@ -11,8 +10,8 @@ import pytest
 
 from pipelines.base.errors import DataError, UsageError
 from pipelines.shards.sources.item_reader import ItemReader
-from pipelines.shards.sources.items import Found, Reject, SourceItem
-from pipelines.shards.sources.lists import ListColumns, label_text, list_items, split_name
+from pipelines.shards.sources.items import Found, Note, Reject, SourceItem
+from pipelines.shards.sources.lists import ListColumns, list_items
 
 
 @pytest.fixture
@@ -23,7 +22,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def listed(location: Path | str, *, with_labels: bool = True, **columns: str) -> list[Found]:
-    return list(list_items(location, ListColumns(**columns), with_labels=with_labels))
+    found = list_items(location, ListColumns(**columns), with_labels=with_labels)
+    return [one for one in found if not isinstance(one, Note)]
 
 
 def rows(location: Path | str, **columns: str) -> list[tuple[str, str | None, str | None]]:
@@ -203,17 +203,71 @@ def test_missing_list(tmp_path: Path) -> None:
         listed(tmp_path / "none.csv")
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [("cat", "cat"), (3, "3"), (3.0, "3"), (0, "0"), (2.5, "2.5"), ("", None), (None, None), (math.nan, None)],
-)
-def test_label_text(value: object, expected: str | None) -> None:
-    assert label_text(value) == expected
+@pytest.mark.parametrize("header", ["Label", "LABELS", " class ", "Class_Name", "category", "Target"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_label_columns_are_found_whatever_their_case(folder: Path, header: str, suffix: str) -> None:
+    path = folder / f"list.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.table({"PATH": ["a.jpg"], header: ["cat"]}), path)
+    else:
+        text(path, f"Path,{header}\na.jpg,cat\n" if suffix == "csv" else json.dumps({"Path": "a.jpg", header: "cat"}))
+    assert rows(path) == [("a", "cat", None)]
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [("Train", "train"), ("training", "train"), ("validation", "val"), ("dev", "val"), ("test", "test"), ("", None)],
-)
-def test_split_name(value: str, expected: str | None) -> None:
-    assert split_name(value) == expected
+def test_a_label_of_zero_is_one(folder: Path) -> None:
+    path = text(folder / "list.jsonl", '{"path": "a.jpg", "label": 0}\n{"path": "b.png", "label": false}\n')
+    assert [label for _, label, _ in rows(path)] == ["0", "False"]
+
+
+def test_columns_are_named_where_no_label_was_found(folder: Path) -> None:
+    for name, content in (("a.csv", "path,kind,w\na.jpg,cat,3\n"), ("a.jsonl", '{"path": "a.jpg", "kind": 1, "w": 2}')):
+        found = list(list_items(text(folder / name, content), ListColumns(), with_labels=True))
+        (note,) = [one for one in found if isinstance(one, Note)]
+        assert (note.source, "kind, w" in note.text) == (name, True)
+    for content in ("path\na.jpg\n", "path,kind,label\na.jpg,1,cat\n"):
+        found = list(list_items(text(folder / "b.csv", content), ListColumns(), with_labels=True))
+        assert not [one for one in found if isinstance(one, Note)]
+
+
+def test_lists_in_parquet_are_no_labels_by_guess(folder: Path) -> None:
+    pq.write_table(pa.table({"path": ["a.jpg"], "labels": [[1, 2]], "target": [3]}), folder / "list.parquet")
+    assert rows(folder / "list.parquet") == [("a", "3", None)]
+
+
+def test_bytes_that_are_no_utf8_keep_classes_apart(folder: Path) -> None:
+    (folder / "list.csv").write_bytes(b"path,label\na.jpg,caf\xe9\nb.png,caf\xe8\n")
+    assert len({label for _, label, _ in rows(folder / "list.csv")}) == 2
+
+
+def test_file_urls_are_percent_decoded(folder: Path) -> None:
+    names = ["with space.jpg", "100%.jpg", "a#b?c.jpg", "%20.jpg", "plus+and&.jpg", "bär.jpg"]
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    path = text(folder / "list.txt", "".join(f"{(folder / name).as_uri()}\n" for name in names))
+    assert [ItemReader().read(one) for one in listed(path)] == [name.encode() for name in names]  # type: ignore[arg-type]
+
+
+TREES = {
+    "train and test": ["train/1.jpg", "train/2.jpg", "test/3.jpg"],
+    "train and val below": ["data/train/cat/1.jpg", "data/val/cat/1.jpg"],
+    "three": ["Train/1.jpg", "Valid/2.jpg", "TEST/3.jpg"],
+    "one is no split": ["train/1.jpg", "extra/2.jpg", "test/3.jpg"],
+    "train alone": ["train/1.jpg", "train/2.jpg"],
+    "a folder called test around all": ["test/a/1.jpg", "test/b/2.jpg"],
+}
+
+
+@pytest.mark.parametrize("names", TREES.values(), ids=TREES)
+def test_splits_by_folders_where_all_paths_lie_in_such(tmp_path: Path, names: list[str]) -> None:
+    """Judge: pathlib. All folders at one level are called train, val, test and so on, and there are two at least."""
+    words = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+    columns = list(zip(*[Path(name).parts[:2] for name in names], strict=False))
+    level = next((at for at, parts in enumerate(columns) if len({words.get(p.lower()) for p in parts}) > 1), 0)
+    splits = [words.get(Path(name).parts[level].lower()) for name in names]
+    if None in splits or len(set(splits)) < 2:
+        splits = [None] * len(names)
+    elif "val" not in splits:
+        splits = [None if one == "train" else one for one in splits]
+    assert [split for _, _, split in rows(text(tmp_path / "list.txt", "\n".join(names)))] == splits
+    in_column = text(tmp_path / "list.csv", "path,split\n" + "".join(f"{name},fold1\n" for name in names))
+    assert {split for _, _, split in rows(in_column)} == {"fold1"}
