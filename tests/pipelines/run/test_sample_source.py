@@ -1,11 +1,17 @@
-"""Crop boxes: inside every image, reaching its edges, and on whole pixels of a reduced decode."""
+"""Crop boxes lie inside every image, on whole pixels of a reduced decode; stages one by one make the same batches."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.decode.jpeg_reduction import jpeg_reduction
-from pipelines.run.sample_source import canvas_boxes
+from pipelines.run.sample_source import Prepared, canvas_boxes
 
 SHARES = st.floats(0, 1, exclude_max=True)
 
@@ -52,3 +58,24 @@ def test_boxes_are_golden() -> None:
     uniform = np.array([[0.0, 0.5, 0.999, 0], [0.9, 0.1, 0.3, 0]])
     assert boxes(uniform, 500, 375, (0.75, 1.0), 256).tolist() == [[110, 94, 391, 375], [13, 3, 379, 369]]
     assert boxes(uniform, 4000, 3000, (0.75, 1.0), 256).tolist() == [[876, 752, 3124, 3000], [108, 24, 3032, 2948]]
+
+
+@pytest.mark.parametrize("share_decode", [True, False])
+def test_stages_run_one_by_one_make_the_batches_of_the_pipeline(
+    small_shards: Callable[..., Path], share_decode: bool
+) -> None:
+    tasks = {"colorization": {}, "exemplar": {"patch_px": 16}}
+    facts = {"images": small_shards(8), "tasks": tasks, "batch_size": 4, "canvas_px": 48, "share_decode": share_decode}
+    config = PipelineConfig.model_validate(facts)
+    with build_pipeline(config, seed=3) as running, build_pipeline(config, seed=3) as pipeline:
+        expected = next(running).batches
+        source = pipeline.maker.sources["image"].source
+        picks = source.plan.picks(0)
+        for group in [list(tasks)] if share_decode else [[name] for name in tasks]:
+            drawn = source.draw(picks, group)
+            pixels = source.decode(source.read(picks), drawn).pixels
+            for name in group:
+                prepared = Prepared(pixels=pixels, geometry=drawn.geometry_of(name), keys=source.keys(picks), failed=())
+                batch = pipeline.maker.make(name, prepared)
+                assert batch.keys == expected[name].keys
+                assert torch.equal(batch.inputs, expected[name].inputs)
