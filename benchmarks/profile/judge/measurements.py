@@ -79,7 +79,7 @@ def median_of(windows: Sequence[Window], value: Callable[[Window], float]) -> fl
 
 def measure(config: ProfileConfig, seconds: float) -> Measurements:
     """Measure costs first, then all windows in turns, `config.num_repeats` times. Takes about `seconds`."""
-    with Bench(config) as base, Bench(config, is_taken=False) as free:
+    with Bench(config) as base, Bench(config, has_consumer=False) as free:
         has_consumer = base.consumer.name != "nobody"
         # 1. Stages one at a time, while both pipelines stand still.
         costs = measure_costs(config.pipeline, COSTS_SHARE * seconds, base.device)

@@ -91,16 +91,16 @@ def worker_processes(config: ProfileConfig) -> str:
         if hasattr(task, "remembered_clips")
     }
     alone = changed(config, {"train": None, "device_samples_per_s": None, **settings})
-    # In turns and with nobody taking the steps: a consumer would hide the difference behind its own speed.
+    # In turns and without a consumer, which would hide the difference behind its own speed.
     workers = changed(alone, {"pipeline.num_workers": count})
-    with Bench(in_threads(alone), is_taken=False) as one, Bench(workers, is_taken=False) as other:
+    with Bench(in_threads(alone), has_consumer=False) as one, Bench(workers, has_consumer=False) as other:
         rates = rates_in_turns({"threads": one, "workers": other}, NUM_REPEATS, WINDOW_S)
     return worded(count, statistics.median(rates["threads"]), statistics.median(rates["workers"]))
 
 
 def worded(count: int, threads_per_s: float, workers_per_s: float) -> str:
     gain = workers_per_s / threads_per_s
-    told = f"tried with nobody taking the steps: {workers_per_s:,.0f} samples/s, {threads_per_s:,.0f} in threads"
+    told = f"tried without a consumer: {workers_per_s:,.0f} samples/s, {threads_per_s:,.0f} in threads"
     if gain < MIN_GAIN:
         return f"{told}: no use here"
     return f"{told}: num_workers: {count} gives x {gain:.2f} where the pipeline is the limit"

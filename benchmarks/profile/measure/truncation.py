@@ -45,7 +45,7 @@ def measure_truncated(config: ProfileConfig, seconds: float) -> tuple[Truncated,
     values: dict[str, list[float]] = {name: [] for name in cells}
     with ExitStack() as stack:
         benches = {
-            count: stack.enter_context(Bench(changed(config, {"pipeline.num_threads": count}), is_taken=False))
+            count: stack.enter_context(Bench(changed(config, {"pipeline.num_threads": count}), has_consumer=False))
             for count in config.threads
         }
         for _, name in turns(cells, NUM_TURNS):

@@ -74,8 +74,8 @@ class _Sums:
 class Bench(AbstractContextManager["Bench"]):
     """A pipeline built for a config, and the consumer of its steps."""
 
-    def __init__(self, config: ProfileConfig, *, is_taken: bool = True, is_cached: bool = False) -> None:
-        """Build the pipeline. `is_taken` False: nobody takes the steps, so that the pipeline alone is the limit.
+    def __init__(self, config: ProfileConfig, *, has_consumer: bool = True, is_cached: bool = False) -> None:
+        """Build the pipeline. `has_consumer` False: steps are dropped, so that the pipeline alone is the limit.
         `is_cached`: targets are cached as in training; else each is computed, as in a first epoch."""
         self.config = config
         self.device = choose_device(config.device)
@@ -83,13 +83,13 @@ class Bench(AbstractContextManager["Bench"]):
         self.pipeline = build_pipeline(config.pipeline, seed=0, device=self.device)
         if not is_cached:
             forget_targets(self.pipeline)
-        if not is_taken:
+        if not has_consumer:
             config = config.model_copy(update={"train": None, "device_samples_per_s": None})
         with ExitStack() as stack:  # a consumer that cannot be opened must not leave threads behind
             stack.callback(self.pipeline.close)
             self.consumer: Consumer = open_consumer(config, self.pipeline, self.device, self.samples_per_step)
             stack.pop_all()
-        self._is_taken = is_taken
+        self._has_consumer = has_consumer
         self._ahead: Prefetcher[Step] | None = None
         self._held: list[Step] = []
         self._listener: Listener | None = None
@@ -161,7 +161,7 @@ class Bench(AbstractContextManager["Bench"]):
         self._use(step, sums)
 
     def _next(self) -> Step:
-        if not (self.config.overlap_transfer and self._is_taken):
+        if not (self.config.overlap_transfer and self._has_consumer):
             return next(self.pipeline)
         if self._ahead is None:
             self._ahead = Prefetcher(self._moved_steps(), 1, "fourfold-transfer")
@@ -173,7 +173,7 @@ class Bench(AbstractContextManager["Bench"]):
 
     def _use(self, step: Step, sums: _Sums) -> None:
         start_s = time.perf_counter()
-        if not self.config.overlap_transfer and self._is_taken:
+        if not self.config.overlap_transfer and self._has_consumer:
             with nvtx_range("transfer", self.device):
                 step = moved(step, self.device)
         moved_s = time.perf_counter()

@@ -67,7 +67,7 @@ def test_processes_are_looked_at_as_threads(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_answer_says_what_was_seen() -> None:
     assert worded(4, 100.0, 150.0) == (
-        "tried with nobody taking the steps: 150 samples/s, 100 in threads: num_workers: 4 gives x 1.50 where the "
+        "tried without a consumer: 150 samples/s, 100 in threads: num_workers: 4 gives x 1.50 where the "
         "pipeline is the limit"
     )
     assert worded(4, 100.0, 102.0).endswith("102 samples/s, 100 in threads: no use here")

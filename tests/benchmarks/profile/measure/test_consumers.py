@@ -46,7 +46,7 @@ def test_the_configured_consumer_takes_the_steps(small_shards: MakeShards) -> No
         assert bench.consumer.name == "nobody"
         other = config.model_copy(update={"device_samples_per_s": 100.0})
         assert open_consumer(other, bench.pipeline, CPU, 4).name == "device"
-    with Bench(other, is_taken=False) as bench:
+    with Bench(other, has_consumer=False) as bench:
         assert bench.consumer.name == "nobody"
 
 

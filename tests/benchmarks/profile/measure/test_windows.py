@@ -102,7 +102,7 @@ def test_targets_are_forgotten(small_shards: MakeShards) -> None:
 
 
 def test_benches_take_turns(config: ProfileConfig) -> None:
-    with Bench(config) as one, Bench(config, is_taken=False) as other:
+    with Bench(config) as one, Bench(config, has_consumer=False) as other:
         rates = rates_in_turns({"one": one, "other": other}, 2, 0.02)
     assert {name: len(values) for name, values in rates.items()} == {"one": 2, "other": 2}
     assert min(rates["one"] + rates["other"]) > 0
