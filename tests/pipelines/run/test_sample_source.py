@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.decode.jpeg_reduction import jpeg_reduction
-from pipelines.run.sample_source import Prepared, canvas_boxes
+from pipelines.run.sample_source import TaskSamples, canvas_boxes
 
 SHARES = st.floats(0, 1, exclude_max=True)
 
@@ -75,7 +75,9 @@ def test_stages_run_one_by_one_make_the_batches_of_the_pipeline(
             drawn = source.draw(picks, group)
             pixels = source.decode(source.read(picks), drawn).pixels
             for name in group:
-                prepared = Prepared(pixels=pixels, geometry=drawn.geometry_of(name), keys=source.keys(picks), failed=())
+                prepared = TaskSamples(
+                    pixels=pixels, geometry=drawn.geometry_of(name), keys=source.keys(picks), failed=()
+                )
                 batch = pipeline.maker.make(name, prepared)
                 assert batch.keys == expected[name].keys
                 assert torch.equal(batch.inputs, expected[name].inputs)
