@@ -170,7 +170,13 @@ class Session:
         if not self.ranks.is_first or self.config.held_out is None:
             return None
         try:
-            return open_held_out(self.config.held_out, self.config.pipeline, self.model, seed=self.config.seed)
+            return open_held_out(
+                self.config.held_out,
+                self.config.pipeline,
+                self.model,
+                seed=self.config.seed,
+                num_steps=self.num_steps,
+            )
         except UsageError as error:
             self.warnings.append(f"held_out: nothing is measured. {error} Or set held_out: off.")
             return None

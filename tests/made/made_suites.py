@@ -74,6 +74,17 @@ def made_results(stage: Stage) -> Mapping[str, Any]:
             "compute_tflop": 0.5,
             "samples_seen": {"colorization": 64},
             "num_trunk_parameters": 10**6,
+            "losses": {"colorization": 2.5},
+            "metrics": {"colorization": {"bin_accuracy": 0.75}},
+            "passes": {"colorization": 60.4},
+            "held_out": {
+                "colorization": {
+                    "model": {"loss": 6.25, "bin_accuracy": 0.125},
+                    "constant": {"loss": 5.5, "bin_accuracy": 0.375},
+                    "place": {"loss": 5.0, "bin_accuracy": 0.4375},
+                }
+            },
+            "warnings": ["colorization: learned by <heart>."],
         }
     if stage.kind == "pixel_floor":
         return {"top1_pct": 40.0}

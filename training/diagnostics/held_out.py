@@ -34,7 +34,8 @@ class HeldOutConfig(Config):
     split: str = "val"
     """Split of the shards to measure on. Where the shards lack it, the run says so and measures nothing."""
     samples: int = Field(default=256, ge=1)
-    """Images, and clips, measured each time. More is steadier; each costs a forward pass."""
+    """Images, and clips, measured each time. More is steadier; each costs a forward pass. Short runs measure fewer, at
+    least a batch: a tenth of what they train on, over all measurements."""
     times: int = Field(default=10, ge=1)
     """Measurements of a run, evenly spread, the last one at its end. Each also decodes the samples again."""
 
@@ -42,8 +43,10 @@ class HeldOutConfig(Config):
 class HeldOut:
     """Held-out samples of a run, and the references fitted to targets of its training samples."""
 
-    def __init__(self, pipeline: Pipeline, references: Mapping[str, Mapping[str, Reference]], samples: int) -> None:
-        self._pipeline, self._references, self._samples = pipeline, references, samples
+    def __init__(
+        self, pipeline: Pipeline, references: Mapping[str, Mapping[str, Reference]], num_batches: Mapping[str, int]
+    ) -> None:
+        self._pipeline, self._references, self._num_batches = pipeline, references, num_batches
 
     def measure(self, model: Model, device: torch.device) -> dict[str, dict[str, Values]]:
         """Return task -> "model" or a reference's name -> "loss" and metrics, means over batches.
@@ -52,7 +55,7 @@ class HeldOut:
         """
         sums: dict[tuple[str, str], list[Values]] = {}
         with torch.no_grad(), _unchanged(model):
-            for batch in first_batches(self._pipeline, self._samples):
+            for batch in first_batches(self._pipeline, self._num_batches):
                 losses = {"model": model(batch.to(device))}
                 losses |= {name: reference(batch) for name, reference in self._references[batch.task].items()}
                 for name, loss in losses.items():
@@ -66,25 +69,34 @@ class HeldOut:
         self._pipeline.close()
 
 
-def open_held_out(config: HeldOutConfig, pipeline: PipelineConfig, model: Model, *, seed: int) -> HeldOut:
-    """Return what measures a run. Raises UsageError where the shards have no such split."""
+def open_held_out(
+    config: HeldOutConfig, pipeline: PipelineConfig, model: Model, *, seed: int, num_steps: int
+) -> HeldOut:
+    """Return what measures a run of `num_steps`. Raises UsageError where the shards have no such split."""
     held_out = _unaugmented(pipeline, config.split, seed)
     # References see training targets only: fitted to held-out ones, they would know what they are asked.
     with _unaugmented(pipeline, pipeline.split, seed) as training:
         batches: dict[str, list[TaskBatch]] = {name: [] for name in training.tasks}
-        for batch in first_batches(training, config.samples):
+        for batch in first_batches(training, _num_batches(training, config.samples)):
             batches[batch.task].append(batch)
     references = {name: model.head(name).references(found) for name, found in batches.items()}
-    return HeldOut(held_out, references, config.samples)
+    most = max(1, num_steps // (10 * config.times))
+    num_batches = {name: min(most, count) for name, count in _num_batches(held_out, config.samples).items()}
+    return HeldOut(held_out, references, num_batches)
 
 
-def first_batches(pipeline: Pipeline, num_samples: int) -> Iterator[TaskBatch]:
-    """Yield every task's first batches, from the start, until it has `num_samples` samples or a whole pass."""
-    pipeline.restore(dict.fromkeys(pipeline.position(), 0))
-    left = {
+def _num_batches(pipeline: Pipeline, num_samples: int) -> dict[str, int]:
+    """Batches of every task that hold `num_samples` samples, at most those of one pass."""
+    return {
         name: min(-(-num_samples // pipeline.plans[task.source].local_batch_size), pipeline.pass_steps[name])
         for name, task in pipeline.tasks.items()
     }
+
+
+def first_batches(pipeline: Pipeline, num_batches: Mapping[str, int]) -> Iterator[TaskBatch]:
+    """Yield the first `num_batches` of every task, from the start of the pipeline."""
+    pipeline.restore(dict.fromkeys(pipeline.position(), 0))
+    left = dict(num_batches)
     while any(left.values()):
         for name, batch in next(pipeline).batches.items():
             if left[name]:

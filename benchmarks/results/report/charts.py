@@ -5,12 +5,14 @@ from typing import Any
 
 from benchmarks.results.statistics import Summary
 
-__all__ = ["accuracy_by_depth", "lasso_picture", "loss_curves", "plotly_script", "roofline", "stacked_bars"]
+__all__ = ["HELD_OUT", "accuracy_by_depth", "lasso_picture", "loss_curves", "plotly_script", "roofline", "stacked_bars"]
 
 # Okabe and Ito's colours: told apart by colour-blind readers too. The combination gets the dark one.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A500", "#7F7F7F")
 COMBINED_COLOR, BASELINE_COLOR = "#111111", "#80868B"
 COMBINED_DASHES, BASELINE_DASHES = ("solid", "longdash", "dashdot"), ("dot", "dash")
+HELD_OUT = ", held-out"
+"""End of the name of a curve that is drawn dashed, in the color of the curve of the same name without it."""
 FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#222"}
 
 
@@ -59,14 +61,19 @@ def accuracy_by_depth(
 
 
 def loss_curves(curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], title: str) -> str:
-    """Draw one line per cell. curves: task -> cell -> (steps, losses); a menu chooses the task."""
+    """Draw one line per cell. curves: task -> cell -> (steps, losses); a menu chooses the task.
+
+    A cell whose name ends in `HELD_OUT` is dashed.
+    """
     import plotly.graph_objects as go
 
     figure = go.Figure()
     owners = []
     for task_index, (task, cells) in enumerate(curves.items()):
-        for index, (cell, (steps, losses)) in enumerate(cells.items()):
-            line = {"color": COLORS[index % len(COLORS)], "width": 1.5}
+        colors = {name: index for index, name in enumerate(dict.fromkeys(one.removesuffix(HELD_OUT) for one in cells))}
+        for cell, (steps, losses) in cells.items():
+            color = COLORS[colors[cell.removesuffix(HELD_OUT)] % len(COLORS)]
+            line = {"color": color, "width": 1.5, "dash": "dash" if cell.endswith(HELD_OUT) else "solid"}
             figure.add_scatter(x=steps, y=losses, name=cell, mode="lines", line=line, visible=task_index == 0)
             owners.append(task)
     buttons = [

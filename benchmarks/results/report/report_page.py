@@ -92,6 +92,8 @@ def write_report(suite: Suite, out: Path) -> Path:
         total_duration=duration(status.spent_s),
         costs=_costs(status),
         losses=_losses(status, out),
+        learned=_learned(status),
+        warnings=_warnings(status),
         lasso=_lasso(status, out),
         preview=_preview(suite, out),
         limits=_limits(suite),
@@ -186,16 +188,58 @@ def _costs(status: SuiteStatus) -> list[tuple[str, ...]]:
 
 
 def _losses(status: SuiteStatus, out: Path) -> Markup | None:
+    """Training and held-out loss by step, a line each per cell."""
     curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for cell in status.cells:
         stage = cell.cell.pretrain
         lines = read_log(stage.folder(out) / LOG_NAME) if stage else []
+        held_out = [line for line in lines if "held_out" in line]
         for line in lines[:: max(1, len(lines) // MAX_CURVE_POINTS)]:
             for task, loss in line.get("losses", {}).items():
-                steps, losses = curves.setdefault(task, {}).setdefault(cell.cell.label, ([], []))
-                steps.append(line["step"])
-                losses.append(loss)
-    return Markup(charts.loss_curves(curves, "loss by step; the same task in different cells")) if curves else None
+                _add_point(curves, task, cell.cell.label, line["step"], loss)
+        for line in held_out:
+            for task, values in line["held_out"].items():
+                _add_point(curves, task, f"{cell.cell.label}{charts.HELD_OUT}", line["step"], values["model"]["loss"])
+    return Markup(charts.loss_curves(curves, "loss by step; dashed: on held-out samples")) if curves else None
+
+
+def _add_point(
+    curves: dict[str, dict[str, tuple[list[float], list[float]]]], task: str, name: str, step: int, loss: float
+) -> None:
+    steps, losses = curves.setdefault(task, {}).setdefault(name, ([], []))
+    steps.append(step)
+    losses.append(loss)
+
+
+def _learned(status: SuiteStatus) -> list[tuple[str, ...]]:
+    """What every task of every cell learned: passes, then its metric in training, held-out, and without seeing."""
+    rows: list[tuple[str, ...]] = []
+    for cell in status.cells:
+        pretrain = cell.records.get("pretrain")
+        results: Mapping[str, Any] = pretrain.results if pretrain else {}
+        for task, found in results.get("held_out", {}).items():
+            for name in found["model"]:
+                trained = results["losses"][task] if name == "loss" else results["metrics"][task].get(name)
+                numbers = [trained, *(found.get(one, {}).get(name) for one in ("model", "constant", "place"))]
+                rows.append(
+                    (
+                        cell.cell.label,
+                        task.replace("_", " "),
+                        name.replace("_", " "),
+                        f"{results['passes'][task]:.1f}",
+                        *("" if number is None else f"{number:.3f}" for number in numbers),
+                    )
+                )
+    return rows
+
+
+def _warnings(status: SuiteStatus) -> list[tuple[str, str]]:
+    return [
+        (cell.cell.label, warning)
+        for cell in status.cells
+        if (pretrain := cell.records.get("pretrain"))
+        for warning in pretrain.results.get("warnings", [])
+    ]
 
 
 def _lasso(status: SuiteStatus, out: Path) -> Markup | None:

@@ -167,10 +167,25 @@ def test_losses_and_lasso_weights_are_drawn_from_the_runs(tmp_path: Path) -> Non
     (stage.folder(out) / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = write_report(suite, out).read_text(encoding="utf-8")
     page = Page(text)
-    assert "Training losses" in page.text
+    assert "Learning of each task" in page.text
     assert "Lasso weights" in page.text
     assert '"y":[5.0,2.5]' in text
     assert "[[0.6,0.8]]" in text
+
+
+def test_held_out_metrics_stand_beside_predictions_that_see_no_pixel(tmp_path: Path) -> None:
+    suite, out = made_suite(tmp_path), tmp_path / "out"
+    run(suite, out)
+    stage = next(stage for stage in expand(suite).stages if stage.label.startswith("Col + Ex"))
+    line = {"step": 2, "losses": {"colorization": 2.5}, "held_out": {"colorization": {"model": {"loss": 6.25}}}}
+    (stage.folder(out) / "log.jsonl").write_text(json.dumps(line) + "\n")
+    text = write_report(suite, out).read_text(encoding="utf-8")
+    words = " ".join(Page(text).text.split())
+    assert "colorization loss 60.4 2.500 6.250 5.500 5.000" in words
+    assert "colorization bin accuracy 60.4 0.750 0.125 0.375 0.438" in words
+    assert "colorization: learned by <heart>." in words
+    assert "<heart>" not in text
+    assert text.count('"dash":"dash"') == 1
 
 
 def test_preview_is_made_and_embedded(tmp_path: Path) -> None:
