@@ -128,6 +128,7 @@ def _explained(name: str, model: type[TaskConfig], item: Mapping[str, Any]) -> I
 
 
 def _nearest(given: str, legal: list[str]) -> str:
+    # The legal keys are listed even with a guess, because the guess may be wrong.
     close = difflib.get_close_matches(given, legal, n=1)
     return f"{f'; did you mean {close[0]}?' if close else ';'} Allowed: {', '.join(sorted(legal))}"
 

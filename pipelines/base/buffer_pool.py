@@ -34,6 +34,7 @@ class BufferPool:
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Return an uninitialized array, as `numpy.empty` does, in a buffer of the pool."""
         num_bytes = prod(shape) * np.dtype(dtype).itemsize
+        # An array without bytes has no memory to watch.
         if not num_bytes:
             return np.empty(shape, dtype)
         # Freed buffers are collected here and not in a callback: a callback would need the lock, in the middle of

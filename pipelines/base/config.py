@@ -67,6 +67,7 @@ def apply_overrides(value: Mapping[str, Any], overrides: Sequence[str]) -> dict[
         target = result
         *parents, last = name.split(".")
         for parent in parents:
+            # A parent that the file does not mention is created, so that --set works without the section in the file.
             inner = target.get(parent)
             if inner is None:
                 inner = target[parent] = {}
@@ -109,10 +110,12 @@ def validate(
 
 def _explain(model: type[BaseModel], item: dict[str, Any], source: str, lines: Mapping[Location, int]) -> str:
     location: Location = tuple(item["loc"])
+    # A missing key has no line of its own, so the line of the nearest mapping around it is named.
     line = next((lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), None)
     where = f"{source}:{line}" if line else source
     name = ".".join(str(part) for part in location) or "(whole file)"
     if item["type"] == "extra_forbidden":
+        # The nearest legal key first: most unknown keys are misspelled ones.
         legal = _legal_keys(model, location[:-1])
         nearest = difflib.get_close_matches(str(location[-1]), legal, n=1)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
@@ -133,6 +136,7 @@ def _legal_keys(model: type[BaseModel], location: Location) -> list[str]:
         field = getattr(current, "model_fields", {}).get(part)
         if field is None:
             return []
+        # The field may be optional or a union: look for the config class among its parts.
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
         current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
     return list(getattr(current, "model_fields", {}))

@@ -29,6 +29,7 @@ def start(function: Callable[..., None], theirs: Connection, *arguments: Any, st
     whose `repr` is Python code, such as numbers and strings. `stdin`: as for `subprocess.Popen`.
     """
     given = ", ".join(map(repr, (theirs.fileno(), *arguments)))
+    # The search path is passed as an argument and set before the import: the worker then finds what a script has added.
     program = PROGRAM.format(module=function.__module__, name=function.__name__, arguments=given)
     with theirs:
         return subprocess.Popen(

@@ -14,6 +14,7 @@ def sigterm_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python allows handlers in the main thread only
         return
+    # Python's own handler of Ctrl-C, so that one way of cleaning up serves both signals.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -34,6 +34,7 @@ class ProgressBar:
         self._rich: Progress | None = None
 
     def __enter__(self) -> "ProgressBar":
+        # On stderr, so that --json output on stdout stays clean.
         if sys.stderr.isatty() and not _is_quiet:
             self._rich = Progress(
                 SpinnerColumn(),
@@ -55,6 +56,7 @@ class ProgressBar:
     ) -> None:
         if self._rich is not None:
             self._rich.stop()
+        # The bar is transient: one line with the totals stays behind, but not beside an error message.
         if kind is None and not _is_quiet:
             print(self._line(), file=sys.stderr, flush=True)
 

@@ -15,6 +15,7 @@ __all__ = ["rng_for", "word_of"]
 @lru_cache(maxsize=4096)
 def word_of(name: str) -> int:
     """Return 64 bits of a name, the same on every machine and in every process (unlike `hash`)."""
+    # blake2b, not `hash`, which Python seeds anew in every process.
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 

@@ -32,6 +32,7 @@ class ThreadPool(ThreadPoolExecutor):
 
     def map(self, fn: Callable[..., T], *iterables: Iterable[Any], **_: Any) -> Iterator[T]:
         """Return an iterator of results in order. All jobs start at once; an error is raised at its place."""
+        # All at once, as the standard library does: a lazy generator would start the next job only when it is asked.
         futures = [self.submit(fn, *arguments) for arguments in zip(*iterables, strict=False)]
         return (self.result_of(future) for future in futures)
 
@@ -65,6 +66,7 @@ class InlineThreadPool(ThreadPool):
         future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
+        # Kept for `result_of`, so that errors come where they would with real threads.
         except Exception as error:
             future.set_exception(error)
         return future

@@ -41,6 +41,7 @@ def choose_backend(name: BackendName, device: torch.device) -> BackendChoice:
         return BackendChoice(name="dali", reason="asked for")
     if device.type != "cuda":
         return BackendChoice(name="opencv", reason=f"device is {device.type}, where OpenCV {CPU_ADVANTAGE}")
+    # DALI may be installed and not load (a driver that is too old): that is a reason, not an error, for `auto`.
     try:
         require_dali()
     except UsageError as error:

@@ -311,6 +311,7 @@ def _decode(
 ) -> Decoded:
     arrays, failed = [np.frombuffer(one, np.uint8) for one in encoded], dict(failures)
     good = [index for index in range(len(arrays)) if index not in failed]
+    # The whole batch first: samples that DALI refuses after a good header are rare.
     try:
         pixels = _run(runner, arrays, numbers, good)
     except RuntimeError:

@@ -261,6 +261,7 @@ def _resize_luma(luma: Pixels, flip: bool, out: Pixels) -> None:
 def resize(image: npt.NDArray[Any], flip: bool, out: Pixels) -> None:
     """Resize an image, uint8 (h, w, 3), into `out`, uint8 (H, W, 3), and mirror it left to right if `flip` says so."""
     height, width = out.shape[:2]
+    # A crop of the canvas's size is copied: resizing by 1 would still take a pass of interpolation.
     if image.shape[:2] == (height, width):
         out[:] = image[:, ::-1] if flip else image
         return

@@ -123,6 +123,7 @@ class _Pen:
 
 def wrapped(text: str, size_px: int, width: int) -> list[str]:
     """Break a text into lines of at most `width` pixels; a longer word gets a line of its own."""
+    # By measured width, because letters of the font differ in width.
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word

@@ -164,6 +164,7 @@ def overlaid(frame: Picture, moving_hw: Floats, weight_hw: Floats) -> Picture:
     gray = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32)
     moving, ignored = (_as_pixels(map_hw > 0.5, height, width) for map_hw in (moving_hw, weight_hw <= 0))
     gray[moving & ~ignored] = 0.35 * gray[moving & ~ignored] + 0.65 * np.array(ORANGE)
+    # Hatched and not another color: "ignored" is no third class.
     y, x = np.mgrid[:height, :width]
     hatch = ignored & ((x + y) % 8 < 2)
     gray[hatch] = 0.3 * gray[hatch] + 0.7 * 255

@@ -122,6 +122,7 @@ def _decode(table: SampleTable, rows: npt.NDArray[np.int64], canvas_px: int) -> 
     encoded = [reader.read(int(row)) for row in rows]
     canvas = CanvasSpec(canvas_px=canvas_px, num_frames=int(table.num_frames[rows].min()))
     no_flips = np.zeros(len(rows), dtype=np.bool_)
+    # Always OpenCV: it needs no GPU, and a preview must look the same on every machine.
     backend = OpenCVBackend(num_threads=1)
     try:
         if table.kind == "image":
@@ -188,6 +189,7 @@ def _colorization(task: Any, samples: _Samples, seed: int) -> Section:
     for index, key in enumerate(samples.keys):
         bins_Khw, weights_Khw = batch.target["bins"][index].numpy(), batch.target["bin_weights"][index].numpy()
         ab_hw2 = ab_bins()[bins_Khw[0]]
+        # The most colorful block explains the target best.
         row, column = np.unravel_index(int(np.square(ab_hw2).sum(-1).argmax()), ab_hw2.shape[:2])
         answer = fit_height(ab_picture(ab_hw2))
         cell = answer.shape[0] / ab_hw2.shape[0]

@@ -49,6 +49,8 @@ class SampleReader:
         offset, size = int(self._table.offset[row]), int(self._table.size[row])
         shard_index = int(self._table.shard_index[row])
         shard = self._mapped(shard_index)
+        # Offsets come from a file that may be damaged or from strangers: a slice beyond the end would be silently
+        # short.
         if offset < 0 or size < 1 or offset + size > len(shard):
             raise DataError(
                 f"{self.paths[shard_index]}: sample {self._table.keys[row]} at bytes {offset} to {offset + size} of "
@@ -58,6 +60,7 @@ class SampleReader:
 
     def _mapped(self, shard_index: int) -> memoryview:
         """Return the bytes of a shard; the shards used last stay mapped."""
+        # One lock for all shards: opening is rare, and two threads must not download or map the same shard.
         with self._lock:
             view = self._open.get(shard_index)
             if view is None:

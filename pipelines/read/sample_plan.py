@@ -59,6 +59,7 @@ class Order:
 
     def locate(self, indices: Int64s) -> PickedSamples:
         """Return rows and epochs of the samples at `indices`, int64 (B,), of the endless order."""
+        # Every epoch holds all samples once, so division gives the epoch and the place in it.
         epochs, within = np.divmod(indices, self.num_samples)
         if not self._is_shuffled:
             return PickedSamples(rows=within, epochs=np.zeros_like(epochs))
@@ -81,6 +82,7 @@ class Order:
         while True:
             shards, ends = self._windows(epoch)
             window = int(np.searchsorted(ends, within, side="right"))
+            # From the window of the index on; after the last window the next epoch begins with its own order.
             for first in range(window * self._window_shards, len(shards), self._window_shards):
                 yield shards[first : first + self._window_shards]
             epoch, within = epoch + 1, 0
@@ -90,6 +92,7 @@ class Order:
         shards = np.arange(self.num_shards)
         if self._is_shuffled:
             shards = rng_for(self._seed, epoch, "shards", self._stream).permutation(self.num_shards)
+        # Windows differ in samples, because shards do: ends are sums and not multiples.
         sizes = np.add.reduceat(self._sizes[shards], range(0, self.num_shards, self._window_shards))
         return shards, np.cumsum(sizes)
 
@@ -137,6 +140,7 @@ class SamplePlan:
                 f"batch of {size} {self.stream} samples over {world} ranks; need a multiple of {world}, "
                 f"such as {' or '.join(map(str, multiples))}."
             )
+        # A single source needs no mix, and then its order does not depend on weights.
         mix = SourceMix(self.weights, seed=self.seed, stream=self.stream) if len(self.orders) > 1 else None
         object.__setattr__(self, "_mix", mix)
 

@@ -41,6 +41,7 @@ def open_shard_cache(
     """
     # Samples of a window are read in random order, so a smaller cache would download its shards again and again.
     remote = {kind: _remote_shards(table) for kind, table in tables.items()}
+    # Without remote shards no threads are started.
     if not any(any(shards) for shards in remote.values()):
         return None
     if limit_bytes is not None:
@@ -126,6 +127,7 @@ class ShardCache:
             while not self._is_stopped:
                 while self._waiting and self._waiting[0].path.exists():
                     self._waiting.popleft()
+                # In the order of the queue even if a later shard would fit: the first one is needed first.
                 if self._waiting and self._has_room(self._waiting[0]):
                     one = self._waiting.popleft()
                     self._coming[one.path] = one.shard.shard_bytes
@@ -154,6 +156,7 @@ class ShardCache:
         """Delete shards not in `kept`, least recently used first, until `more_bytes` fit; return whether they do."""
         if self._limit_bytes is None:
             return True
+        # Shards that are being downloaded count, but cannot be deleted.
         stored = sorted(one for one in self._stored() if one[2] not in self._coming)
         used_bytes = sum(size for _, size, _ in stored) + sum(self._coming.values())
         over_bytes = used_bytes + more_bytes - self._limit_bytes

@@ -75,6 +75,7 @@ def _batch(
     boxes = centre_boxes(table.width[rows], table.height[rows])
     flips = np.zeros(len(rows), bool)
     decoded = backend.canvases([reader.read(int(row)) for row in rows], boxes, flips, canvas_px)
+    # An error and no replacement: an evaluation over other images would not be comparable.
     if decoded.failures:
         index, reason = decoded.failures[0]
         row = int(rows[index])

@@ -45,6 +45,7 @@ def count_prior(
             added, gray = _count(pixels, num_neighbors, sigma)
             counts, num_images, num_gray = counts + added, num_images + len(pixels), num_gray + gray
             progress.advance(len(pixels))
+    # Shares of no counts would be divisions by 0.
     if num_gray == num_images:
         raise DataError(
             f"{folder}: all {num_images} images of split {split} are gray; colorization needs color images."

@@ -37,6 +37,7 @@ class FailureBudget:
             self._num_samples -= old_samples
             self._num_faults -= old_faults
         ratio = self._num_faults / max(self._num_samples, 1)
+        # Not before MIN_SAMPLES_TO_JUDGE: one bad sample in the first batch of 32 is 3 %, and no reason to stop.
         if self._num_samples >= MIN_SAMPLES_TO_JUDGE and ratio > self._max_ratio:
             raise DataError(
                 f"{self._num_faults} of {self._num_samples} samples failed ({ratio:.1%}), max_failure_ratio allows "

@@ -35,6 +35,7 @@ class PipelineMemory:
     @property
     def peak_bytes(self) -> int:
         """Largest number of bytes: full queue, steps being made, their pixels, and the step in use."""
+        # A step holds its pixels until its batches are made, and a queue of begun steps may hold those of all of them.
         steps = self.prefetch_batches + self.num_makers + 1
         return steps * (self.step_bytes + self.pixels_bytes)
 

@@ -31,6 +31,7 @@ class Prefetcher(Generic[T]):
         self._changed = Condition()
         # A daemon, so that a consumer that fails without `stop` does not keep its process alive.
         self._thread = Thread(target=self._run, name=name, daemon=True)
+        # At exit the interpreter freezes daemon threads wherever they are, also inside libraries; stop it before.
         atexit.register(self.stop)
         self._thread.start()
 
@@ -71,6 +72,7 @@ class Prefetcher(Generic[T]):
             for item in self._items:
                 if not self._put(item):
                     break
+            # A pipeline is endless. An iterator that ends is a bug, and `get` must not wait for its next item.
             else:
                 raise EOFError("the prefetched iterator has ended")
         except BaseException as error:  # of any kind: else the consumer would wait for ever

@@ -50,6 +50,7 @@ class ReplacingSource:
     def _next_good(self, batch_index: int, row: int, names: Sequence[str]) -> dict[str, TaskSamples]:
         """Return a good sample as a batch of one for every task; {} if none was found in MAX_TRIES."""
         # Samples that fail here are not reported: each is reported with the batch in which it has its own place.
+        # A source for single samples is opened at the first failure: most runs never need one.
         self._single = self._single or self._open(self.plan.one_by_one())
         for later in range(batch_index + 1, batch_index + 1 + MAX_TRIES):
             spare, faults = self._single.load(self.plan.first_position(later) + row, names)

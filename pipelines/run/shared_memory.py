@@ -95,6 +95,7 @@ class SharedMemory(BufferPool):
             self._sent[number].popleft()
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        # A tensor that one plane repeats (lightness) is sent as one plane: a third of the bytes.
         if not tensor.numel() or self._block_of(tensor) is not None:
             return tensor
         return self.copy_of(one_of_equal_planes(tensor)).expand(tensor.shape)
@@ -109,6 +110,7 @@ class SharedMemory(BufferPool):
     def _block_of(self, tensor: torch.Tensor) -> int | None:
         """Return the number of the block that holds a tensor, found by its address; None if no block does."""
         address = tensor.data_ptr()
+        # Blocks are sorted by address: the only candidate is the last one that starts at or before the tensor.
         index = bisect_right(self._starts, (address, len(self._blocks))) - 1
         if index < 0:
             return None

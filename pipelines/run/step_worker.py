@@ -127,6 +127,7 @@ def _build(pickled_arguments: bytes) -> StepMaker:
             f"num_workers: a worker process cannot load the configuration ({error}). Define its classes in a module "
             "that can be imported, or use num_workers: 0."
         ) from error
+    # Here and not in the parent: the parent may have registered a task that this fresh process never imports.
     unknown = next((name for name in arguments.config.tasks if name not in TASKS), None)
     if unknown is not None:
         raise UsageError(

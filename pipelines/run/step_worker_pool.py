@@ -123,6 +123,7 @@ class StepWorkerPool:
         """Request steps until enough are on their way."""
         while self._asked_for["step"] < self._index + self._num_ahead:
             self._maker.fetch_ahead(self._asked_for)
+            # The fewest open requests: a slow step then delays only the steps of its own worker.
             worker = min(self._workers, key=lambda one: one.num_asked)
             worker.ask(self._round, self._asked_for, is_observed=self._listener is not None)
             self._asked_for = self._maker.after(self._asked_for)

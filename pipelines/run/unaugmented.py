@@ -26,6 +26,7 @@ class UnaugmentedSource(SampleSource):
 
     def _common_geometry(self, picks: PickedSamples, *_: Any) -> Geometry:
         table, rows = self.table, picks.rows
+        # No epoch in it, so that every pass gives the same pixels, and an evaluation the same number.
         geometry: Geometry = {"label": table.label[rows], "flip": np.zeros(len(rows), bool)}
         if table.kind == "image":
             geometry["box"] = centre_boxes(table.width[rows], table.height[rows])

@@ -103,6 +103,7 @@ class TaskBatch:
 
 def one_of_equal_planes(tensor: torch.Tensor) -> torch.Tensor:
     """Return an expanded tensor without its repeats: `.expand(tensor.shape)` of it gives the tensor back."""
+    # A stride of 0 means that all entries along the axis are the same memory.
     for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         if size > 1 and stride == 0:
             tensor = tensor.narrow(axis, 0, 1)

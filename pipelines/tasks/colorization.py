@@ -88,6 +88,7 @@ class Colorization(Task):
         return {}
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
+        # Lightness of every pixel, but color of every 8 x 8 block: the target is 1/64 of the work.
         light, ab = lightness(pixels, self.memory), ab_at_stride(pixels, STRIDE_PX)
         bins, bin_weights = soft_encode(ab, self.num_neighbors, self.config.sigma)
         return TaskBatch(
@@ -106,6 +107,8 @@ class Colorization(Task):
         self._bin_weight = self._bin_weight.to(ab.device)
         # Indexing by a map of indices takes four times as long.
         weight = self._bin_weight.index_select(0, nearest.reshape(-1)).view(nearest.shape)
+        # All blocks of a gray image fall into the bins around (0, 0). With full weight they would teach that gray is
+        # safe.
         if self.config.mask_gray:
             weight = weight * has_color(ab).view(-1, 1, 1)
         return weight
@@ -113,6 +116,7 @@ class Colorization(Task):
     def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:
         side, cells = self.canvas.canvas_px, self.canvas.canvas_px // STRIDE_PX
         target = (batch_size, self.num_neighbors, cells, cells)
+        # Rare bins weigh more than 1, so the bound is that of the rarest one.
         heaviest = float(self._bin_weight.max())
         return {
             "inputs": TensorSpec(shape=(batch_size, 3, side, side), dtype=torch.float32, low=0, high=1),

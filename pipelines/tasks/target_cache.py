@@ -31,6 +31,7 @@ class TargetCache:
     def get(self, address: Hashable) -> Any:
         """Return the target at an address, or None."""
         with self._lock:
+            # Moved to the end, so that eviction takes the target used longest ago.
             if address in self._targets:
                 self._targets.move_to_end(address)
             return self._targets.get(address)
