@@ -106,6 +106,7 @@ def _task_configs(value: Mapping[str, Any]) -> dict[str, TaskConfig]:
     # By hand and not by a union of classes: pydantic would try every class, and its error would list all their fields.
     configs: dict[str, TaskConfig] = {}
     problems: list[InitErrorDetails] = []
+    # All problems at once, so that a user need not repair one to learn of the next.
     for name, options in value.items():
         if name not in TASKS:
             problems.append(_problem((name,), options, f"unknown task{_nearest(name, list(TASKS))}"))

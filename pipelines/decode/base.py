@@ -87,6 +87,7 @@ class Backend(Protocol):
 
 def fill_failed(pixels: Any, failed: Sequence[int]) -> None:
     """Overwrite failed rows of a tensor or array with the next good row, cyclic; with 0 if no row is good."""
+    # The next good row, so that the result depends on the batch alone and not on which thread failed first.
     num_rows, bad = len(pixels), set(failed)
     for row in bad:
         candidates = ((row + step) % num_rows for step in range(1, num_rows))

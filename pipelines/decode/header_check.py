@@ -11,6 +11,7 @@ MAX_IMAGE_PIXELS = 178_956_970
 def check_header(encoded: memoryview, width_px: int, height_px: int) -> ImageHeader:
     """Return the header of a whole image of at least this size. Raises ValueError with the reason for any other."""
     header = read_header(encoded)
+    # From the header alone, before a decoder takes memory for it: a small file can claim a huge image.
     if header.width * header.height > MAX_IMAGE_PIXELS:
         raise ValueError(f"{header.width} x {header.height} pixels; at most {MAX_IMAGE_PIXELS} are decoded")
     width, height = header.upright_size()

@@ -96,6 +96,7 @@ class _Pen:
         y = self.text(MARGIN_PX, y + 22, section.title, 28, INK)
         y = self.text(MARGIN_PX, y + 6, section.question, 20, INK)
         y = self.text(MARGIN_PX, y + 4, section.text, 16, QUIET) + 18
+        # Columns are as wide as the widest example, so that examples of a section stand below each other.
         step = _example_width(section) + EXAMPLE_GAP_PX
         for first in range(0, len(section.examples), EXAMPLES_PER_ROW):
             row = section.examples[first : first + EXAMPLES_PER_ROW]

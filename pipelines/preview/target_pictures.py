@@ -113,6 +113,7 @@ def ab_plane(bins_K: npt.NDArray[np.int64], weights_K: Floats) -> Picture:
     image = Image.new("RGB", (PANEL_PX, PANEL_PX), WHITE)
     pen = ImageDraw.Draw(image)
     colors = ab_picture(ab_bins()[None])[0]
+    # Pale, so that the few bins of the target stand out.
     pale = np.rint(0.45 * colors + 0.55 * 255).astype(np.uint8)
     for (a, b), color in zip(ab_bins(), pale, strict=True):
         x, y = _plane_xy(a, b)
@@ -137,6 +138,7 @@ def flow_picture(flow_HW2: Floats) -> Picture:
     # pixel, so that noise in a still clip stays pale.
     speed = np.linalg.norm(flow_HW2, axis=-1)
     picture = _flow_colors(flow_HW2 / max(float(np.percentile(speed, 98)), 1.0))
+    # The key is drawn by the same function as the flow, so that it cannot disagree with it.
     wheel_y, wheel_x = np.mgrid[-1 : 1 : WHEEL_PX * 1j, -1 : 1 : WHEEL_PX * 1j]
     wheel = _flow_colors(np.stack([wheel_x, wheel_y], axis=-1))
     is_inside = np.hypot(wheel_x, wheel_y) <= 1

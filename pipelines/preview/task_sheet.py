@@ -80,6 +80,7 @@ def write_sheet(
     """
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: need a name that ends in .png.")
+    # If both folders have both kinds, images come from the first and clips from the second.
     images_first = [load_manifest(one) for one in dict.fromkeys([folder, clips or folder])]
     found = {
         "image": _load(images_first, "image", num_samples, seed, canvas_px),
@@ -120,6 +121,7 @@ def _load(manifests: list[Manifest], kind: Kind, num_samples: int, seed: int, ca
 def _decode(table: SampleTable, rows: npt.NDArray[np.int64], canvas_px: int) -> _Samples:
     reader, keys = SampleReader(table), tuple(table.keys[row] for row in rows)
     encoded = [reader.read(int(row)) for row in rows]
+    # The shortest of the chosen clips decides: a batch has one number of frames.
     canvas = CanvasSpec(canvas_px=canvas_px, num_frames=int(table.num_frames[rows].min()))
     no_flips = np.zeros(len(rows), dtype=np.bool_)
     # Always OpenCV: it needs no GPU, and a preview must look the same on every machine.
@@ -146,6 +148,7 @@ def _middle_square(width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def _build(task_class: type[Task], samples: _Samples) -> Task:
+    # Counted colors change the weights, and the sheet says how much.
     options: dict[str, Any] = {}
     if task_class.name == "colorization" and load_prior(samples.folder) is not None:
         options["prior"] = samples.folder

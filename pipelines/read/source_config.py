@@ -33,6 +33,7 @@ def _parsed(value: Any) -> Any:
         return as_location(value)
     if not value:
         raise ValueError("an empty list; give a folder of shards, or at least one {path: ..., weight: ...}")
+    # Every item is tried, so that one message lists all problems of the list.
     sources, problems = [], []
     for index, item in enumerate(value):
         try:

@@ -195,6 +195,7 @@ class SampleSource:
     def _cached(self, picks: PickedSamples, common: Geometry, group: Sequence[str]) -> dict[str, CachedTargets]:
         """Return the cached targets of the batch by task, for the tasks that have a cache."""
         memories = {name: self._tasks[name].targets for name in group}
+        # Mirrored or not is part of the address, because a mirrored clip has a mirrored target.
         addresses = list(zip(picks.rows.tolist(), common["flip"].tolist(), strict=True))
         return {name: cached_targets(memory, addresses) for name, memory in memories.items() if memory is not None}
 
@@ -246,6 +247,7 @@ def _is_cached_for_all(
     cached: Mapping[str, CachedTargets], group: Sequence[str], num_samples: int
 ) -> npt.NDArray[np.bool_]:
     """Return which samples have a cached target for every task of the group: bool (B,)."""
+    # A task without a cache needs all frames of every clip.
     if len(cached) < len(group):
         return np.zeros(num_samples, np.bool_)
     is_cached = zip(*([target is not None for target in one.target] for one in cached.values()), strict=True)

@@ -163,5 +163,6 @@ def bottleneck(stats: Sequence[StageStats]) -> str:
     ran = [stage for stage in stats if stage.num_items]
     if not ran:
         raise ValueError("no stage has run yet; take some batches first")
+    # Of equally busy stages the one with more seconds of work, which has more threads at it.
     busiest = max(ran, key=lambda stage: (stage.busy_ratio, stage.busy_s))
     return CONSUMER if busiest.blocked_on_output_s > busiest.busy_s + busiest.blocked_on_input_s else busiest.name

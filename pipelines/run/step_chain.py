@@ -191,6 +191,7 @@ def _with_prior(task: TaskConfig, images: Sequence[SampleTable]) -> TaskConfig:
 
 def _tables(config: PipelineConfig, kind: Kind) -> list[SampleTable]:
     sources = config.sources_of(kind)
+    # Named as in the YAML, so that an error points to the line that is wrong.
     names = [f"{kind}s"] if len(sources) == 1 else [f"{kind}s.{index}.path" for index in range(len(sources))]
     return [_table(config, kind, source, name) for source, name in zip(sources, names, strict=True)]
 
@@ -200,6 +201,7 @@ def _table(config: PipelineConfig, kind: Kind, source: SourceConfig, name: str) 
         table = load_manifest(source.path).select(kind, config.split)
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error
+    # The shortest clip decides: a batch has one number of frames, and short clips would fail one by one in training.
     if kind == "clip" and int(table.num_frames.min()) < config.num_frames:
         raise UsageError(
             f"num_frames = {config.num_frames}; the clips in {source.path} hold {int(table.num_frames.min())}. "

@@ -189,6 +189,7 @@ class _Server:
             made = replace(made, step=replace(made.step, batches={}))
         except Exception as error:
             made, problem = None, _portable(error)
+        # Spans go with every reply, so that the list does not grow while nobody reads it.
         spans, self._spans = tuple(self._spans), []
         return Reply(
             round=request.round,

@@ -59,6 +59,7 @@ class StepWorkerPool:
         if not self._workers:
             self._workers = [_Worker(self._arguments, number) for number in range(self._arguments.config.num_workers)]
             atexit.register(self.close)
+        # Two places: the next step to request, and the next step to hand out.
         self._asked_for, self._index = dict(position), position["step"]
         self._ask()
 

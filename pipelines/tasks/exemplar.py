@@ -89,6 +89,7 @@ class Exemplar(Task):
 
     def __init__(self, config: TaskConfig, canvas: CanvasSpec, *, lightness: bool = False) -> None:
         super().__init__(config, canvas, lightness=lightness)
+        # Scaled with the canvas, so that a patch shows the same part of the picture at every size.
         self.patch_px = self.config.patch_px or scaled_px(PAPER_PATCH_PX, canvas.canvas_px)
         check_fits(self.name, self.patch_px, canvas.canvas_px, "Lower patch_px or raise canvas_px.")
 
@@ -165,6 +166,7 @@ DRAWN = ("centre_xy", "scale", "rotation_deg", "pca_factor", "power", "factor", 
 
 
 def _log_uniform(rng: Rng, bounds: tuple[float, float], shape: tuple[int, ...]) -> Float64s:
+    # Uniform in the logarithm, so that halving is as likely as doubling.
     low, high = np.log(bounds)
     return np.exp(rng.uniform(float(low), float(high), shape))
 

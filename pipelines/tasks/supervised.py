@@ -40,7 +40,7 @@ class Supervised(Task):
         return TaskBatch(
             task=self.name,
             inputs=self._inputs(pixels),
-            # Cross-entropy refuses a class below 0 even where its weight is 0.
+            # Label 0 instead of -1, because cross-entropy refuses a class below 0 even if its weight is 0.
             target={"label": label.clamp_min(0)},
             weight=(label >= 0).float(),
             keys=tuple(keys),
