@@ -40,10 +40,7 @@ def require_dali() -> ModuleType:
 
 
 def canvas_graph(device: GraphDevice, canvas_px: int) -> Any:
-    """Define the graph: encoded image, corner and extent of its box (x, y order), flip -> uint8 RGB (S, S, 3).
-
-    S = `canvas_px`.
-    """
+    """Define the graph: image, corner and extent of its box (x, y order), flip -> uint8 RGB canvas."""
     dali = require_dali()
     fn, types = dali.fn, dali.types
     images = fn.decoders.image_slice(
@@ -311,7 +308,6 @@ def _decode(
 ) -> Decoded:
     arrays, failed = [np.frombuffer(one, np.uint8) for one in encoded], dict(failures)
     good = [index for index in range(len(arrays)) if index not in failed]
-    # The whole batch first: samples that DALI refuses after a good header are rare.
     try:
         pixels = _run(runner, arrays, numbers, good)
     except RuntimeError:

@@ -136,15 +136,15 @@ def _write_scaled(
 
 @compiled
 def _cut(number: np.float32) -> np.float32:
-    """To [0, 1]."""
+    """Clip a number to [0, 1]."""
     number = number if number > np.float32(0) else np.float32(0)
     return number if number < np.float32(1) else np.float32(1)
 
 
 @compiled
 def _to_hsv(red_Q: Float32s, green_Q: Float32s, blue_Q: Float32s, colored_Q: Float32s) -> None:
-    """In place: to sixths of a turn of the hue, saturation and value; and how far a color is from gray, 1 from one
-    level on."""
+    """Convert to HSV in place: sixths of a turn of the hue, saturation and value; and how far a color is from gray, 1
+    from one level on."""
     for q in range(len(red_Q)):
         red, green, blue = red_Q[q], green_Q[q], blue_Q[q]
         value, least = max(red, green, blue), min(red, green, blue)
