@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.base.errors import UsageError
+from pipelines.base.paths import expanded
 
 __all__ = ["RecipeKind", "completing", "find_recipe", "recipe_names"]
 
@@ -28,7 +29,7 @@ def find_recipe(given: str | Path, *kinds: RecipeKind, or_give: str = "") -> Pat
     Kinds are searched in the order given. Raises UsageError that lists the names of these kinds; `or_give` says what
     else the caller accepts.
     """
-    path = Path(given)
+    path = Path(expanded(str(given)))
     # A file wins over a name; a folder does not: after `fourfold demo`, ./demo exists and `bench plan demo` must work.
     if path.is_file():
         return path

@@ -215,3 +215,86 @@ def test_every_recipe_loads_and_says_what_it_is(path: Path) -> None:
     assert f"--config {path.stem} " in header
     assert "machine:" in header
     assert "wall time:" in header
+
+
+def keys_by_split(out: Path) -> dict[str, set[str]]:
+    manifest = load_manifest(out)
+    splits = {shard.split for shard in manifest.shards}
+    return {split: set(manifest.select("image", split).keys) for split in splits}
+
+
+def test_train_and_test_folders_build_with_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index in range(8):
+        write_image(tmp_path / "in" / ("train", "test")[index % 2] / ("cat", "dog")[index // 4] / f"{index}.jpg", index)
+    assert fourfold("shards", "build", tmp_path / "in", "--out", tmp_path / "out", "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["labels"], summary["splits"]) == (["cat", "dog"], {"train": 4, "test": 4})
+    assert summary["warnings"] == []
+    assert {key.split("/")[0] for key in keys_by_split(tmp_path / "out")["test"]} == {"test"}
+    # Train has no val beside it, so the rule takes one from it; test stays whole.
+    assert fourfold("shards", "build", tmp_path / "in", "--out", tmp_path / "with_val", "--val", "every:2") == 0
+    assert {split: len(keys) for split, keys in keys_by_split(tmp_path / "with_val").items()} == {
+        "train": 2,
+        "val": 2,
+        "test": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--split", "train={}/a", "--split", "val={}/b"],
+        ["--split", "train={}/a", "val={}/b"],
+        ["train={}/a", "val={}/b"],
+    ],
+)
+def test_splits_by_source(tmp_path: Path, arguments: list[str]) -> None:
+    for index in range(6):
+        write_image(tmp_path / ("a", "b")[index // 4] / f"{index}.jpg", index)
+    given = [one.format(tmp_path) for one in arguments]
+    assert fourfold("shards", "build", *given, "--out", tmp_path / "out") == 0
+    assert keys_by_split(tmp_path / "out") == {"train": {"0", "1", "2", "3"}, "val": {"4", "5"}}
+
+
+def test_a_name_with_an_equals_sign_that_exists_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "split=val" / "a.jpg")
+    assert fourfold("shards", "build", "split=val", "--out", "out") == 0
+    assert keys_by_split(tmp_path / "out") == {"train": {"a"}}
+
+
+def test_wrong_split_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fourfold("shards", "build", "--split", "photos", "--out", tmp_path / "out") == 2
+    assert "need NAME=SOURCE" in capsys.readouterr().err
+    assert fourfold("shards", "build", "--split", "nan=photos", "--out", tmp_path / "out") == 2
+    assert "no name of a split" in capsys.readouterr().err
+
+
+def test_what_is_left_out_is_one_line_each(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.heic", "b.avif", "00001.MTS", "more.zip", "notes.txt"):
+        (photos / name).write_bytes(b"x")
+    write_image(photos / "stray.jpg")
+    (photos / "cat" / "bad.jpg").write_bytes(b"no image")
+    for more in (["--dry-run"], []):
+        assert fourfold("shards", "build", photos, "--out", tmp_path / "out", *more) == 0
+        captured = capsys.readouterr()
+        warnings = [line for line in captured.err.splitlines() if line.startswith("warning: ")]
+        (ignored,) = [line for line in warnings if "left out" in line]
+        assert [
+            name for name in ("a.heic", "b.avif", "00001.MTS", "more.zip", "notes.txt") if name not in ignored
+        ] == []
+        assert [line for line in warnings if "1 of 14 images have no label, for example stray.jpg" in line]
+    assert "rows           19 read = 13 images + 0 videos + 1 rejects + 5 ignored" in captured.out
+
+
+@pytest.mark.parametrize("word", ["off", "no", "Off", "false"])
+def test_labels_off_as_documented(photos: Path, tmp_path: Path, word: str) -> None:
+    assert fourfold("shards", "build", photos, "--out", tmp_path / "out", "--set", f"labels={word}") == 0
+    assert load_manifest(tmp_path / "out").labels == ()
+
+
+def test_a_home_in_options_and_files(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.yaml").write_text(f"sources: [~/{photos.name}]\n")
+    assert fourfold("shards", "build", "--config=~/c.yaml", "--out=~/out") == 0
+    assert load_manifest(tmp_path / "out").num_samples == 12

@@ -387,3 +387,16 @@ def test_real_videos_of_two_codecs(shared_data: Path, tmp_path: Path) -> None:
     summary = build(tmp_path / "out", *videos)
     assert (summary.num_clips, summary.num_rejects) == (2, 0)
     assert verify_shards(tmp_path / "out") == []
+
+
+def test_a_build_from_before_there_were_splits_by_source_is_kept(photos: Path, tmp_path: Path) -> None:
+    build(tmp_path / "out", photos)
+    before = inodes(tmp_path / "out")
+    path = tmp_path / "out" / build_module.SETTINGS_NAME
+    settings = json.loads(path.read_text())
+    del settings["splits"]
+    path.write_text(json.dumps(settings))
+    assert build(tmp_path / "out", photos).num_reused == 1
+    assert inodes(tmp_path / "out") == before
+    with pytest.raises(UsageError, match="splits = "):
+        build_shards(BuildConfig(splits={"val": [photos]}, out=tmp_path / "out"))

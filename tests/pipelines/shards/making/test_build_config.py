@@ -77,3 +77,17 @@ def test_wrong_split_rule_is_refused(val: str) -> None:
 def test_wrong_values_are_refused(name: str, value: object) -> None:
     with pytest.raises(ValidationError, match=name):
         BuildConfig.model_validate({"sources": ["a"], "out": "b", name: value})
+
+
+def test_splits_take_one_source_or_several() -> None:
+    given = config(sources=[], splits={"Training": "a", "validation": ["b", "s3://c"], "fold.1": ["d"]})
+    assert given.splits == {"train": [Path("a")], "val": [Path("b"), "s3://c"], "fold_1": [Path("d")]}
+    assert BuildConfig.model_validate(given.model_dump(mode="json")) == given
+
+
+@pytest.mark.parametrize(
+    "options", [{"splits": {"a b": "x"}}, {"splits": {"": "x"}}, {"sources": []}, {"splits": ["a"]}]
+)
+def test_splits_that_cannot_be(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        config(**options)

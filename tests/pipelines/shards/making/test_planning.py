@@ -56,3 +56,31 @@ def test_videos_are_probed_whatever_is_wrong_with_them(tmp_path: Path) -> None:
     assert found[0] is not None
     assert (found[0].width, found[0].height) == (64, 48)
     assert found[0].duration_s == pytest.approx(3.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("folders", "is_told"),
+    [
+        (["train2017", "val2017"], True),
+        (["train_images", "Test-images", "extra"], True),
+        (["training", "unlabeled", "validation set"], True),
+        (["train", "bus", "car"], False),
+        (["trains", "tests"], False),
+        (["vals", "cat"], False),
+    ],
+)
+def test_classes_that_look_like_splits_are_told(tmp_path: Path, folders: list[str], is_told: bool) -> None:
+    for folder in folders:
+        write_image(tmp_path / "src" / folder / "1.jpg")
+    warnings = list(plan_build(config(tmp_path / "src"), tmp_path).warnings())
+    assert any("if they are splits" in line for line in warnings) == is_told
+
+
+@pytest.mark.parametrize(
+    ("folders", "is_told"), [(["train", "val"], True), (["train", "test"], False), (["a", "b"], False)]
+)
+def test_a_rule_that_divides_nothing_is_told(tmp_path: Path, folders: list[str], is_told: bool) -> None:
+    for folder in folders:
+        write_image(tmp_path / "src" / folder / "1.jpg")
+    warnings = list(plan_build(config(tmp_path / "src", val="every:2"), tmp_path).warnings())
+    assert any("divides nothing" in line for line in warnings) == is_told
