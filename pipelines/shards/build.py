@@ -49,7 +49,7 @@ FREE_SETTINGS = {"out", "overwrite", "num_workers", "engine", "max_reject_ratio"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSummary:
-    """What a build made.
+    """Summary of a build.
 
     num_rows = num_images + num_videos + num_rejects + num_ignored, whatever the sources: rows of lists and datasets,
     files, members of tars. num_videos: videos that are no rejects, of which num_clips clips were taken. shards: how
@@ -77,7 +77,7 @@ class BuildSummary:
 
 
 class BuildEngine(Protocol):
-    """What makes shards somewhere. A context manager: at its end nothing of it is left."""
+    """Engine that makes shards on some machines, a context manager: at its end no worker is left."""
 
     def __enter__(self) -> "BuildEngine": ...
     def __exit__(self, *error: object) -> None: ...
@@ -98,14 +98,17 @@ def build_shards(config: BuildConfig) -> BuildSummary:
     # Before the folder is made: a source that is mistyped should leave nothing behind.
     listing = list_build(config)
     with ExitStack() as stack:
+        # 1. One build at a time in a folder, and none over a finished build of something else.
         stack.enter_context(sigterm_as_interrupt())
         stack.enter_context(storage.lock())
         _check_same_build(config, storage)
         try:
             folder = storage.path(RECORD_FOLDER) or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             engine = stack.enter_context(_engine(config))
+            # 2. The plan comes first and is complete: no shard depends on when another one is finished.
             planned = plan_build(config, folder, partial(_start_if_large, engine), listing=listing)
             stack.callback(planned.plan.close)
+            # 3. The manifest last: it stands for shards that are all there.
             build = _Build(config, storage, planned)
             build.make(engine)
             totals = build.publish()
@@ -113,6 +116,7 @@ def build_shards(config: BuildConfig) -> BuildSummary:
             raise DataError(f"{error.filename or config.out}: {error.strerror or error}. {RESUME_HINT}") from error
     seconds = time.monotonic() - start_s
     listing = planned.listing
+    # Counted at the two ends of the build: the source gave so many rows, the records and rejects hold so many.
     num_videos = listing.num_videos - len(totals.rejected_videos)
     if listing.num_rows != totals.num_images + num_videos + totals.num_rejects + listing.num_ignored:
         raise RuntimeError(f"{listing.num_rows} rows read, but {totals} and {listing.num_ignored} ignored")
@@ -143,7 +147,7 @@ def _reject_warnings(totals: Totals) -> Iterator[str]:
 
 
 class _Build:
-    """A planned build: which shards are there, and the making of the others."""
+    """A planned build: keeps the shards that are there and makes the others."""
 
     def __init__(self, config: BuildConfig, storage: Storage, planned: PlannedBuild) -> None:
         self.config, self.storage, self.planned = config, storage, planned
@@ -163,17 +167,20 @@ class _Build:
         """Make all shards that are not there. Raises DataError."""
         plan = self.planned.plan
         with progress_bar("building shards", total=plan.num_samples, unit="samples") as bar:
+            # 1. What is there already is kept, whoever made it.
             todo = self._keep_finished(bar)
             if not todo:
                 return
-            # From here on the old manifest would describe bytes that are gone.
+            # 2. From here on the old manifest would describe bytes that are gone.
             self.storage.remove(MANIFEST_NAME)
-            # Clips first: their shards take longest, and the last ones should not be left to one worker.
+            # 3. Clips first: their shards take longest, and the last ones should not be left to one worker.
             todo.sort(key=lambda index: (plan.outlines[index].kind == "image", index))
             shards = (plan.shard(index) for index in todo)
+            # 4. Few images are packed here before a worker has started.
             is_small = len(todo) == 1 or sum(_cost(plan, index) for index in todo) < SMALL_ITEMS
             num_processes = self.config.num_processes()
             here = self.config.engine == "local" and (is_small or num_processes == 1)
+            # Threads of one shard, so that the last ones of a build of clips do not leave cores idle.
             num_busy = 1 if here else min(num_processes, len(todo))
             job = replace(self._job, num_threads=max(1, num_cores() // num_busy))
             work = partial(make_shard, job=job)
@@ -185,10 +192,11 @@ class _Build:
                     self._count(made.num_items, made.num_rejects, made.rejected_videos, bar)
 
     def publish(self) -> Totals:
-        """Manifest and rejects, then clear away what earlier builds left. Raises DataError if nothing is usable."""
+        """Write manifest and rejects, then remove what earlier builds left. Raises DataError if nothing is usable."""
         plan, listing = self.planned.plan, self.planned.listing
         if self._num_samples == 0:
             raise self._stopped(f"nothing of {self.planned.num_items} items is usable")
+        # Settings before the manifest: without them a later build could not tell what a finished one holds.
         settings = json.dumps(_build_settings(self.config), indent=1)
         self.storage.write(SETTINGS_NAME, settings.encode())
         totals = publish(self.storage, plan, listing.rejects)
@@ -196,7 +204,7 @@ class _Build:
         return totals
 
     def _keep_finished(self, bar: ProgressBar) -> list[int]:
-        """Take over the shards that are there already; the indices of the others."""
+        """Take over the shards that are there already. Returns the indices of the others."""
         plan, recorded = self.planned.plan, record_names(self.storage)
         todo = []
         for index, outline in enumerate(plan.outlines):
@@ -245,7 +253,7 @@ class _Build:
 
 
 def _start_if_large(engine: BuildEngine, num_items: int) -> None:
-    """Workers take a moment to start: while the rest is listed and planned."""
+    """Start the workers of a large build early: they need a moment, in which the rest is listed and planned."""
     if num_items >= SMALL_ITEMS:
         engine.start()
 
@@ -260,7 +268,7 @@ def _engine(config: BuildConfig) -> BuildEngine:
 
 
 def _cost(plan: ShardPlan, index: int) -> int:
-    """In images; a clip takes the time of some hundred."""
+    """Return the cost of a shard in images; a clip takes the time of some hundred."""
     outline = plan.outlines[index]
     return outline.num_samples * (1 if outline.kind == "image" else 100)
 
@@ -284,7 +292,7 @@ def _version(package: str) -> str:
 
 
 def _build_settings(config: BuildConfig) -> dict[str, Any]:
-    """All settings that make it another build."""
+    """Return all settings that make it another build."""
     settings = config.model_dump(mode="json", exclude=FREE_SETTINGS)
     splits = {name: _resolved(sources) for name, sources in config.splits.items()}
     return settings | {"sources": _resolved(config.sources), "splits": splits}

@@ -1,4 +1,4 @@
-"""What may disappoint in a planned build, and what to do about it: an estimate in, sentences out. Reads nothing."""
+"""Advice on a planned build: an estimate in, sentences on what may disappoint and what to do out. Reads nothing."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ MOST_NAMED = 3
 
 
 def advise(estimate: BuildEstimate, *, num_readers: int, canvas_px: int, max_reject_ratio: float) -> Iterator[str]:
-    """Warnings, the gravest first. `num_readers`: training processes x loader workers that will share the shards."""
+    """Yield warnings, the gravest first. `num_readers`: training processes x loader workers that share the shards."""
+    # In the order of what would stop the build, spoil it, or only slow it down.
     yield from _rejects(estimate, max_reject_ratio)
     yield from _space(estimate)
     for group in estimate.groups:
@@ -74,7 +75,7 @@ def _layout(group: GroupEstimate, num_readers: int) -> Iterator[str]:
 
 
 def _samples_for(group: GroupEstimate, num_readers: int) -> int:
-    """Samples of a shard that is not small, as long as every reader still has one."""
+    """Return the samples of a shard that is not small, as long as every reader still has one."""
     samples_of_large = math.ceil(64 * 2**20 / max(group.bytes_out / max(group.num_samples, 1), 1))
     return max(1, min(samples_of_large, group.num_samples // num_readers))
 

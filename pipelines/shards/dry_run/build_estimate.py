@@ -31,9 +31,9 @@ class GroupEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildEstimate:
-    """What a build would do. list_s: time that listing and planning took; build_s: all of the build, estimated.
+    """Estimate of a build. list_s: time that listing and planning took; build_s: all of the build, estimated.
 
-    num_workers: those that build_s is for; 1 on a Ray cluster, whose size is not asked for.
+    num_workers: those that build_s is for; 1 for a Ray cluster, whose size is not known.
 
     rejects: what the listing refused. free_bytes: room where the shards would go, None if it is not known.
     """

@@ -1,4 +1,4 @@
-"""The dry run of a build: sources listed and planned, some of them tried, and what that says about the rest.
+"""Dry run of a build: sources are listed and planned, some items tried, and the rest estimated from that.
 
 Nothing is written to the build's folder. The plan, the trial's small shards and a tar to time reading lie in a
 temporary folder ($TMPDIR) for that long; put it on the disk of the build to get that disk's times.
@@ -38,11 +38,14 @@ def estimate_build(config: BuildConfig, *, num_readers: int = 32, canvas_px: int
     Raises what listing raises: UsageError (a source is missing, nothing in it), DataError (a damaged list or tar).
     """
     with tempfile.TemporaryDirectory(prefix="fourfold-dry-run-") as name:
+        # 1. The plan is that of the build, of all items: only making them is sampled.
         folder, start_s = Path(name), time.perf_counter()
         planned = plan_build(config, folder)
         plan, list_s = planned.plan, time.perf_counter() - start_s
+        # 2. Items from everywhere in the plan: the first ones are often of one class or one camera.
         parts = {kind: found for kind in KINDS if (found := spread(plan, kind))}
         trials = {kind: try_shards(found, _job(config, plan, folder)) for kind, found in parts.items()}
+        # 3. What the trial measured, for all of the plan.
         num_workers = config.num_processes() if config.engine == "local" else 1
         estimate = BuildEstimate(
             out=str(config.out),
@@ -112,7 +115,7 @@ def _bytes_out(trial: Trial, num_samples: int, bytes_in: int) -> int:
 
 
 def _make_s(plan: ShardPlan, trials: dict[Kind, Trial], num_workers: int) -> float:
-    """Workers start once, then take one shard at a time, so that one of them can be left with the longest."""
+    """Return the seconds of making all shards; workers take one at a time, so that one can be left with the longest."""
     shards_s = [
         trials[outline.kind].shard_s + trials[outline.kind].attempt_s * outline.num_samples for outline in plan.outlines
     ]
@@ -128,6 +131,6 @@ def _free_bytes(out: Path) -> int | None:
 
 
 def _local_files(parts: Sequence[PlannedShard]) -> list[Path]:
-    """Files that are images themselves; what lies in tars and datasets is packed already."""
+    """Return the files that are images themselves; what lies in tars and datasets is packed already."""
     items = (item for part in parts for item in part.items())
     return [Path(item.location) for item in items if item.via == "file" and "://" not in item.location]

@@ -1,4 +1,4 @@
-"""Would shards be read faster than the files they are made of? Paths in, measured MB/s of both ways out.
+"""Reading speed of single files against a tar of them: paths in, measured MB/s of both out.
 
 The files are read one by one in random order, and a tar of just these files from its beginning to its end. Before
 each pass their bytes are dropped from the page cache where the system allows it; the result says whether that worked.
@@ -38,7 +38,7 @@ class ReadComparison:
 
     @property
     def tar_gain(self) -> float:
-        """How many times as fast the tar is read."""
+        """Ratio of the tar's rate to that of the files."""
         return self.tar_mb_per_s / self.files_mb_per_s
 
 
@@ -73,7 +73,7 @@ def compare_reading(paths: Sequence[Path], folder: Path) -> ReadComparison | Non
 
 
 def _readable(paths: Sequence[Path]) -> list[Path]:
-    """The first paths that can be read and together stay within the limits."""
+    """Return the first paths that can be read and together stay within the limits."""
     chosen, num_bytes = [], 0
     for path in paths[:MAX_FILES]:
         is_readable = path.is_file() and os.access(path, os.R_OK)
@@ -108,7 +108,7 @@ def _read_all(paths: Sequence[Path]) -> None:
 
 
 def _drop(path: Path) -> None:
-    """Drop a file's bytes from the page cache, if the system is willing. Its name and inode stay."""
+    """Drop a file's bytes from the page cache, if the system does so. Its name and inode stay."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -117,7 +117,7 @@ def _drop(path: Path) -> None:
 
 
 def _can_drop(path: Path) -> bool:
-    """Drop, and look whether the bytes are gone. Looking makes the system read ahead: not to be done before timing."""
+    """Drop a file's bytes and return whether they are gone. Not before timing: looking makes the system read ahead."""
     if not hasattr(os, "posix_fadvise") or not hasattr(os, "RWF_NOWAIT"):
         return False  # macOS has neither
     _drop(path)

@@ -1,4 +1,4 @@
-"""Some of a build's source videos: codecs, rates, and how far apart keyframes are, which decides what a clip costs."""
+"""Facts of source videos: codecs, rates, and the distance of keyframes, which decides what decoding a clip costs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ MAX_VIDEOS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceVideos:
-    """What headers and first packets say. A GOP reaches from one keyframe to the next.
+    """Facts from headers and first packets. A GOP reaches from one keyframe to the next.
 
     frames_per_random_clip: frames that must be decoded for one clip at a random place of a source, with half a GOP
     before it on average; frames_per_stored_clip: the same from a shard. None: no GOP was measured.
@@ -36,7 +36,7 @@ class SourceVideos:
 
 
 def look_at_videos(parts: Sequence[PlannedShard], num_frames: int, fps: float) -> SourceVideos | None:
-    """Of up to 12 videos in parts of shards; `num_frames` and `fps` are those of a clip. None if none can be read."""
+    """Return the facts of up to 12 videos in parts of shards; None if none can be read. num_frames, fps: of a clip."""
     items = {(item.location, item.offset): item for part in parts for item in part.items()}
     reader = ItemReader()
     try:
@@ -47,7 +47,7 @@ def look_at_videos(parts: Sequence[PlannedShard], num_frames: int, fps: float) -
 
 
 def summarize(found: Sequence[VideoInfo], num_frames: int, fps: float) -> SourceVideos:
-    """The same of videos already looked at, one or more."""
+    """Return the facts of videos that were probed already, one or more."""
     gops = [info.gop_frames for info in found if info.gop_frames is not None]
     rates = [info.fps for info in found if info.fps is not None]
     source_fps = median(rates) if rates else fps
@@ -67,7 +67,7 @@ def summarize(found: Sequence[VideoInfo], num_frames: int, fps: float) -> Source
 
 
 def _probed(reader: ItemReader, item: SourceItem) -> VideoInfo | None:
-    """None for one that cannot be read: the trial, or the build, will say why."""
+    """Return what a video's header says; None if it cannot be read: the trial, or the build, will say why."""
     try:
         file = reader.open_video(item)
     except Exception:

@@ -1,4 +1,4 @@
-"""Some items of a plan really made into small shards: what they cost, and what becomes of them."""
+"""Trial of a plan: some items are really made into small shards, which gives their cost and their rejects."""
 
 import random
 import time
@@ -70,7 +70,7 @@ class _Made(NamedTuple):
 
 
 def spread(plan: ShardPlan, kind: Kind) -> list[PlannedShard]:
-    """Some items of one kind, as small shards: evenly over the plan's shards and over each of them, mixed."""
+    """Return some items of one kind as small shards: evenly over the plan's shards and over each of them, mixed."""
     indices = [index for index, outline in enumerate(plan.outlines) if outline.kind == kind]
     chosen = [indices[at] for at in _evenly(len(indices), NUM_SHARDS)]
     parts: list[PlannedShard] = []
@@ -86,6 +86,7 @@ def spread(plan: ShardPlan, kind: Kind) -> list[PlannedShard]:
 def try_shards(parts: Sequence[PlannedShard], job: ShardJob) -> Trial:
     """Make small shards, at least one, until some 1.5 s have passed; they are left in the job's storage."""
     parts = [_shortened(part, job) for part in parts]
+    # The first shard pays for imports, the second shows what a shard costs whatever is in it.
     alone = _with_rows(parts[0], [0])
     start = _make(alone, job)
     single = _make(alone, job)
@@ -124,7 +125,7 @@ def _summed(made: Sequence[_Made], single: _Made, start_s: float) -> Trial:
 
 
 def _attempt_s(seconds: float, num_attempts: int, num_shards: int, single: _Made) -> float:
-    """Time of one attempt without its part of what a shard costs anyway, such as syncing the disk.
+    """Return the time of one attempt without its part of a shard's fixed cost, such as syncing the disk.
 
     Both follow from shards of one item and of many; timings scatter, so at least a fifth is the attempts' own.
     """
@@ -153,12 +154,12 @@ def _with_rows(shard: PlannedShard, rows: Sequence[int]) -> PlannedShard:
 
 
 def _evenly(length: int, count: int) -> list[int]:
-    """Up to `count` different indices into a sequence, evenly from its first to its last."""
+    """Return up to `count` different indices into a sequence, evenly from its first to its last."""
     return sorted(set(np.linspace(0, length - 1, min(length, count)).round().astype(int).tolist()))
 
 
 def _shortened(part: PlannedShard, job: ShardJob) -> PlannedShard:
-    """Only the first clips of each video."""
+    """Return the part with only the first clips of each video."""
     form = job.clip_form
     if part.kind == "image" or form is None:
         return part

@@ -28,7 +28,7 @@ MAX_PIXELS = 178_956_970
 
 
 class BuildConfig(Config):
-    """What to pack, and how."""
+    """Settings of a build: what to pack, and how."""
 
     sources: list[Location] = Field(default_factory=list)
     """Folders (searched whole), images, videos, lists (csv, tsv, jsonl, parquet, txt), tars, saved Hugging Face
@@ -70,13 +70,13 @@ class BuildConfig(Config):
     clip_short_side_px: int = Field(default=256, ge=16)
     """Short side of stored clips; smaller video is not enlarged. Bytes and decode time grow with its square."""
     codec: Literal["mjpeg", "vp9"] = "mjpeg"
-    """MJPEG decodes 1.6 times as fast as VP9 and takes twice the bytes (measured: see clips.py)."""
+    """MJPEG decodes 1.6 times as fast as VP9 and takes twice the bytes (measured)."""
     clip_quality: int | None = None
     """Quantizer of the codec: 1 to 31 for MJPEG (None: 4), 0 to 63 for VP9 (None: 24). Larger is fewer bytes."""
     max_repeat_ratio: float = Field(default=0.1, ge=0, le=1)
     """A clip is dropped if more than this share of its frames repeat the one before (video slower than fps)."""
     min_motion: float = Field(default=0.0, ge=0)
-    """Clips in which less moves are dropped, in gray levels between frames; 0 keeps all, 0.3 drops still pictures."""
+    """Clips with less motion are dropped, in gray levels between frames; 0 keeps all, 0.3 drops still pictures."""
     cut_threshold: float | None = Field(default=1.2, gt=0)
     """No clip spans a shot cut. Smaller finds more cuts, and takes more fast motion for one; None looks for none."""
     path_column: str | None = None
@@ -100,9 +100,10 @@ class BuildConfig(Config):
     @field_validator("splits", mode="before")
     @classmethod
     def _check_splits(cls, value: Any) -> Any:
-        """One location for a list of one, and the split's name as in shards. Raises ValueError."""
+        """Make a list of a single location, and the split's name that of shards. Raises ValueError."""
         if not isinstance(value, Mapping):
             return value
+        # valid and validation are one split: their sources go together.
         splits: dict[str, list[Any]] = {}
         for name, given in value.items():
             split = split_name(name)

@@ -26,7 +26,7 @@ END_WAIT_S = 10.0
 
 
 class WorkItem(Protocol):
-    """What a worker is given; it is pickled."""
+    """A task for a worker; it is pickled."""
 
     @property
     def name(self) -> str: ...
@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 
 class LocalEngine:
-    """A context manager; at its end no worker is left. `preload`: modules for workers to import while they wait."""
+    """Pool of worker processes, a context manager: none is left at its end. `preload`: modules to import first."""
 
     def __init__(self, num_workers: int, preload: Sequence[str] = ()) -> None:
         self.num_workers = num_workers
@@ -51,25 +51,27 @@ class LocalEngine:
         self.close()
 
     def start(self) -> None:
-        """Start the workers, if that is not done: they take a moment, in which this process may plan."""
+        """Start the workers unless they run already: they take a moment, in which this process may plan."""
         while len(self._workers) < self.num_workers:
             self._workers.append(_Worker(self._preload))
 
     def run(
         self, tasks: Iterable[TaskT], work: Callable[[TaskT], Result], listener: Listener | None = None
     ) -> Iterator[Result]:
-        """Yield results in the order in which they come. What the work tells (`shard_progress.py`) goes to `listener`.
+        """Yield results as they are finished. Progress of the work (`shard_progress.py`) goes to `listener`.
 
-        Once for an engine: a worker for which there is no task left ends at once, and nobody waits for it before the
-        engine's own end. Raises what `work` raises, and DataError if a worker dies.
+        Can be called once: a worker for which no task is left ends at once. Raises what `work` raises, and DataError
+        if a worker dies.
         """
         self.start()
+        # 1. One task for each worker; a worker without one ends.
         source = iter(tasks)
         busy: dict[Any, _Worker] = {}
         for worker in self._workers:
             worker.send(work)
             if worker.take(next(source, None)):
                 busy[worker.connection] = worker
+        # 2. The next task to whoever answers: shards take very different times.
         while busy:
             for connection in wait(list(busy)):
                 worker = busy.pop(connection)
@@ -79,12 +81,14 @@ class LocalEngine:
                     if listener is not None:
                         listener(*news)
                     continue
+                # The task goes out before the result is handled, so that the worker does not wait for this process.
                 if worker.take(next(source, None)):
                     busy[connection] = worker
                 yield result
 
     def close(self) -> None:
         """End all workers; those at work clear their temporary files away."""
+        # All are told before one is waited for: each needs a moment.
         for worker in self._workers:
             worker.end()
         for worker in self._workers:
@@ -93,7 +97,7 @@ class LocalEngine:
 
 
 class _Worker:
-    """One process, and the pipe to talk with it."""
+    """One worker process and the pipe to it."""
 
     def __init__(self, preload: Sequence[str]) -> None:
         self.connection, theirs = Pipe()
@@ -107,7 +111,7 @@ class _Worker:
             self._fail()
 
     def take(self, task: WorkItem | None) -> bool:
-        """Give it a task; False if there is none, which ends it."""
+        """Send a task, or end the worker if there is none. Returns whether it has work."""
         if task is None:
             self.end()
             return False
@@ -116,7 +120,7 @@ class _Worker:
         return True
 
     def answer(self) -> tuple[Any, Any]:
-        """(news, None) or (None, result); raises what the work raised, or DataError if the process is gone."""
+        """Return (progress, None) or (None, result). Raises what the work raised, or DataError for a dead process."""
         try:
             news, error, result = self.connection.recv()
         except (EOFError, OSError):
@@ -148,7 +152,7 @@ class _Worker:
 
 
 def serve(descriptor: int, preload: Sequence[str]) -> None:
-    """The life of a worker: one callable, then tasks for it, until the other side hangs up."""
+    """Run a worker: receive one callable, then tasks for it, until the pipe is closed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt), Connection(descriptor) as connection:
@@ -163,7 +167,7 @@ def serve(descriptor: int, preload: Sequence[str]) -> None:
 
 
 def _answer(work: Callable[[Any], Any], task: Any) -> bytes:
-    """(None, None, result) or (None, what was raised, None), pickled."""
+    """Return (None, None, result) or (None, what was raised, None), pickled."""
     try:
         return pickle.dumps((None, None, work(task)))
     except FourfoldError as error:
@@ -175,6 +179,6 @@ def _answer(work: Callable[[Any], Any], task: Any) -> bytes:
 
 
 def _end_with_parent() -> None:
-    """Its temporary file stays behind, and the next build clears it away."""
+    """Exit when the parent is gone. The temporary file stays behind, and the next build removes it."""
     os.read(0, 1)
     os._exit(1)

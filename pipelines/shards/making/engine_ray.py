@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class RayEngine:
-    """A context manager. Joins the cluster of RAY_ADDRESS, or one that runs on this machine, else starts its own."""
+    """Ray cluster, a context manager: that of RAY_ADDRESS, or one on this machine, else one that it starts."""
 
     def __init__(self) -> None:
         self._ray: Any = None
@@ -68,12 +68,12 @@ class RayEngine:
     def run(
         self, tasks: Iterable[TaskT], work: Callable[[TaskT], Result], listener: Listener | None = None
     ) -> Iterator[Result]:
-        """The results, in the order in which they come; `listener` hears nothing of what far machines do meanwhile.
+        """Yield results as they are finished. `listener` is not called: other machines report no progress.
 
         Raises what `work` raises, or DataError if a task is lost.
         """
         self.start()
-        # Only tasks whose machine or process is gone are tried again: a full disk does not get better by that.
+        # Only tasks whose machine or process is gone are tried again: a full disk would fail again.
         remote = self._ray.remote(num_cpus=1, max_retries=MAX_RETRIES, retry_exceptions=False)(_answer)
         shared_work = self._ray.put(work)
         source = iter(tasks)
@@ -106,7 +106,7 @@ class RayEngine:
 
 
 def _answer(work: Callable[[Any], Any], task: Any) -> tuple[bool, Any]:
-    """(True, result) or (False, error): Ray would wrap an error in a class of its own."""
+    """Return (True, result) or (False, error): Ray would wrap an error in a class of its own."""
     try:
         return True, work(task)
     except FourfoldError as error:

@@ -33,14 +33,14 @@ __all__ = ["FORMAT_VERSION", "RESUME_HINT", "ShardJob", "MadeShard", "make_shard
 # Part of every record: raise it when the bytes of a shard change, and older shards are made again.
 FORMAT_VERSION = 3
 RESUME_HINT = "Make room or mend it, then run the same build again: finished shards are kept."
-"""What to do when a build cannot go on."""
+"""Advice in messages of a build that stops."""
 TELL_EVERY_S = 0.5
 _quoted = json.encoder.encode_basestring
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardJob:
-    """How all shards of a build are made.
+    """Settings for making all shards of a build.
 
     image_form, clip_form: None if there are no shards of that kind. labels: class names. libraries: for each kind,
     what its bytes may depend on, with versions. num_threads: for encoding the clips of a shard.
@@ -54,14 +54,14 @@ class ShardJob:
     num_threads: int = 1
 
     def form_of(self, kind: Kind) -> Any:
-        """Its ImageForm or ClipForm."""
+        """Return the ImageForm or ClipForm of a kind."""
         form = self.image_form if kind == "image" else self.clip_form
         if form is None:
             raise ValueError(f"no form for {kind}s, although there are some")
         return form
 
     def fingerprint(self, shard: PlannedShard) -> str:
-        """Hash of all that decides the shard's bytes."""
+        """Return the hash of all that decides the shard's bytes."""
         used = sorted(set(shard.rows.column("label").to_pylist()) - {-1})
         settings = {
             "format_version": FORMAT_VERSION,
@@ -73,10 +73,10 @@ class ShardJob:
 
 
 class MadeShard(NamedTuple):
-    """What a build needs to know of a shard at once; the rest is in its record.
+    """Counts of a made shard that a build needs at once; the rest is in its record.
 
     rejected_videos: keys; a video that is divided among shards may be rejected in several. num_planned: samples by the
-    plan. num_told, told_bytes: what was told of them on the way (`shard_progress.py`).
+    plan. num_told, told_bytes: what was reported of them already (`shard_progress.py`).
     """
 
     name: str
@@ -92,17 +92,20 @@ class MadeShard(NamedTuple):
 
 def make_shard(shard: PlannedShard, job: ShardJob) -> MadeShard:
     """Write a shard, its index and, last, its record. Raises DataError if the storage refuses."""
+    # 1. Samples are made one by one as the tar asks for them: no shard is held in memory.
     left_out = _LeftOut()
     reader = ItemReader()
     samples = _images(shard, job, reader, left_out) if shard.kind == "image" else _clips(shard, job, reader, left_out)
     try:
         progress = _Progress(shard.num_samples)
         tar = _write(shard.name, progress.through(samples), job.storage)
+        # 2. The record last: it stands for a whole tar and a whole index.
         save_record(job.storage, _record(shard, job, tar, left_out))
     except OSError as error:
         raise DataError(f"{job.storage.location}: {shard.name}: {error.strerror or error}. {RESUME_HINT}") from error
     finally:
         reader.close()
+    # 3. An image is a sample or a reject; whatever else happened to one is a fault of this file.
     if shard.kind == "image" and tar.samples.num_rows + len(left_out.rejects) != shard.rows.num_rows:
         raise RuntimeError(f"{shard.name}: {shard.rows.num_rows} images became {tar.samples.num_rows} samples")
     return MadeShard(
@@ -119,7 +122,7 @@ def make_shard(shard: PlannedShard, job: ShardJob) -> MadeShard:
 
 
 class _Progress:
-    """Tells of samples that pass, now and then; of no more than were planned, for a bar must not run over."""
+    """Reports samples that pass, every half second; no more than were planned, so that a bar does not run over."""
 
     def __init__(self, num_planned: int) -> None:
         self.num_told = self.told_bytes = 0
@@ -140,7 +143,7 @@ class _Progress:
 
 
 class _LeftOut:
-    """What of a shard's items is not in its tar."""
+    """Rejects and dropped clips of a shard. has_unread: an item could not be read, which may be better next time."""
 
     def __init__(self) -> None:
         self.rejects: list[Reject] = []
@@ -156,12 +159,13 @@ class _LeftOut:
             reason = str(error)
         elif isinstance(error, UnusableError):
             reason = str(error)
-        else:  # one file among millions, of a kind that nobody has thought of, must not end the build
+        else:  # one unforeseen file among millions must not end the build
             reason = f"unexpected {type(error).__name__} ({error})"
         self.rejects.append(Reject(key=item.key, source=item.source, reason=reason + more))
 
 
 def _write(name: str, samples: Iterator[Sample], storage: Storage) -> TarFacts:
+    # A tar without samples is none that readers could open: nothing is written before there is a first one.
     first = next(samples, None)
     if first is None:
         storage.remove(name)
@@ -238,7 +242,7 @@ def _clips(shard: PlannedShard, job: ShardJob, reader: ItemReader, left_out: _Le
 def _raw_clips(
     shard: PlannedShard, job: ShardJob, reader: ItemReader, left_out: _LeftOut
 ) -> "Iterator[tuple[SourceItem, RawClip]]":
-    """Decoded clips of all videos, or parts of videos, of a shard."""
+    """Yield the decoded clips of all videos, or parts of videos, of a shard, each with its item."""
     starts_s, ends_s = (shard.rows.column(name).to_pylist() for name in ("start_s", "end_s"))
     for item, start_s, end_s in zip(shard.items(), starts_s, ends_s, strict=True):
         num_clips = 0
@@ -256,7 +260,7 @@ def _raw_clips(
 def _clips_of(
     item: SourceItem, job: ShardJob, reader: ItemReader, start_s: float, end_s: float | None
 ) -> "Iterator[RawClip | str]":
-    """Clips of one video or part of one; in place of one that is dropped, the reason."""
+    """Yield the clips of one video or part of one; in place of one that is dropped, the reason."""
     from pipelines.shards.media.clip_bytes import DroppedClip, read_clips
 
     file = reader.open_video(item)

@@ -12,7 +12,10 @@ Result = TypeVar("Result")
 
 
 def ordered_map(work: Callable[[Item], Result], items: Iterable[Item], num_threads: int) -> Iterator[Result]:
-    """Holds at most 2 x `num_threads` + 2 results. The items are taken in the caller's thread."""
+    """Yield work(item) for each item, in their order.
+
+    Holds at most 2 x `num_threads` + 2 results. The items are taken in the caller's thread.
+    """
     depth = 2 * num_threads + 2
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:

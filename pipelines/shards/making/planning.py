@@ -38,11 +38,12 @@ class PlannedBuild:
 
     @property
     def num_items(self) -> int:
-        """Items of the sources, those that the listing rejected included."""
+        """Number of items in the sources, including those that the listing rejected."""
         return self.listing.num_items + len(self.listing.rejects)
 
     def warnings(self) -> Iterator[str]:
         """Yield one line for each sort of thing that a build leaves out or may get wrong, before a byte is read."""
+        # What is lost first, then what may not be what was meant.
         yield from self.listing.left_out.warnings()
         if self.val != "none" and not self.num_divided:
             yield f"val = {self.val} divides nothing: every image and video has a split of its own"

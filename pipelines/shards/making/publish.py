@@ -32,7 +32,7 @@ REJECTS_IN_MEMORY_BYTES = 2**22
 
 @dataclass(slots=True, kw_only=True)
 class Totals:
-    """What all records of a build add up to.
+    """Sums over all records of a build.
 
     num_rejects: rows, images and videos; a video that is divided among shards and rejected in several counts once.
     splits: samples by split. first_reject: one to show.
@@ -76,6 +76,7 @@ def publish(storage: Storage, plan: ShardPlan, listed: Sequence[Reject]) -> Tota
     Raises DataError if a record is not there.
     """
     totals = Totals(num_listed_rejects=len(listed), first_reject=listed[0] if listed else None)
+    # In the order of the plan, whoever finished when: the same sources give the same manifest.
     with ManifestWriter(storage, plan.labels) as manifest, _rejects_file(storage) as rejects:
         _write_lines(rejects, listed)
         for record in _records(storage, plan.outlines):
@@ -105,8 +106,9 @@ def record_names(storage: Storage) -> set[str]:
 
 
 def remove_stale(storage: Storage, plan: ShardPlan) -> None:
-    """Delete shards that an earlier build left here and this one has no use for. Files of others stay."""
+    """Delete shards of an earlier build that are not part of this one. Other files stay."""
     for name in record_names(storage) - {outline.name for outline in plan.outlines}:
+        # The record last: were this process to die here, the next build still finds what to remove.
         storage.remove(name)
         storage.remove(index_name(name))
         storage.remove(record_name(name))

@@ -1,4 +1,4 @@
-"""How many items a build may lose: it stops as soon as more are lost, or so many of a fair sample that more will be."""
+"""Limit on rejected items: a build stops once it is passed, or once a fair sample shows that it will be."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ SAMPLE_SIGMAS = 6
 
 @dataclass(slots=True, kw_only=True)
 class RejectBudget:
-    """`is_mixed`: items come in an order that has nothing to do with their quality, such as that of a hash."""
+    """Counts of items and rejects. `is_mixed`: the order of items is independent of their quality, such as by hash."""
 
     max_ratio: float
     num_items: int
@@ -24,7 +24,7 @@ class RejectBudget:
         self.num_rejects += num_rejects
 
     def is_spent(self) -> bool:
-        """Whether too many are lost for certain: rejects over all items, or in the sample seen so far."""
+        """Return whether too many are rejected: of all items, or significantly many of those seen so far."""
         if self.num_rejects > self.max_ratio * self.num_items:
             return True
         if not self.is_mixed or self.num_seen < MIN_SAMPLE:

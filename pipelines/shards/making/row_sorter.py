@@ -23,14 +23,14 @@ from pipelines.shards.format.columns import number_column, numbers_of
 __all__ = ["RowSorter", "joined_batches"]
 
 RUN_ROWS = 2**18
-# Small builds shall not take more memory for a few rows more, and large ones shall not have thousands of runs.
+# Small runs first, so that small builds need little memory; larger ones later, so that there are not thousands.
 FIRST_RUN_ROWS = 2**12
 NUM_FIRST_RUNS = 32
 BLOCK_ROWS = 2**10
 
 
 class RowSorter:
-    """Sorts by one column. Use as a context manager: it keeps files in `folder`, and removes them at the end."""
+    """Sorter by one column, a context manager: it keeps files in `folder` and removes them at the end."""
 
     def __init__(self, folder: Path, by: str) -> None:
         self.num_rows = 0
@@ -52,7 +52,7 @@ class RowSorter:
         self._files.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """More rows, all of one schema. Raises OSError if the disk refuses a run."""
+        """Add rows, all of one schema. Raises OSError if a run cannot be written."""
         self._pending.append(batch)
         self._num_pending += batch.num_rows
         self.num_rows += batch.num_rows
@@ -62,7 +62,7 @@ class RowSorter:
             self._num_runs += 1
 
     def sorted_batches(self) -> Iterator[pa.RecordBatch]:
-        """All rows in order, in batches of about RUN_ROWS or FIRST_RUN_ROWS. `add` must not be called any more."""
+        """Yield all rows in order, in batches of about RUN_ROWS or FIRST_RUN_ROWS; `add` must not be called after."""
         self._collect()
         if self._num_pending:
             blocks = list(_blocks(self._sorted(self._take_pending())))
@@ -74,7 +74,7 @@ class RowSorter:
             yield batch
 
     def contains(self, value: Any) -> bool:
-        """Whether any row has this value; once `sorted_batches` has begun."""
+        """Return whether any row has this value; may be called once `sorted_batches` has begun."""
         return any(run.contains(value) for run in self._runs)
 
     def _take_pending(self) -> list[pa.RecordBatch]:
@@ -82,7 +82,7 @@ class RowSorter:
         return batches
 
     def _collect(self) -> None:
-        """The run that is being written, once it is; raises what went wrong there."""
+        """Wait for the run that is being written. Raises what went wrong there."""
         if self._in_work is not None:
             self._runs.append(self._in_work.result())
             self._in_work = None
@@ -97,6 +97,7 @@ class RowSorter:
         return None
 
     def _sorted(self, batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+        # Stable, so that rows of one value keep their order, whatever the runs.
         joined = joined_batches(batches)
         column = joined.column(self._by)
         if pa.types.is_string(column.type):
@@ -120,7 +121,7 @@ class RowSorter:
         return _Run(pa.ipc.open_file(source).get_batch, self._by, firsts)
 
     def _bounds(self) -> list[Any]:
-        """Values that divide all rows into batches of about the right size."""
+        """Return values that divide all rows into batches of about the right size."""
         batch_rows = FIRST_RUN_ROWS if len(self._runs) <= NUM_FIRST_RUNS else RUN_ROWS
         step = max(1, batch_rows // BLOCK_ROWS)
         return sorted(value for run in self._runs for value in run.firsts)[step::step]
@@ -137,7 +138,7 @@ class _Run:
         self._left: pa.RecordBatch | None = None
 
     def take_below(self, bound: Any) -> Iterator[pa.RecordBatch]:
-        """The rows not yet taken whose value is below `bound`; None: all."""
+        """Yield the rows not yet taken whose value is below `bound`; None: all."""
         while True:
             if self._left is None:
                 if self._next == len(self.firsts) or (bound is not None and self.firsts[self._next] >= bound):
@@ -167,7 +168,7 @@ class _Run:
 
 
 def joined_batches(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    """Batches of one schema as one."""
+    """Join batches of one schema."""
     if len(batches) == 1:
         return batches[0]
     return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
@@ -182,7 +183,7 @@ def _first(block: pa.RecordBatch, by: str) -> Any:
 
 
 def _position(column: pa.Array, value: Any) -> int:
-    """The first row of a sorted column whose value is not below `value`."""
+    """Return the first row of a sorted column whose value is not below `value`."""
     if pa.types.is_string(column.type):
         return bisect_left(range(len(column)), value, key=lambda row: column[row].as_py())
     numbers = numbers_of(column)

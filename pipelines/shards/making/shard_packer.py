@@ -1,7 +1,7 @@
-"""Rows in order in, the rows of one shard after another out.
+"""Sorted rows in, the rows of one shard after another out.
 
 A shard ends with the sample that takes it to the most samples, or to the most bytes, that are allowed. Rows are
-those of `plan.py`: "sample_bytes" is what one sample of a row takes in the tar, "num_samples" how many it gives,
+those of `shard_plan.py`: "sample_bytes" is what one sample of a row takes in the tar, "num_samples" how many it gives,
 "is_whole" (0 or 1) whether it must not be divided.
 """
 
@@ -20,14 +20,14 @@ __all__ = ["ClipCutter", "ImageCutter", "Limits", "shard_ends", "with_column"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When a shard is full."""
+    """Size at which a shard is full."""
 
     max_samples: int
     max_bytes: int
 
 
 def shard_ends(sample_bytes: npt.NDArray[np.int64], limits: Limits) -> list[int]:
-    """For each shard that can be filled, the row after its last; rows after that do not fill another."""
+    """Return the end row of each shard that can be filled; rows after the last end do not fill another."""
     total = np.cumsum(sample_bytes)
     ends: list[int] = []
     start = before = 0
@@ -42,13 +42,13 @@ def shard_ends(sample_bytes: npt.NDArray[np.int64], limits: Limits) -> list[int]
 
 @dataclass(slots=True, kw_only=True)
 class ImageCutter:
-    """One sample a row."""
+    """Packer of images: one sample a row."""
 
     limits: Limits
     _rest: list[pa.RecordBatch] = field(default_factory=list)
 
     def cut(self, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """The shards that are full with these rows; what is left waits for more."""
+        """Yield the shards that these rows complete; the rest waits for more rows."""
         rows = joined_batches([*self._rest, rows])
         start = 0
         for end in shard_ends(numbers_of(rows.column("sample_bytes")), self.limits):
@@ -57,13 +57,13 @@ class ImageCutter:
         self._rest = [rows.slice(start)] if start < rows.num_rows else []
 
     def rest(self) -> list[pa.RecordBatch]:
-        """The last shard, which is not full, if there are rows for one."""
+        """Return the last shard, which is not full, if rows are left."""
         return self._rest
 
 
 @dataclass(slots=True, kw_only=True)
 class ClipCutter:
-    """A row is a video: it goes on in the next shard where one is full, each row then having its range of time."""
+    """Packer of clips: a video (a row) continues in the next shard when one is full, each part with its time range."""
 
     limits: Limits
     clip_s: float
@@ -73,7 +73,7 @@ class ClipCutter:
     _num_bytes: int = 0
 
     def cut(self, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """The shards that are full with these rows; what is left waits for more."""
+        """Yield the shards that these rows complete; the rest waits for more rows."""
         ranges: list[tuple[int, int, int]] = []
         columns = (rows.column(name).to_pylist() for name in ("num_samples", "sample_bytes", "is_whole"))
         for row, (num_clips, clip_bytes, is_whole) in enumerate(zip(*columns, strict=True)):
@@ -91,7 +91,7 @@ class ClipCutter:
         self._keep(rows, ranges)
 
     def rest(self) -> list[pa.RecordBatch]:
-        """The shard begun, if there is one; the next begins empty."""
+        """Return the shard begun, if there is one, and begin another."""
         pieces, self._pieces, self._num_samples, self._num_bytes = self._pieces, [], 0, 0
         return [joined_batches(pieces)] if pieces else []
 
@@ -107,7 +107,7 @@ class ClipCutter:
             return
         indices, firsts, ends = zip(*ranges, strict=True)
         num_clips = numbers_of(rows.column("num_samples")).tolist()
-        # A video's last range goes on to its end, wherever that is: its duration was only estimated.
+        # The last range reaches to the end of the video, wherever that is: its duration was only estimated.
         ends_s = [
             -1.0 if end == num_clips[row] else (end - 1) * self.stride_s + self.clip_s
             for row, end in zip(indices, ends, strict=True)
@@ -119,7 +119,7 @@ class ClipCutter:
 
 
 def with_column(rows: pa.RecordBatch, name: str, numbers: npt.ArrayLike) -> pa.RecordBatch:
-    """The rows with other numbers in one column."""
+    """Return the rows with other numbers in one column."""
     at = rows.schema.get_field_index(name)
     kind = rows.schema.field(at)
     return rows.set_column(at, kind, number_column(np.asarray(numbers), kind.type))

@@ -1,4 +1,4 @@
-"""Which item goes into which shard: decided before a byte is read, so that nothing later can change a byte.
+"""Plan of shards: which item goes into which, fixed before a byte is read, so that nothing later changes a byte.
 
 Items come in batches, in any order, as many as there are; they get a split and a key of their own, are sorted by the
 hash of the key (or by the key), and cut into shards. The result lies in a file, one record batch per shard. Memory is
@@ -65,14 +65,14 @@ SORT_SCHEMA = pa.schema(
 sample_bytes: what a sample takes in its tar. is_whole: 1 for a video that must not be divided."""
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,31}")
 UNKNOWN_IMAGE_BYTES = 100_000
-"""What an image behind a URL is taken for when its size is not known."""
+"""Estimated bytes of an image behind a URL whose size is not known."""
 SIDECAR_BYTES = 2 * tar_bytes(200)
 # Measured on 13 real videos (clips.py): 108 and 55 kB for 10 frames of at most 256 px on the short side.
 CLIP_BYTES_PER_PX = {"mjpeg": 0.11, "vp9": 0.055}
 
 
 class VideoFacts(Protocol):
-    """What a plan needs to know of a video."""
+    """Duration, size and seekability of a video, from its header."""
 
     @property
     def duration_s(self) -> float | None: ...
@@ -86,7 +86,7 @@ class VideoFacts(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRules:
-    """How items become shards. clip_s, stride_s: length of a clip; from one's start to the next one's.
+    """Rules by which items become shards. clip_s: length of a clip; stride_s: from its start to the next one's.
 
     val: "none"; "every:N", every N-th item of a kind and class as listed, from the first; or "hash:P", a share P.
     """
@@ -115,7 +115,7 @@ class ShardOutline(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShard:
-    """One shard to make: rows of ROW_SCHEMA and their places. Complete in itself, to be sent to whoever makes it."""
+    """One shard to make: rows of ROW_SCHEMA and their places. Complete in itself: it is sent to a worker."""
 
     name: str
     kind: Kind
@@ -125,7 +125,7 @@ class PlannedShard:
     places: tuple[Place, ...]
 
     def items(self) -> Iterator[SourceItem]:
-        """Where the samples come from, in order; without labels and splits."""
+        """Yield the items of the samples, in order; without labels and splits."""
         return items_of(self.rows, self.places, self.kind)
 
 
@@ -161,7 +161,7 @@ class ShardPlan:
 
 
 class Planner:
-    """Takes items, gives a plan. A context manager: leftovers in `folder` are removed, but for the plan itself.
+    """Maker of a plan from items, a context manager: leftovers in `folder` are removed, but not the plan itself.
 
     `probe` says for videos how long and large they are, None for one that cannot be read. num_divided: items whose
     split is decided by the rule.
@@ -189,11 +189,13 @@ class Planner:
         return self._sorter.num_rows
 
     def add(self, items: Sequence[SourceItem]) -> int:
-        """More items. Returns their number. Raises UsageError (a split's name) or OSError (no room on the disk)."""
+        """Add items. Returns their number. Raises UsageError (a split's name) or OSError (no room on the disk)."""
+        # 1. Keys, labels and places as numbers: a row of text takes five times the memory.
         hashes = np.fromiter((key_hash(item.key) for item in items), np.uint64, len(items))
         numbers = self._label_numbers
         labels = [-1 if item.label is None else numbers.setdefault(item.label, len(numbers)) for item in items]
         packed = pack(items, labels, self.places, keep_keys=not self._rules.shuffle)
+        # 2. The split before sorting: each group of kind and split has shards of its own.
         groups = zip((item.kind for item in items), self._splits(items, hashes), strict=True)
         columns = [(self.group(*group) for group in groups), hashes, *zip(*self._amounts(items), strict=True)]
         fields = list(SORT_SCHEMA)[len(ROW_SCHEMA) :]
@@ -202,11 +204,11 @@ class Planner:
         return len(items)
 
     def add_rows(self, rows: pa.RecordBatch) -> None:
-        """Items that are rows of SORT_SCHEMA already."""
+        """Add items that are rows of SORT_SCHEMA already."""
         self._sorter.add(rows)
 
     def group(self, kind: Kind, split: str) -> int:
-        """The number of a kind and split. Raises UsageError for a split that cannot be part of a file's name."""
+        """Return the number of a kind and split. Raises UsageError for a split that cannot be part of a file's name."""
         number = self._groups.get((kind, split))
         if number is None:
             if not SPLIT_NAME.fullmatch(split):
@@ -215,7 +217,8 @@ class Planner:
         return number
 
     def finish(self) -> ShardPlan:
-        """Sort, cut and write. Raises OSError if there is no room for it."""
+        """Sort the rows, divide them into shards and write the plan. Raises OSError if there is no room for it."""
+        # Labels are complete only now, so that their final numbers are given while the rows are read again.
         labels = sorted_labels(self._label_numbers)
         path = self._folder / PLAN_NAME
         outlines: list[ShardOutline] = []
@@ -226,6 +229,7 @@ class Planner:
                 writer.write_batch(rows.select(ROW_SCHEMA.names))
                 outlines.append(_outline(*names[group], counts[group], rows, len(outlines)))
                 counts[group] += 1
+        # In the file the shards of all groups alternate, as their rows did.
         outlines.sort(key=lambda o: (KINDS.index(o.kind), o.split != "train", o.split != "val", o.split, o.name))
         return ShardPlan(path, self.places, labels, outlines)
 
@@ -250,7 +254,7 @@ class Planner:
         return ClipCutter(limits=rules.limits, clip_s=rules.clip_s, stride_s=rules.stride_s)
 
     def _splits(self, items: Sequence[SourceItem], hashes: npt.NDArray[np.uint64]) -> list[str]:
-        """The split of each item: the source's own, else by the rule."""
+        """Return the split of each item: the source's own, else by the rule."""
         self.num_divided += list(map(attrgetter("split"), items)).count(None)
         name, _, value = self._rules.val.partition(":")
         splits = ["train"] * len(items)
@@ -263,7 +267,8 @@ class Planner:
         return [item.split or split for item, split in zip(items, splits, strict=True)]
 
     def _amounts(self, items: Sequence[SourceItem]) -> list[tuple[int, int, bool]]:
-        """(samples, bytes of one, whether it must not be divided) of each item."""
+        """Return (samples, bytes of one, whether it must not be divided) of each item."""
+        # All videos of a batch at once: a probe waits for the disk, and many wait side by side.
         videos = [item for item in items if item.kind == "clip"]
         facts = iter(self._probe(videos) if videos else ())
         return [self._clips(next(facts)) if item.kind == "clip" else (1, _image_bytes(item), False) for item in items]
@@ -279,7 +284,7 @@ class Planner:
         return min(num_clips, 2**31 - 1), clip_bytes, not facts.is_seekable
 
     def _with_unique_keys(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """The second item of a key is renamed key_2, and so on, with numbers left out that others have already."""
+        """Rename the second item of a key key_2, and so on; numbers that others have already are left out."""
         hashes = numbers_of(rows.column("hash"))
         is_repeated = hashes[1:] == hashes[:-1]
         if not is_repeated.any():
@@ -305,13 +310,13 @@ class Planner:
 
 
 def sorted_labels(names: Iterable[str]) -> tuple[str, ...]:
-    """By name; if all are numbers, by number: class 10 of a set that numbers its classes comes after 9."""
+    """Sort class names; if all are numbers, by number, so that class 10 comes after 9."""
     names = list(names)
     return tuple(sorted(names, key=(lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else None))
 
 
 def is_val(hashes: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
-    """Whether items go into the validation split, by the hashes of their keys alone; a share of 0 to 1 of them."""
+    """Return which items go into the validation split, a share of 0 to 1 of them, by the hashes of their keys alone."""
     # Other bits than those of the order: a split must not be the first shards of what it is taken from.
     mixed = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

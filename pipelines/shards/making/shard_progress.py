@@ -1,4 +1,4 @@
-"""What long work tells of itself while it goes on, wherever it runs: `tell` in the work, `listening` around it."""
+"""Progress of long work, wherever it runs: the work calls `tell`, and `listening` around it receives it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,13 +7,13 @@ from contextvars import ContextVar
 __all__ = ["Listener", "listening", "tell"]
 
 Listener = Callable[[int, int], None]
-"""Takes a number of samples and of bytes that are done since the last time."""
+"""Called with the samples and bytes that were done since the last call."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def tell(num_samples: int, num_bytes: int) -> None:
-    """To whoever listens in this thread; nobody need."""
+    """Report samples and bytes to the listener of this thread, if there is one."""
     listener = _listener.get()
     if listener is not None:
         listener(num_samples, num_bytes)
@@ -21,7 +21,7 @@ def tell(num_samples: int, num_bytes: int) -> None:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Everything told inside the block goes to `listener`."""
+    """Send everything told inside the block to `listener`."""
     token = _listener.set(listener)
     try:
         yield

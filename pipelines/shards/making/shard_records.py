@@ -47,7 +47,7 @@ class ShardRecord:
 
     @property
     def shard(self) -> Shard:
-        """Its entry in the manifest."""
+        """The shard's entry in the manifest."""
         # A built shard lies in its folder, so nothing is known of an elsewhere.
         return Shard(**{one.name: getattr(self, one.name) for one in fields(Shard) if one.name != "elsewhere"})
 
@@ -57,12 +57,12 @@ def record_name(shard_name: str) -> str:
 
 
 def tar_name(name: str) -> str:
-    """The shard of a record."""
+    """Return the name of the shard of a record."""
     return name.removeprefix(f"{RECORD_FOLDER}/").removesuffix(".arrow") + ".tar"
 
 
 def fingerprint(settings: Mapping[str, Any], shard: PlannedShard) -> str:
-    """Hash of all that decides a shard's bytes: the settings, and its rows with sizes and times of change."""
+    """Return the hash of all that decides a shard's bytes: settings, and rows with sizes and times of change."""
     content = json.dumps([settings, shard.name, shard.kind, shard.split, shard.places], sort_keys=True)
     digest = hashlib.sha256(content.encode())
     for column in shard.rows.columns:
@@ -71,19 +71,19 @@ def fingerprint(settings: Mapping[str, Any], shard: PlannedShard) -> str:
 
 
 def save_record(storage: Storage, record: ShardRecord) -> None:
-    """Raises OSError."""
+    """Write a record into the storage. Raises OSError."""
     header = {one.name: getattr(record, one.name) for one in fields(record) if one.name not in ("samples", "rejects")}
     header["rejects"] = [asdict(reject) for reject in record.rejects]
     schema = SAMPLE_SCHEMA.with_metadata({HEADER_KEY: json.dumps(header).encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(record.samples.replace_schema_metadata(schema.metadata))
-    # If a power cut takes it away, its shard is made once more, and that is all.
+    # Not synced: if a power cut takes it away, its shard is only made once more.
     storage.write(record_name(record.name), sink.getvalue().to_pybytes(), sync_name=False)
 
 
 def load_record(storage: Storage, shard_name: str) -> ShardRecord | None:
-    """The record of a shard; None if there is none, it is damaged, or tar and index are not what it says."""
+    """Return the record of a shard; None if it is missing or damaged, or if tar and index are not what it says."""
     try:
         record = _read(storage.read(record_name(shard_name)))
         index_bytes = storage.size(index_name(shard_name))

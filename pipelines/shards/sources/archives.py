@@ -76,7 +76,7 @@ class _Group:
         self.names.add(member.name)
 
     def ends_before(self, member: TarMember) -> bool:
-        """Whether a member of the group's name cannot belong to it."""
+        """Return whether a member of the group's name cannot belong to it."""
         if member.name in self.sidecars or len(self.sidecars) >= 4 * MAX_GROUP_MEMBERS:
             return True
         if kind_of(member.name) is None:
@@ -87,7 +87,7 @@ class _Group:
         return self.is_long and _stem(member.name) != self.media[-1][1]
 
     def next_for(self, name: str, member: TarMember) -> "_Group":
-        """The group after this one, which begins with `member`.
+        """Return the group after this one, which begins with `member`.
 
         If this one was only too long, the next takes along the label that all share, and what came before `member`
         and is its own.
@@ -105,7 +105,7 @@ class _Group:
         return len(self.media) >= MAX_GROUP_MEMBERS
 
     def label_of(self, name: str, stem: str) -> tuple[bool, str | None]:
-        """Whether there is a label for an image, and which: that of its own name first, then what the sample shares.
+        """Return whether an image has a label, and which: that of its own name first, then what the sample shares.
 
         photo.jpg has its own in photo.jpg.json, as Google Takeout writes it, or in photo.json.
         """
@@ -117,7 +117,7 @@ class _Group:
         return False, None
 
     def orphans(self) -> list[str]:
-        """Label members that belong to no image or video of the group."""
+        """Return the label members that belong to no image or video of the group."""
         if self.media and all(stem == self.name for stem in self.sidecars.values()):
             return []
         names = {self.name} if self.media else set()
@@ -160,7 +160,7 @@ def _check_uncompressed(file: BinaryIO, location: Path | str) -> None:
 
 
 def _layout(file: BinaryIO, *, with_labels: bool) -> Layout | None:
-    """Which folders in the tar are splits and classes; None if it begins flat. Else all headers are read."""
+    """Return which folders in the tar are splits and classes, by all its headers; None if it begins flat."""
     finder, num_flat = LayoutFinder(), 0
     try:
         for member in tar_members(file):
@@ -290,13 +290,13 @@ def _parts(name: str) -> list[str]:
 
 
 def _group_name(name: str) -> str:
-    """The key of a sample, as WebDataset has it: the name up to the first dot after the last slash."""
+    """Return the key of a sample, as WebDataset has it: the name up to the first dot after the last slash."""
     folder, slash, file_name = name.rpartition("/")
     return folder + slash + file_name.partition(".")[0]
 
 
 def _stem(name: str) -> str:
-    """The name without its suffix, which images, videos and labels have."""
+    """Return the name without its suffix, which images, videos and labels have."""
     return name.rpartition(".")[0]
 
 

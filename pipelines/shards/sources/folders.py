@@ -31,6 +31,7 @@ def folder_items(location: str, *, with_labels: bool) -> Iterator[Found]:
     Raises UsageError, while it runs, if a folder cannot be listed: leaving it out would lose its files silently.
     """
     tree: _Tree = _RemoteTree(location) if is_remote(location) else _LocalTree(location)
+    # Before the listing: what the first folder means depends on those after it.
     layout = _Search(tree).layout(with_labels=with_labels)
     for run in _runs(tree):
         label, split = layout.of(run[0][0].split("/")[:-1])
@@ -49,7 +50,7 @@ class _Tree(ABC):
 
     @abstractmethod
     def item(self, name: str, kind: Kind, facts: Any, label: str | None, split: str | None) -> Found:
-        """The item, or the reject, of one file."""
+        """Return the item, or the reject, of one file."""
 
 
 def _runs(tree: _Tree) -> Iterator[list[Entry]]:
@@ -95,7 +96,7 @@ class _Search:
         return Layout(split_level=depth, class_level=class_level, is_train_open=open_train(splits))
 
     def _split_folders(self) -> tuple[list[str], int, set[str], Seen]:
-        """The folders of the splits as "a/train/", the number of folders above them, their splits, and what is above.
+        """Return the folders of splits as "a/train/", how many folders are above them, their splits, and what is above.
 
         The root alone, if there are no splits.
         """
@@ -118,7 +119,7 @@ class _Search:
             prefix, depth = (others or split_folders)[0], depth + 1
 
     def _class_level(self, prefixes: Sequence[str], depth: int, ancestors: Seen) -> int | None:
-        """The first level that branches into folders with images, counted in all splits together."""
+        """Return the first level that branches into folders with images, counted in all splits together."""
         while True:
             by_name: dict[str, list[str]] = {}
             for prefix in prefixes:
@@ -135,7 +136,7 @@ class _Search:
             prefixes, depth = found[0], depth + 1
 
     def _inner_folders(self, prefix: str, seen: Seen) -> list[str]:
-        """The folders in a folder, sorted; `seen` then has this folder."""
+        """Return the folders in a folder, sorted; `seen` then has this folder."""
         if prefix not in self._listed:
             after = seen.copy()
             folders = sorted(name for name, _ in self._tree.entries(prefix, after) if name[-1] == "/")
@@ -147,7 +148,7 @@ class _Search:
     def _with_media(
         self, folders: Sequence[str], seen: Seen, *, most: int | None = None, only_images: bool = False
     ) -> list[str]:
-        """The first folders, at most `most`, that have an image (or a video) somewhere below."""
+        """Return the first folders, at most `most`, that have an image (or a video) somewhere below."""
         found: list[str] = []
         for folder in folders:
             if len(found) == most:
@@ -157,6 +158,7 @@ class _Search:
         return found
 
     def _has_media(self, prefix: str, seen: Seen, only_images: bool) -> bool:
+        # Depth first: the first file that is found ends the search, and it mostly lies in the first folder.
         folders = [prefix]
         while folders:
             for name, _ in self._tree.entries(folders.pop(), seen):
@@ -242,7 +244,7 @@ class _RemoteTree(_Tree):
 
 
 def _modified_ns(facts: dict[str, Any]) -> int:
-    """File systems have different names for the time; 0 if this one has none."""
+    """Return the time of change, which file systems call by different names; 0 if this one has none."""
     time = facts.get("LastModified") or facts.get("mtime") or facts.get("updated") or facts.get("last_modified")
     if isinstance(time, str):
         time = datetime.fromisoformat(time)

@@ -79,7 +79,7 @@ def dataset_items(folder: Path, columns: ListColumns, *, with_labels: bool) -> I
 
 
 def _splits(folder: Path) -> list[tuple[Path, str | None, str | None]]:
-    """Folder, name as saved, and our name of each split; one without names for a dataset that has no splits."""
+    """Return folder, saved name and our name of each split; names are None for a dataset without splits."""
     try:
         names = json.loads((folder / "dataset_dict.json").read_bytes())["splits"]
         paths = [folder / name for name in names]
@@ -114,7 +114,7 @@ def _type_name(dataset: Any, column: str) -> str:
 
 
 def _media_column(dataset: Any, asked: str | None, folder: Path) -> str:
-    """The column of images, or else of videos; `asked` counts only where a dataset has such a column."""
+    """Return the column of images, or else of videos; `asked` counts only where a dataset has such a column."""
     of_type = {kind: [name for name in dataset.features if _type_name(dataset, name) == kind] for kind in KINDS}
     usable = of_type["Image"] + of_type["Video"]
     if not usable:
@@ -124,7 +124,7 @@ def _media_column(dataset: Any, asked: str | None, folder: Path) -> str:
 
 
 def _chosen(dataset: Any, columns: ListColumns, folder: Path, *, with_labels: bool) -> dict[str, str]:
-    """The columns of label, split and key, those that there are. Raises UsageError if a given one is missing."""
+    """Return the columns of label, split and key, those that there are. Raises UsageError if a given one is missing."""
     features = dataset.features
     label = columns.label
     if label is None and with_labels:
@@ -142,10 +142,12 @@ def _chosen(dataset: Any, columns: ListColumns, folder: Path, *, with_labels: bo
 
 def _rows(dataset: Any, source: _Source, columns: ListColumns, *, with_labels: bool) -> Iterator[Found]:
     chosen = _chosen(dataset, columns, source.folder, with_labels=with_labels)
+    # 1. Only the columns that are needed are read: others may hold gigabytes.
     features = dataset.features
     class_names = getattr(features[chosen["label"]], "names", None) if "label" in chosen else None
     wanted = dataset.select_columns(list({source.column, *chosen.values()}))
     num_items = num_labels = 0
+    # 2. Sizes and paths of the stored files, batch by batch; their bytes stay where they are.
     for start in range(0, len(wanted), BATCH_ROWS):
         table = wanted[start : start + BATCH_ROWS]
         facts = {role: table.column(name).to_pylist() for role, name in chosen.items()}
@@ -160,13 +162,14 @@ def _rows(dataset: Any, source: _Source, columns: ListColumns, *, with_labels: b
             if isinstance(item, SourceItem):
                 num_items, num_labels = num_items + 1, num_labels + (item.label is not None)
             yield item
+    # 3. A label that was not found is told with the columns that could hold it.
     others = {source.column, *(name for role, name in chosen.items() if role != "label")}
     if with_labels and num_items and not num_labels and (found := [name for name in features if name not in others]):
         yield Note(source.name, no_label_text(found))
 
 
 def _stored(column: Any) -> Iterator[tuple[int | None, str | None]]:
-    """Per row, the length of the stored bytes (None: not stored) and the path beside them; no bytes are read."""
+    """Return for each row the length of the stored bytes (None: not stored) and the path; no bytes are read."""
     import pyarrow.compute as pc
 
     sizes = pc.binary_length(pc.struct_field(column, "bytes")).to_pylist()
@@ -190,7 +193,7 @@ def _item(
 
 
 def _class_of(number: int | None, names: list[str]) -> str | None:
-    """The name of a ClassLabel; None for -1, its sign for none. Raises ValueError for a number without a name."""
+    """Return the name of a ClassLabel; None for -1, which means none. Raises ValueError for an unnamed number."""
     if number is None or number == -1:
         return None
     if not 0 <= number < len(names):
@@ -199,7 +202,7 @@ def _class_of(number: int | None, names: list[str]) -> str | None:
 
 
 def _outside(source: _Source, path: str | None, name: str) -> SourceItem | Reject:
-    """A row that only names a file of this machine."""
+    """Return the item of a row that only names a file of this machine."""
     if not path:
         raise ValueError("no image in this row")
     try:

@@ -36,7 +36,7 @@ ROW_SCHEMA = pa.schema(
 
 
 class Place(NamedTuple):
-    """What stands before the source in a location; or, if `is_whole`, the location."""
+    """Part of a location before the source; or, if `is_whole`, all of the location."""
 
     text: str
     is_whole: bool
@@ -50,7 +50,7 @@ class Places:
         self._numbers: dict[Place, int] = {}
 
     def number(self, location: str, source: str) -> int:
-        """The place of an item, added if it is new."""
+        """Return the place of an item, added if it is new."""
         is_whole = not location.endswith(source)
         place = Place(location if is_whole else location[: len(location) - len(source)], is_whole)
         number = self._numbers.setdefault(place, len(self.table))
@@ -60,14 +60,15 @@ class Places:
 
 
 def key_hash(key: str) -> int:
-    """64 bits that depend on the key alone: the order of a shuffled plan."""
+    """Return 64 bits that depend on the key alone: the order of a shuffled plan."""
     return xxhash.xxh3_64_intdigest(key.encode())
 
 
 def pack(items: Sequence[SourceItem], labels: Iterable[int], places: Places, *, keep_keys: bool) -> pa.RecordBatch:
-    """Items and their labels' numbers as rows; `keep_keys` writes out every key, for sorting by it."""
+    """Return items and their labels' numbers as rows; `keep_keys` writes out every key, for sorting by it."""
     location, via, offset, size, modified_ns, source, key, *_ = zip(*items, strict=True)
     number_of = {name: number for number, name in enumerate(VIAS)}
+    # The key is nearly always the source without its suffix: leaving it out halves a row.
     short_keys = key if keep_keys else ["" if _stem(s) == k else k for s, k in zip(source, key, strict=True)]
     columns = [
         number_column(map(places.number, location, source), pa.int32()),
@@ -85,13 +86,13 @@ def pack(items: Sequence[SourceItem], labels: Iterable[int], places: Places, *, 
 
 
 def keys_of(rows: pa.RecordBatch) -> list[str]:
-    """The keys of rows, those left out filled in."""
+    """Return the keys of rows, those left out filled in."""
     pairs = zip(rows.column("key").to_pylist(), rows.column("source").to_pylist(), strict=True)
     return [key or _stem(source) for key, source in pairs]
 
 
 def renumbered(rows: pa.RecordBatch, table: Sequence[Place]) -> tuple[pa.RecordBatch, tuple[Place, ...]]:
-    """The rows with a table of the places that they need, in the order in which they need them."""
+    """Return the rows with a table of the places that they need, in the order in which they need them."""
     numbers = numbers_of(rows.column("place"))
     if not numbers.any():  # one folder, the first in the table: nothing changes
         return rows, tuple(table[:1])
@@ -105,7 +106,7 @@ def renumbered(rows: pa.RecordBatch, table: Sequence[Place]) -> tuple[pa.RecordB
 
 
 def items_of(rows: pa.RecordBatch, table: Sequence[Place], kind: Kind) -> Iterator[SourceItem]:
-    """The items of rows, without their labels' names and their splits."""
+    """Return the items of rows, without their labels' names and their splits."""
     columns = [rows.column(name).to_pylist() for name in ("place", *SourceItem._fields[1:6])]
     for place, via, offset, size, modified_ns, source, key in zip(*columns, keys_of(rows), strict=True):
         text, is_whole = table[place]
@@ -114,5 +115,5 @@ def items_of(rows: pa.RecordBatch, table: Sequence[Place], kind: Kind) -> Iterat
 
 
 def _stem(source: str) -> str:
-    """The source without its suffix; of one without a suffix nothing, which no key is."""
+    """Return the source without its suffix; of one without a suffix nothing, which no key is."""
     return source[: source.rfind(".")] if "." in source else ""

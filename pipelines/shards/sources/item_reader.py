@@ -20,7 +20,7 @@ _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class ItemReader:
-    """Bytes of items. Keeps tars and datasets open: one reader per process, not shared between threads."""
+    """Reader of items' bytes. It keeps tars and datasets open: one per process, not shared between threads."""
 
     def __init__(self) -> None:
         self._tars: OrderedDict[str, int] = OrderedDict()

@@ -56,7 +56,7 @@ _META_KEY = re.compile(r"__[^/]*__(/|$)")
 
 
 class UnusableError(Exception):
-    """Why a source item cannot become a sample; caught by the build and written to the rejects."""
+    """Reason why a source item cannot become a sample; the build writes it to the rejects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ class Ignored(NamedTuple):
 
 
 class Note(NamedTuple):
-    """Something to tell about a whole source; what is told of many is told once. No row of the source."""
+    """Remark on a whole source, not a row of it; the same remark on many sources is shown once."""
 
     source: str
     text: str
@@ -149,6 +149,7 @@ def local_item(
     Such a file, for example a link that leads nowhere, is an item all the same: reading it says what is wrong.
     """
     size, modified_ns = -1, 0
+    # Reading a pipe would wait for ever for somebody to write to it.
     if facts is not None:
         if not stat.S_ISREG(facts.st_mode):
             source = printable(source)

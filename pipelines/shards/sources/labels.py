@@ -61,6 +61,7 @@ def split_name(value: Any) -> str | None:
     text = label_text(value)
     if text is None:
         return None
+    # In lower case: file systems that do not tell Train from train would mix their shards.
     name = text.lower().replace(".", "_")
     if not SPLIT_PATTERN.fullmatch(name):
         raise ValueError(f"split {text[:60]!r}; need one word of letters and digits, such as train or val")
@@ -82,6 +83,7 @@ def no_label_text(columns: Iterable[str]) -> str:
 
 def _spelled(text: str) -> str:
     if not text.isascii():
+        # File systems of macOS write names decomposed, nearly everything else composed.
         text = unicodedata.normalize("NFC", _valid(text)).replace(BYTE_ORDER_MARK, "")
     text = text.strip()
     if text.endswith((".", "0")) and (whole := _WHOLE_NUMBER.fullmatch(text)):

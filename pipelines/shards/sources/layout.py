@@ -30,7 +30,7 @@ def split_of_folder(name: str) -> str | None:
 
 
 def open_train(splits: Iterable[str]) -> bool:
-    """Whether `train` is left to the rule of `--val`: the source has no val of its own."""
+    """Return whether `train` is left to the rule of `--val`: the source has no val of its own."""
     return "val" not in splits
 
 
@@ -61,7 +61,7 @@ class Layout:
 
 
 class LayoutFinder:
-    """Takes the folders of one image or video after the other; constant memory, whatever the number."""
+    """Finder of a layout: takes the folders of one image or video after the other, in constant memory."""
 
     def __init__(self) -> None:
         self._all, self._images = _Chain(), _Chain()
@@ -69,7 +69,7 @@ class LayoutFinder:
         self._last: tuple[Sequence[str], bool] | None = None
 
     def add(self, folders: Sequence[str], *, is_image: bool) -> None:
-        """Take one more. `folders`: from the outermost."""
+        """Add the folders of one more image or video, from the outermost."""
         if self._last == (folders, is_image):  # neighbors mostly lie in one folder
             return
         self._last = folders, is_image
@@ -79,6 +79,7 @@ class LayoutFinder:
                 for level, name in enumerate(folders)
                 if split_of_folder(name) and self._all.leads_to(folders[:level])
             }
+        # A level is given up with the first folder at it that is no split: no second look at names is needed.
         candidates = self._candidates or {}
         for level in [level for level, one in candidates.items() if not one.add(folders, is_image=is_image)]:
             del candidates[level]
@@ -92,7 +93,8 @@ class LayoutFinder:
         return bool(self._candidates)
 
     def layout(self, *, min_splits: int = 1) -> Layout:
-        """Return what all that was added has in common. `train` alone is a folder like others, no split."""
+        """Return the layout of all that was added. `train` alone is a folder like others, no split."""
+        # The outermost level: train/ inside of test/ is a class like others.
         for level, one in sorted((self._candidates or {}).items()):
             if len(one.splits) >= min_splits and one.splits != {"train"}:
                 is_open = open_train(one.splits)
@@ -120,7 +122,7 @@ class _Chain:
             self.folders = list(folders)
 
     def leads_to(self, folders: Sequence[str]) -> bool:
-        """Whether all names so far lie above these folders."""
+        """Return whether all names so far lie above these folders."""
         return not self.branches and self.folders == list(folders[: len(self.folders)])
 
 

@@ -21,7 +21,7 @@ MAX_KINDS = 1000
 
 
 class LeftOut:
-    """Counts of what is not used; constant memory. `warnings` tells them."""
+    """Counts of what is not used, in constant memory; `warnings` turns them into lines."""
 
     def __init__(self) -> None:
         self.num_ignored = self.num_labelled = self.num_unlabelled = self.num_labelled_videos = 0
@@ -56,7 +56,7 @@ class LeftOut:
         _count(self._ignored, name[dot:].lower() if dot > 0 else "", ignored.source)
 
     def add_note(self, note: Note) -> None:
-        """Count what a source says of itself; the same text of many sources becomes one line."""
+        """Count a note; the same text of many sources becomes one line."""
         _count(self._notes, note.text, note.source)
 
     def warnings(self) -> Iterator[str]:
@@ -76,7 +76,7 @@ class LeftOut:
             yield f"{example}{f' and {count - 1} other sources' if count > 1 else ''}: {text}"
 
     def _ignored_text(self) -> str:
-        """Formats that hold pictures or videos first, then the most frequent ones."""
+        """Return the line on ignored files: formats that hold pictures or videos first, then the most frequent ones."""
         kinds = sorted(self._ignored.items(), key=lambda one: (one[0] not in REMEDIES, -one[1][0]))
         shown = [f"{count} {suffix or 'without a suffix'} ({example})" for suffix, (count, example) in kinds]
         more = f", and {len(shown) - MOST_SUFFIXES} other kinds" if len(shown) > MOST_SUFFIXES else ""

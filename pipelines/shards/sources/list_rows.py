@@ -51,13 +51,13 @@ class ListColumns:
 
 @dataclass(slots=True)
 class ListFacts:
-    """What a list turned out to have, once its first row is read: column names, and those in use by role."""
+    """Columns of a list, known once its first row is read: all names, and those in use by role."""
 
     names: list[str] = field(default_factory=list)
     chosen: dict[str, str] = field(default_factory=dict)
 
     def label_columns(self) -> list[str]:
-        """Columns in which labels were or may be."""
+        """Return the columns in which labels were or may be."""
         others = {name for role, name in self.chosen.items() if role != "label"}
         return [name for name in self.names if name not in others]
 
@@ -119,7 +119,7 @@ def _csv_rows(file: BinaryIO, where: str, columns: ListColumns, facts: ListFacts
 
 
 def _problem(record: "_Record", num_columns: int, used: Sequence[str | None], delimiter: str) -> str | None:
-    """Why a record is no row whose values are certain; `used`: those of path, label, split and key."""
+    """Return why a record is no certain row, or None. `used`: its values of path, label, split and key."""
     num_values = len(record.values)
     # In a .tsv no value holds a tab: with the right number of them, the mark is a character like others.
     if record.mark == "open" and not (delimiter == "\t" and num_values == num_columns):
@@ -199,7 +199,7 @@ def _records(feed: _Lines, delimiter: str) -> Iterator[_Record]:
 
 
 def _joins_rows(feed: _Lines, delimiter: str) -> bool:
-    """Whether more than one line of a record has a path where a row has its path: no caption of several lines has."""
+    """Return whether several lines of a record have a path where a row has it, as no caption of several lines has."""
     num_paths = 0
     for index, line in enumerate(feed.taken):
         # The first line ends inside of a quoted value, so that csv would not take it for a record.
@@ -265,7 +265,7 @@ def _parquet_rows(file: BinaryIO, where: str, columns: ListColumns, facts: ListF
 def _choose(
     names: Sequence[str], columns: ListColumns, where: str, facts: ListFacts, no_labels: Collection[str] = ()
 ) -> list[str | None]:
-    """The columns for path, label, split, key. Raises UsageError if a given one, or that of the paths, is missing.
+    """Return the columns for path, label, split, key. Raises UsageError if a given one, or the path, is missing.
 
     no_labels: columns that cannot be labels, whatever their name.
     """

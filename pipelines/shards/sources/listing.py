@@ -40,7 +40,7 @@ NO_SPLITS: Mapping[str, Sequence[Path | str]] = {}
 
 
 class Listing:
-    """`items`: batches of at most 10,000 items, to be gone through once. The counts are complete after that.
+    """Images and videos of sources. `items`: batches of at most 10,000, to be iterated once; counts are complete then.
 
     num_rows = num_items + len(rejects) + num_ignored: rows of lists and datasets, files of folders and tars but for
     hidden ones and the labels in tars. num_items: images and videos, num_videos of them videos. num_ignored: files
@@ -63,6 +63,7 @@ class Listing:
     ) -> Iterator[list[SourceItem]]:
         for one_source in found:
             while batch := list(islice(one_source, BATCH_ITEMS)):
+                # Nearly all are items: the others are looked at one by one only where there are some.
                 items = [one for one in batch if type(one) is SourceItem]
                 self.num_rows += len(batch)
                 if len(items) < len(batch):
@@ -71,6 +72,7 @@ class Listing:
                 self.num_videos += self.left_out.add_items(items, with_labels=with_labels)
                 if items:
                     yield items
+        # Only now: any of the sources may have had some.
         if self.num_items == 0:
             raise UsageError(self._nothing_found(sources))
 
@@ -133,7 +135,7 @@ def list_sources(
 
 
 def _with_splits(sources: Sequence[Path | str]) -> list[tuple[Path | str, str | None]]:
-    """The sources and their splits, if all are named so and there are several: train.csv and val.csv, data/train ..."""
+    """Return sources with the splits they are named after, such as train.csv and val.csv, if all are and in several."""
     splits = [split_of_folder(_stem_of(str(source))) for source in sources]
     named = {split for split in splits if split}
     if None in splits or len(named) < 2:
@@ -151,7 +153,7 @@ def _stem_of(location: str) -> str:
 
 
 def _split_if_none(found: Iterator[Found], split: str | None) -> Iterator[Found]:
-    """Items of a source, in a split where the source has none of its own."""
+    """Yield what a source gives, items without a split in this one."""
     return (
         found
         if split is None
@@ -160,7 +162,7 @@ def _split_if_none(found: Iterator[Found], split: str | None) -> Iterator[Found]
 
 
 def _in_split(found: Iterator[Found], split: str | None) -> Iterator[Found]:
-    """Items of a source in one split, whatever the source says."""
+    """Yield what a source gives, all items in one split, whatever the source says."""
     return (one._replace(split=split) if isinstance(one, SourceItem) else one for one in found)
 
 
@@ -170,7 +172,7 @@ def _opened(source: Path | str, columns: ListColumns, with_labels: bool) -> Iter
 
 
 def _matches(source: Path | str) -> list[Path | str]:
-    """The URLs that a pattern such as s3://bucket/train-*.tar stands for; a shell does that for local paths."""
+    """Return the URLs that a pattern such as s3://bucket/train-*.tar stands for; a shell does that for local paths."""
     if not (isinstance(source, str) and is_remote(source) and "*" in source):
         return [source]
     try:
@@ -218,7 +220,7 @@ def _remote(url: str, columns: ListColumns, with_labels: bool) -> Iterator[Found
 
 
 def _list_or_tar(location: str, columns: ListColumns, with_labels: bool) -> Iterator[Found] | None:
-    """Items of a list or a tar; None if it is neither, by its suffix."""
+    """Return the items of a list or a tar; None if it is neither, by its suffix."""
     lower = location.lower()
     if lower.endswith((".tar", *COMPRESSED_SUFFIXES)):
         return archive_items(location, with_labels=with_labels, label_column=columns.label)

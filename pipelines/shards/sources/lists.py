@@ -55,7 +55,7 @@ def _rows(location: Path | str, columns: ListColumns, facts: ListFacts) -> Itera
 
 
 def _layout(location: Path | str, columns: ListColumns) -> Layout:
-    """The level of the splits, if all paths lie in folders such as train/ and test/ and no column says the split.
+    """Return the level of splits, if all paths lie in folders such as train/ and test/ and no column says the split.
 
     The first row ends the search in nearly all lists; a list that has such folders is read twice.
     """
@@ -72,7 +72,7 @@ def _layout(location: Path | str, columns: ListColumns) -> Layout:
 
 
 def _item(row: Row, location: str, folder: str, layout: Layout, *, with_labels: bool) -> SourceItem | Reject:
-    """The item of a row, or the reject of what is no regular file. Raises ValueError for a row that is no item."""
+    """Return the item of a row, or a reject for what is no regular file. Raises ValueError if it is no item."""
     # 1. What no row may be.
     if row.problem:
         raise ValueError(row.problem)
@@ -115,8 +115,9 @@ def _local_item(path: str, folder: str) -> SourceItem | Reject:
 
 
 def _remote_item(url: str) -> SourceItem:
-    """The item of a URL, without a look at the other side. One with no suffix is taken for an image: many servers of
-    images have none.
+    """Return the item of a URL, without a look at the other side.
+
+    One with no suffix is taken for an image: many servers of images have none.
     """
     parts = urlsplit(url)
     kind = kind_of(parts.path) or "image"
