@@ -1,4 +1,7 @@
-"""Evaluations by name: one file here and one line below is all a new one needs."""
+"""Evaluations of a trunk, by name: a trained trunk and labelled images come in, percentages go out.
+
+A new evaluation is one file here and one line below.
+"""
 
 from benchmarks.evaluations import linear_probe, pixel_floor
 from benchmarks.evaluations.base import Evaluation

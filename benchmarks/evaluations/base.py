@@ -1,4 +1,4 @@
-"""What an evaluation is, and the protocol all of them share: who is held out, who is labelled, how answers are scored.
+"""Base of all evaluations, and their shared protocol: held-out folds, draws of few labels, and scores.
 
 Letters: N samples, K classes.
 """
@@ -38,7 +38,7 @@ class Evaluation:
 
 
 def folds_of(labels_N: Int64s) -> Int64s:
-    """Fold 0 to 4 of every sample: the first of a class goes to fold 0, the second to fold 1, and so on.
+    """Return the fold, 0 to 4, of every sample: the first of a class goes to fold 0, the second to fold 1, and so on.
 
     By order within the class, so every fold holds a fifth of every class and no random number is needed.
     """
@@ -50,7 +50,7 @@ def folds_of(labels_N: Int64s) -> Int64s:
 
 
 def draw_labelled(labels_N: Int64s, per_class: int, draw: int) -> Int64s:
-    """Sorted rows of `per_class` samples of every class. The same for every trunk, so that differences are paired.
+    """Return the sorted rows of `per_class` samples of every class, the same for every trunk: differences are paired.
 
     Raises DataError where a class has fewer.
     """
@@ -68,7 +68,7 @@ def draw_labelled(labels_N: Int64s, per_class: int, draw: int) -> Int64s:
 
 
 def check_labels(images: Path, train_split: str, test_split: str) -> None:
-    """Raises UsageError without such splits, DataError without labels, with one class, or an unknown one in test."""
+    """Check that a probe can run: raise UsageError without such splits, DataError without labels or with one class."""
     manifest = load_manifest(images)
     train_N, test_N = (manifest.select("image", split).label for split in (train_split, test_split))
     if (train_N < 0).any() or (test_N < 0).any():
@@ -83,7 +83,8 @@ def check_labels(images: Path, train_split: str, test_split: str) -> None:
 
 
 def score(answers_NK: npt.NDArray[Any], labels_N: Int64s) -> dict[str, float]:
-    """top1_pct, and top5_pct where there are more than 5 classes. Equal answers count against us."""
+    """Return top1_pct, and top5_pct where there are more than 5 classes. Ties count as wrong."""
+    # Ties count as wrong: a trunk that gives all images the same features must not score above chance.
     of_label_N1 = np.take_along_axis(answers_NK, labels_N[:, None], axis=1)
     num_at_least_N = (answers_NK >= of_label_N1).sum(axis=1)
     shares = {"top1_pct": 100.0 * float((num_at_least_N <= 1).mean())}
@@ -93,7 +94,7 @@ def score(answers_NK: npt.NDArray[Any], labels_N: Int64s) -> dict[str, float]:
 
 
 def mean_over_draws(draws: Sequence[Mapping[str, float]], per_class: int) -> Results:
-    """Scores of several draws of `per_class` labels as top1_20_labels_pct and so on, and top-1 of every draw."""
+    """Return mean scores of several draws of `per_class` labels (top1_20_labels_pct, ...), and top-1 of every draw."""
     named = {
         name.replace("_pct", f"_{per_class}_labels_pct"): sum(draw[name] for draw in draws) / len(draws)
         for name in draws[0]

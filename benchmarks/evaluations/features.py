@@ -24,7 +24,7 @@ __all__ = ["Features", "frozen_features", "image_inputs"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """values: float32 (M, V, N, D); M is 1 (the last unit) or all units of stage 3. labels: int64 (N,)."""
+    """Pooled features of a split, float32 (M, V, N, D): M is 1 (the last unit) or all units of stage 3; int64 labels."""
 
     values_MVND: npt.NDArray[np.float32]
     labels_N: Int64s
@@ -42,7 +42,7 @@ def frozen_features(
     all_units: bool = False,
     batch_size: int = 64,
 ) -> Features:
-    """Max-pool every image's last map (or all units' maps) to pool x pool. Views: as it is, and mirrored if asked."""
+    """Max-pool every image's last map (or all units' maps) to pool x pool. `flipped_view`: a mirrored view too."""
     table = load_manifest(images).select("image", split)
     device = next(trunk.parameters()).device
     trunk.to(memory_format=torch.channels_last).eval()
@@ -66,7 +66,7 @@ def frozen_features(
 def image_inputs(
     images: Path, split: str, *, canvas_px: int, batch_size: int, device: torch.device
 ) -> Iterator[torch.Tensor]:
-    """The images of a split as the trunk takes them: float32 (B, 3, S, S) in [0, 1], in shard order."""
+    """Yield the images of a split as the trunk takes them: float32 (B, 3, S, S) in [0, 1], in shard order."""
     table = load_manifest(images).select("image", split)
     for batch in evaluation_canvases(table, canvas_px=canvas_px, batch_size=batch_size):
         yield _inputs(batch.pixels, device)

@@ -1,4 +1,4 @@
-"""Linear probe: how well one linear layer on the frozen trunk names the classes (paper section 5.1, ImageNet frozen).
+"""Linear probe: accuracy of one linear layer on the frozen trunk (paper section 5.1, ImageNet frozen).
 
 Canvases of the whole image, last map of stage 3 max-pooled to 3 x 3, flattened, standardised by the train split's
 mean and deviation, one softmax layer with an L2 penalty fitted by full-batch L-BFGS. The penalty is the value of the
@@ -55,8 +55,8 @@ class LinearProbeConfig(Config):
     augment: Literal["none", "flip"] = "flip"
     """`flip` also fits on mirrored train images: twice the time and memory."""
     recalibrate_norm: bool | Literal["auto"] = "auto"
-    """Re-estimate the batch norm statistics on the unlabelled train images first: one more pass over them. `auto`:
-    whichever answers better on held-out train samples, at twice the cost. Trunks trained on patches gain, random
+    """Re-estimate the batch norm statistics on the unlabelled train images first: one more pass over them. `auto`: the
+    better of both on held-out train samples, at twice the cost. Trunks trained on patches gain, random
     ones lose."""
     lasso: bool = False
     """Learn the mix of all stage-3 units together with the layer; memory grows with the number of units."""
