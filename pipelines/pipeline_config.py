@@ -36,7 +36,8 @@ class PipelineConfig(Config):
     tasks: dict[str, SerializeAsAny[TaskConfig]] = Field(default_factory=dict)
     """Options by task name; `{colorization: {}}` is colorization with its defaults."""
     canvas_px: int = Field(default=256, ge=8, le=4096)
-    """Side of the square canvas that all image tasks cut from. Cost grows with its square."""
+    """Side of the square canvas that image tasks cut from; relative position has a larger one of its own (its
+    `canvas_px`). Cost grows with its square."""
     clip_height_px: int = Field(default=240, ge=8, le=4096)
     clip_width_px: int = Field(default=320, ge=8, le=4096)
     num_frames: int = Field(default=10, ge=2, le=1000)
@@ -49,9 +50,11 @@ class PipelineConfig(Config):
     """Bounds of the random crop's side, as a share of the image's short side."""
     flip_probability: float = Field(default=0.5, ge=0.0, le=1.0)
     share_decode: bool = True
-    """Use one decoded canvas for all image tasks. False, as in the paper: one each, which costs a decode per task."""
+    """Use one decode and one crop for all image tasks, resized to each size that they want. False, as in the paper: a
+    decode and a crop for each task."""
     harmonize: HarmonizeMode = "off"
-    """Which tasks see gray. paper: relative position gets colorization's input; all: every task does."""
+    """Which tasks see gray. paper: relative position gets colorization's input, as it does by default; all: every task
+    does."""
     backend: BackendName = "auto"
     """auto: DALI on a GPU where it is installed, OpenCV elsewhere."""
     num_threads: int = Field(default=0, ge=0, le=1024)
@@ -61,7 +64,7 @@ class PipelineConfig(Config):
     is fastest, since Python runs only one thread of a process at a time; threads start sooner. Each takes 0.3 GB and
     the step that it makes. The batches do not depend on it."""
     prefetch_batches: int = Field(default=2, ge=1, le=64)
-    """Steps held ready. More evens out slow reads; each costs the bytes of all its batches, 50 MB for four tasks of
+    """Steps held ready. More evens out slow reads; each costs the bytes of all its batches, 70 MB for four tasks of
     default size; `memory_of` computes it."""
     max_failure_ratio: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of the last 10,000 samples that may fail before the run stops. Until then each is replaced by the next good

@@ -45,7 +45,7 @@ class Model(nn.Module):
         """Return the loss of one task's batch, on the batch's device."""
         head = self.head(batch.task)
         with self._autocast(batch.inputs.device):
-            prediction = head(self._features(batch))
+            prediction = head.predict(self._features(batch), batch)
         # Outside of autocast: a mean over many cells loses digits in bf16.
         loss = head.loss(prediction, batch)
         if batch.task not in self.lassos:

@@ -57,6 +57,16 @@ class Backend(Protocol):
         Boxes are x0, y0, x1, y1 in pixels of the stored image, ends excluded.
         """
 
+    def canvases_of_sizes(
+        self,
+        encoded: Sequence[memoryview],
+        boxes_B4: npt.NDArray[np.int32],
+        flips_B: npt.NDArray[np.bool_],
+        sizes_px: Sequence[int],
+    ) -> tuple[Decoded, ...]:
+        """The canvases of several sizes, in their order, from one decode of each image. Each is what `canvases` gives
+        for its size; the failures are the same in all."""
+
     def clips(
         self,
         encoded: Sequence[memoryview],

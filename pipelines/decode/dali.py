@@ -3,7 +3,7 @@
 Bytes and geometry enter through `external_source`; pixels leave through DLPack without a copy.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Literal
 
@@ -14,15 +14,13 @@ import torch
 from pipelines.base.errors import UsageError
 from pipelines.decode.base import Decoded, fill_failed
 from pipelines.decode.clip_planes import NUM_COLORS, chosen_frames, planes_of_chosen
+from pipelines.decode.dali_runner import DaliRunner, decode_with
 from pipelines.decode.header_check import check_header
 from pipelines.decode.jpeg_frames import jpeg_frames
 
 __all__ = ["DaliBackend", "canvas_graph", "clip_graph", "jpeg_graph", "require_dali"]
 
 GraphDevice = Literal["cpu", "gpu"]
-Encoded = Sequence[npt.NDArray[np.uint8]]
-Numbers = Mapping[str, npt.NDArray[np.int32]]
-"""Inputs of a graph beside the bytes, by name; every array has leading axis B."""
 
 
 def require_dali() -> ModuleType:
@@ -39,8 +37,8 @@ def require_dali() -> ModuleType:
     return nvidia.dali
 
 
-def canvas_graph(device: GraphDevice, canvas_px: int) -> Any:
-    """Define the graph: image, corner and extent of its box (x, y order), flip -> uint8 RGB canvas."""
+def canvas_graph(device: GraphDevice, *sizes_px: int) -> tuple[Any, ...]:
+    """Define the graph: image, corner and extent of its box (x, y order), flip -> an uint8 RGB canvas of each size."""
     dali = require_dali()
     fn, types = dali.fn, dali.types
     images = fn.decoders.image_slice(
@@ -54,10 +52,10 @@ def canvas_graph(device: GraphDevice, canvas_px: int) -> Any:
         jpeg_fancy_upsampling=True,
         **_all_by_hardware(device),
     )
-    return _resized(dali, images, canvas_px, canvas_px)
+    return _resized(dali, images, *((size_px, size_px) for size_px in sizes_px))
 
 
-def clip_graph(device: GraphDevice, frames: Sequence[int], height_px: int, width_px: int) -> Any:
+def clip_graph(device: GraphDevice, frames: Sequence[int], height_px: int, width_px: int) -> tuple[Any, ...]:
     """Define the graph: encoded clip, flip -> the frames of these indices, uint8 RGB (T, height_px, width_px, 3)."""
     dali = require_dali()
     fn, types = dali.fn, dali.types
@@ -68,10 +66,10 @@ def clip_graph(device: GraphDevice, frames: Sequence[int], height_px: int, width
         pad_mode="none",
         device="mixed" if device == "gpu" else "cpu",
     )
-    return _resized(dali, clips, height_px, width_px)
+    return _resized(dali, clips, (height_px, width_px))
 
 
-def jpeg_graph(device: GraphDevice, height_px: int, width_px: int) -> Any:
+def jpeg_graph(device: GraphDevice, height_px: int, width_px: int) -> tuple[Any, ...]:
     """Define the graph: encoded JPEG, flip -> uint8 RGB (height_px, width_px, 3)."""
     dali = require_dali()
     fn, types = dali.fn, dali.types
@@ -82,7 +80,7 @@ def jpeg_graph(device: GraphDevice, height_px: int, width_px: int) -> Any:
         jpeg_fancy_upsampling=True,
         **_all_by_hardware(device),
     )
-    return _resized(dali, frames, height_px, width_px)
+    return _resized(dali, frames, (height_px, width_px))
 
 
 def _all_by_hardware(device: GraphDevice) -> dict[str, float]:
@@ -92,12 +90,12 @@ def _all_by_hardware(device: GraphDevice) -> dict[str, float]:
     return {"hw_decoder_load": 1.0} if device == "gpu" else {}
 
 
-def _resized(dali: ModuleType, pixels: Any, height_px: int, width_px: int) -> Any:
-    """Resize linearly, antialiased when shrinking, as the opencv backend does; then mirror if flip is 1."""
+def _resized(dali: ModuleType, pixels: Any, *sizes_hw: tuple[int, int]) -> tuple[Any, ...]:
+    """Resize to each size, linearly and antialiased when shrinking, as the opencv backend does; mirror if flip is 1."""
     fn, types = dali.fn, dali.types
     flip = fn.external_source(name="flip", ndim=0, dtype=types.INT32)
-    small = fn.resize(pixels, size=[height_px, width_px], antialias=True, interp_type=types.INTERP_LINEAR)
-    return fn.flip(small, horizontal=flip)
+    resized = (fn.resize(pixels, size=size, antialias=True, interp_type=types.INTERP_LINEAR) for size in sizes_hw)
+    return tuple(fn.flip(small, horizontal=flip) for small in resized)
 
 
 class DaliBackend:
@@ -115,7 +113,7 @@ class DaliBackend:
         self._device = torch.device("cuda", device.index or 0) if is_gpu else torch.device("cpu")
         self._graph_device: GraphDevice = "gpu" if is_gpu else "cpu"
         self._num_threads = num_threads
-        self._runners: dict[tuple[object, ...], _Runner] = {}
+        self._runners: dict[tuple[object, ...], DaliRunner] = {}
 
     def canvases(
         self,
@@ -124,11 +122,20 @@ class DaliBackend:
         flips_B: npt.NDArray[np.bool_],
         canvas_px: int,
     ) -> Decoded:
+        return self.canvases_of_sizes(encoded, boxes_B4, flips_B, (canvas_px,))[0]
+
+    def canvases_of_sizes(
+        self,
+        encoded: Sequence[memoryview],
+        boxes_B4: npt.NDArray[np.int32],
+        flips_B: npt.NDArray[np.bool_],
+        sizes_px: Sequence[int],
+    ) -> tuple[Decoded, ...]:
         corners, ends = boxes_B4[:, :2], boxes_B4[:, 2:]
         numbers = {"corner": corners, "extent": ends - corners, "flip": flips_B.astype(np.int32)}
-        shape = (canvas_px, canvas_px, 3)
-        runner = self._runner(("canvas", *shape), shape, lambda: canvas_graph(self._graph_device, canvas_px))
-        return _decode(runner, encoded, numbers, _unfit(encoded, ends))
+        shapes = [(size_px, size_px, 3) for size_px in sizes_px]
+        runner = self._runner(("canvas", *sizes_px), shapes, lambda: canvas_graph(self._graph_device, *sizes_px))
+        return decode_with(runner, encoded, numbers, _unfit(encoded, ends))
 
     def clips(
         self,
@@ -205,9 +212,9 @@ class DaliBackend:
         }
         # 2. Decode them; known failures are not fed to DALI.
         shape = (*size, 3)
-        runner = self._runner(("jpeg", *shape), shape, lambda: jpeg_graph(self._graph_device, *size))
+        runner = self._runner(("jpeg", *shape), [shape], lambda: jpeg_graph(self._graph_device, *size))
         flips = np.repeat(flips_B, num_frames).astype(np.int32)
-        decoded = _decode(runner, encoded, {"flip": flips}, list(failures.items()))
+        (decoded,) = decode_with(runner, encoded, {"flip": flips}, list(failures.items()))
         # 3. Failures of frames become failures of clips, with the reason of the first one.
         reasons: dict[int, str] = {}
         for index, reason in decoded.failures:
@@ -225,8 +232,9 @@ class DaliBackend:
         size: tuple[int, int],
     ) -> Decoded:
         shape = (len(frames), *size, 3)
-        runner = self._runner(("video", *shape, *frames), shape, lambda: clip_graph(self._graph_device, frames, *size))
-        return _decode(runner, encoded, {"flip": flips_B.astype(np.int32)}, [])
+        address = ("video", *shape, *frames)
+        runner = self._runner(address, [shape], lambda: clip_graph(self._graph_device, frames, *size))
+        return decode_with(runner, encoded, {"flip": flips_B.astype(np.int32)}, [])[0]
 
     def _merged(self, shape: tuple[int, ...], parts: Sequence[tuple[Sequence[int], Decoded]]) -> Decoded:
         """Return one batch of parts that were decoded separately; a part may have fewer planes than the whole."""
@@ -242,55 +250,13 @@ class DaliBackend:
     def close(self) -> None:
         self._runners.clear()
 
-    def _runner(self, address: tuple[object, ...], shape: tuple[int, ...], graph: Callable[[], Any]) -> "_Runner":
+    def _runner(
+        self, address: tuple[object, ...], shapes: Sequence[tuple[int, ...]], graph: Callable[[], tuple[Any, ...]]
+    ) -> DaliRunner:
         if address not in self._runners:
-            self._runners[address] = _Runner(graph, shape, self._device, self._num_threads)
+            pipeline_class = require_dali().Pipeline
+            self._runners[address] = DaliRunner(graph, shapes, self._device, self._num_threads, pipeline_class)
         return self._runners[address]
-
-
-class _Runner:
-    """Runner of one graph, which is built for the largest batch seen so far."""
-
-    def __init__(
-        self, graph: Callable[[], Any], shape: tuple[int, ...], device: torch.device, num_threads: int
-    ) -> None:
-        self.shape, self.device = shape, device
-        self._graph, self._num_threads = graph, num_threads
-        self._pipeline: Any = None
-        self._max_batch_size = 0
-        self._held: object = None
-
-    def run(self, encoded: Encoded, numbers: Numbers) -> torch.Tensor:
-        """Return uint8 pixels with leading axis B. Raises RuntimeError if DALI cannot decode one of the samples."""
-        if self._pipeline is None or len(encoded) > self._max_batch_size:
-            self._build(len(encoded))
-        self._pipeline.feed_input("encoded", list(encoded))
-        for name, value in numbers.items():
-            self._pipeline.feed_input(name, np.ascontiguousarray(value, np.int32))
-        # DALI does not copy the bytes (`no_copy`), so they must outlive a run that may still be on the GPU.
-        self._held = encoded
-        try:
-            (output,) = self._pipeline.run()
-        except RuntimeError:
-            self._pipeline = None  # DALI declares a pipeline that has failed unusable
-            raise
-        odd = next((shape for shape in output.shape() if tuple(shape) != self.shape), None)
-        if odd is not None:  # a clip with too few frames comes out shorter, without an error
-            raise RuntimeError(f"gives {tuple(odd)}, need {self.shape}")
-        return torch.utils.dlpack.from_dlpack(output.as_tensor())
-
-    def _build(self, batch_size: int) -> None:
-        self._max_batch_size = max(batch_size, self._max_batch_size)
-        self._pipeline = require_dali().Pipeline(
-            batch_size=self._max_batch_size,
-            num_threads=self._num_threads,
-            device_id=self.device.index if self.device.type == "cuda" else None,
-            prefetch_queue_depth=1,
-            exec_dynamic=True,
-        )
-        with self._pipeline:
-            self._pipeline.set_outputs(self._graph())
-        self._pipeline.build()
 
 
 def _unfit(encoded: Sequence[memoryview], ends_B2: npt.NDArray[np.int32]) -> list[tuple[int, str]]:
@@ -301,47 +267,3 @@ def _unfit(encoded: Sequence[memoryview], ends_B2: npt.NDArray[np.int32]) -> lis
         except ValueError as error:
             failures.append((index, str(error)))
     return failures
-
-
-def _decode(
-    runner: _Runner, encoded: Sequence[memoryview], numbers: Numbers, failures: list[tuple[int, str]]
-) -> Decoded:
-    arrays, failed = [np.frombuffer(one, np.uint8) for one in encoded], dict(failures)
-    good = [index for index in range(len(arrays)) if index not in failed]
-    try:
-        pixels = _run(runner, arrays, numbers, good)
-    except RuntimeError:
-        pixels, reasons = _run_singly(runner, arrays, numbers, good)
-        failed |= reasons
-        good = [index for index in good if index not in reasons]
-    if failed:
-        whole = pixels.new_empty((len(arrays), *runner.shape))
-        whole[good] = pixels
-        fill_failed(whole, list(failed))
-        pixels = whole
-    return Decoded(pixels=pixels, failures=sorted(failed.items()))
-
-
-def _run(runner: _Runner, arrays: Encoded, numbers: Numbers, indices: list[int]) -> torch.Tensor:
-    if not indices:
-        return torch.empty((0, *runner.shape), dtype=torch.uint8, device=runner.device)
-    chosen = {name: value[indices] for name, value in numbers.items()}
-    return runner.run([arrays[index] for index in indices], chosen)
-
-
-def _run_singly(
-    runner: _Runner, arrays: Encoded, numbers: Numbers, indices: list[int]
-) -> tuple[torch.Tensor, dict[int, str]]:
-    rows, reasons = [_run(runner, arrays, numbers, [])], {}
-    for index in indices:
-        try:
-            rows.append(_run(runner, arrays, numbers, [index]))
-        except RuntimeError as error:
-            reasons[index] = _reason(error)
-    return torch.cat(rows), reasons
-
-
-def _reason(error: RuntimeError) -> str:
-    """Return the cause from DALI's message, where it follows "encountered:" after a traceback of the graph."""
-    cause = str(error).partition("encountered:")[2] or str(error)
-    return " ".join(cause.replace("Current pipeline object is no longer valid.", "").split())[:200]

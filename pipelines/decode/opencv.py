@@ -68,14 +68,23 @@ class OpenCVBackend:
         flips_B: npt.NDArray[np.bool_],
         canvas_px: int,
     ) -> Decoded:
-        pixels = self._empty(len(encoded), canvas_px, canvas_px, 3)
-        rows: Pixels = pixels.numpy()
+        return self.canvases_of_sizes(encoded, boxes_B4, flips_B, (canvas_px,))[0]
+
+    def canvases_of_sizes(
+        self,
+        encoded: Sequence[memoryview],
+        boxes_B4: npt.NDArray[np.int32],
+        flips_B: npt.NDArray[np.bool_],
+        sizes_px: Sequence[int],
+    ) -> tuple[Decoded, ...]:
+        pixels = [self._empty(len(encoded), size_px, size_px, 3) for size_px in sizes_px]
+        rows: list[Pixels] = [one.numpy() for one in pixels]
         boxes, flips = boxes_B4.tolist(), flips_B.tolist()
 
         def decode(index: int) -> None:
-            _decode_canvas(encoded[index], boxes[index], flips[index], rows[index])
+            _decode_canvases(encoded[index], boxes[index], flips[index], [one[index] for one in rows])
 
-        return self._decode_all(decode, pixels, rows)
+        return self._decode_all(decode, pixels)
 
     def clips(
         self,
@@ -91,7 +100,7 @@ class OpenCVBackend:
         def decode(index: int) -> None:
             _decode_clip(encoded[index], bool(flips_B[index]), rows[index])
 
-        return self._decode_all(decode, pixels, rows)
+        return self._decode_all(decode, [pixels])[0]
 
     def clip_planes(
         self,
@@ -113,7 +122,7 @@ class OpenCVBackend:
             else:
                 _decode_planes(encoded[index], flip, num_frames, chosen, rows[index])
 
-        return self._decode_all(decode, pixels, rows)
+        return self._decode_all(decode, [pixels])[0]
 
     def close(self) -> None:
         if self._owns_threads:
@@ -124,12 +133,16 @@ class OpenCVBackend:
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         return torch.from_numpy(self._memory.empty(shape, np.uint8))
 
-    def _decode_all(self, decode: Callable[[int], None], pixels: torch.Tensor, rows: Pixels) -> Decoded:
-        """Decode all rows with every thread of the pool, and replace failed rows. Raises FourfoldError if one died."""
+    def _decode_all(self, decode: Callable[[int], None], pixels: Sequence[torch.Tensor]) -> tuple[Decoded, ...]:
+        """Decode all rows with every thread of the pool, and replace failed rows. Raises FourfoldError if one died.
+
+        `decode` writes one row of every tensor of `pixels`.
+        """
         # 1. Each thread takes the next index until none is left. That needs no future per image, and no thread is idle
         # while another one has several images left. `next` of a range is atomic under the GIL.
         failures: list[tuple[int, str]] = []
-        indices = iter(range(len(rows)))
+        num_rows = len(pixels[0])
+        indices = iter(range(num_rows))
         asked_s = time.perf_counter()
 
         def work() -> float:
@@ -142,7 +155,7 @@ class OpenCVBackend:
             return start_s
 
         # 2. Start as many jobs as there are threads, and wait for the first to begin: the time until then is waiting.
-        num_parts = max(min(self._threads.num_threads, len(rows)), 1)
+        num_parts = max(min(self._threads.num_threads, num_rows), 1)
         first, *others = [self._threads.submit(work) for _ in range(num_parts)]
         waited_s = self._threads.result_of(first) - asked_s
         for part in others:
@@ -151,16 +164,29 @@ class OpenCVBackend:
                 self._threads.result_of(part)
         # 4. Threads finish in any order; failures are reported in the order of rows.
         failures.sort()
-        fill_failed(rows, [index for index, _ in failures])
-        return Decoded(pixels=pixels, failures=failures, waited_s=waited_s)
+        for one in pixels:
+            fill_failed(one.numpy(), [index for index, _ in failures])
+        return tuple(Decoded(pixels=one, failures=failures, waited_s=waited_s) for one in pixels)
 
 
-def _decode_canvas(encoded: memoryview, box: list[int], flip: bool, out: Pixels) -> None:
-    """Decode one image into `out`, uint8 (S, S, 3). Raises ValueError with the reason if it cannot hold the box."""
+def _decode_canvases(encoded: memoryview, box: list[int], flip: bool, outs: Sequence[Pixels]) -> None:
+    """Decode one image into each of `outs`, uint8 (S, S, 3). Raises ValueError if it cannot hold the box."""
     # The header first: a decoder would take memory for whatever size a damaged or hostile file claims. With an EXIF
     # orientation the box is in another frame than the stored pixels, so those are decoded whole.
     header = check_header(encoded, box[2], box[3])
-    reduced_by = _reduction(box, len(out)) if header.extension == "jpg" and header.orientation == 1 else 1
+    is_reducible = header.extension == "jpg" and header.orientation == 1
+    reductions = [_reduction(box, len(out)) if is_reducible else 1 for out in outs]
+    # Sizes for which the decoder may shrink the image by different factors are decoded separately, so that each canvas
+    # has the pixels that it would have alone.
+    for reduced_by in sorted(set(reductions)):
+        crop = _decoded_crop(encoded, box, reduced_by)
+        for out, own in zip(outs, reductions, strict=True):
+            if own == reduced_by:
+                resize(crop, flip, out)
+
+
+def _decoded_crop(encoded: memoryview, box: list[int], reduced_by: int) -> npt.NDArray[Any]:
+    """Return the box of an image, decoded at 1 / `reduced_by` of its size: uint8 (h, w, 3). Raises ValueError."""
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), READ_FLAGS[reduced_by])
     if image is None:
         raise ValueError("OpenCV cannot decode it")
@@ -168,7 +194,7 @@ def _decode_canvas(encoded: memoryview, box: list[int], flip: bool, out: Pixels)
     height, width = image.shape[:2]
     if x1 > width or y1 > height:
         raise ValueError(f"decoded as {width} x {height}; the manifest promises at least {x1} x {y1}")
-    resize(image[y0:y1, x0:x1], flip, out)
+    return image[y0:y1, x0:x1]
 
 
 def _reduction(box: list[int], canvas_px: int) -> int:

@@ -3,7 +3,7 @@
 Letters: K neighbours of a soft target, h w a map of blocks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -18,11 +18,13 @@ __all__ = [
     "BLUE",
     "DARK",
     "ORANGE",
+    "PALE",
     "PINK",
     "ab_picture",
     "ab_plane",
     "compass",
     "flow_picture",
+    "mosaic",
     "outlined",
     "overlaid",
     "picture_of",
@@ -77,6 +79,21 @@ def tagged(picture: Picture, letter: str, color: Color) -> Picture:
 def _tag(pen: ImageDraw.ImageDraw, x: int, y: int, letter: str, color: Color) -> None:
     pen.rectangle((x, y, x + 21, y + 23), fill=color)
     pen.text((x + 11, y + 11), letter, font=font(17), fill=WHITE, anchor="mm")
+
+
+def mosaic(pictures: Sequence[Picture], columns: int, marks: Mapping[int, tuple[str, Color]]) -> Picture:
+    """Square pictures of one size in reading order with gaps between them; `marks`: letter and color of some."""
+    side = len(pictures[0])
+    pitch = side + max(side // 6, 2)
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * pitch - (pitch - side), columns * pitch - (pitch - side), 3), 255, np.uint8)
+    corners = [(index % columns * pitch, index // columns * pitch) for index in range(len(pictures))]
+    for picture, (x, y) in zip(pictures, corners, strict=True):
+        sheet[y : y + side, x : x + side] = picture
+    boxes = [
+        ((*corners[index], corners[index][0] + side, corners[index][1] + side), *mark) for index, mark in marks.items()
+    ]
+    return outlined(sheet, boxes)
 
 
 def compass(place: int) -> Picture:

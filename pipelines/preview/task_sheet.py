@@ -25,11 +25,13 @@ from pipelines.preview.target_pictures import (
     BLUE,
     DARK,
     ORANGE,
+    PALE,
     PINK,
     ab_picture,
     ab_plane,
     compass,
     flow_picture,
+    mosaic,
     outlined,
     overlaid,
     picture_of,
@@ -44,6 +46,7 @@ from pipelines.tasks import PRETEXT_TASKS, CanvasSpec, Task, TaskBatch
 
 __all__ = ["write_sheet"]
 
+PAIR_STEP = 7
 PLACES = ("top left", "top", "top right", "left", "right", "bottom left", "bottom", "bottom right")
 COLOR_TEXT = {
     "drop": "Of each patch one color channel is kept and the others are noise, so that the color fringes of a lens "
@@ -57,12 +60,20 @@ COLOR_TEXT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Samples:
-    """Decoded samples of one kind: pixels uint8 RGB (B, S, S, 3) or (B, T, H, W, 3)."""
+    """Decoded samples of one kind, rows of a table: pixels uint8 RGB (B, S, S, 3) or (B, T, H, W, 3)."""
 
-    folder: Path
-    keys: tuple[str, ...]
+    table: SampleTable
+    rows: npt.NDArray[np.int64]
     pixels: torch.Tensor
     canvas: CanvasSpec
+
+    @property
+    def folder(self) -> Path:
+        return self.table.folder
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.table.keys[row] for row in self.rows)
 
 
 def write_sheet(
@@ -91,7 +102,10 @@ def write_sheet(
     for task_class in PRETEXT_TASKS.values():
         samples, draw = found[task_class.source], DRAWERS.get(task_class.name)
         if samples is not None and draw is not None:
-            sections.append(draw(_build(task_class, samples), samples, seed))
+            task = _build(task_class, samples)
+            if task.source == "image" and task.canvas_px != samples.canvas.canvas_px:
+                samples = _decode(samples.table, samples.rows, task.canvas_px)
+            sections.append(draw(task, samples, seed))
     if not sections:
         raise UsageError(f"{folder}: holds no samples, so there is nothing to show. Build shards of images or videos.")
     picture = draw_sheet("Inputs and targets of each task", _subtitle(found, seed), sections)
@@ -119,7 +133,7 @@ def _load(manifests: list[Manifest], kind: Kind, num_samples: int, seed: int, ca
 
 
 def _decode(table: SampleTable, rows: npt.NDArray[np.int64], canvas_px: int) -> _Samples:
-    reader, keys = SampleReader(table), tuple(table.keys[row] for row in rows)
+    reader = SampleReader(table)
     encoded = [reader.read(int(row)) for row in rows]
     # The shortest of the chosen clips decides: a batch has one number of frames.
     canvas = CanvasSpec(canvas_px=canvas_px, num_frames=int(table.num_frames[rows].min()))
@@ -137,8 +151,9 @@ def _decode(table: SampleTable, rows: npt.NDArray[np.int64], canvas_px: int) -> 
         backend.close()
     if decoded.failures:
         row, reason = decoded.failures[0]
-        raise DataError(f"{table.folder}: sample {keys[row]}: {reason}. Look for more: fourfold shards verify.")
-    return _Samples(folder=table.folder, keys=keys, pixels=decoded.pixels, canvas=canvas)
+        key = table.keys[rows[row]]
+        raise DataError(f"{table.folder}: sample {key}: {reason}. Look for more: fourfold shards verify.")
+    return _Samples(table=table, rows=rows, pixels=decoded.pixels, canvas=canvas)
 
 
 def _middle_square(width: int, height: int) -> tuple[int, int, int, int]:
@@ -162,26 +177,32 @@ def _make(task: Task, samples: _Samples, seed: int) -> TaskBatch:
 
 def _relative_position(task: Any, samples: _Samples, seed: int) -> Section:
     batch = _make(task, samples, seed)
+    pairs, side = task.pairs, task.patch_px
+    num_pairs = len(pairs.position)
     examples = []
     for index, key in enumerate(samples.keys):
-        row = index * task.examples_per_sample
-        corners = batch.geometry["corner_xy"][index, 0]
-        boxes = [(x, y, x + task.patch_px, y + task.patch_px) for x, y in corners.tolist()]
-        place = int(batch.target["position"][row])
-        drawn = outlined(picture_of(samples.pixels[index]), list(zip(boxes, "AB", (BLUE, ORANGE), strict=True)))
+        # Of all pairs of the grid one is shown, another one for every image.
+        shown = (index * PAIR_STEP + seed) % num_pairs
+        first, second, place = (int(one[shown]) for one in (pairs.first, pairs.second, pairs.position))
+        marks = {first: ("A", BLUE), second: ("B", ORANGE)}
+        patches = batch.inputs[index * task.examples_per_sample]
+        corners = batch.geometry["corner_xy"][index, 0].tolist()
+        boxes = [((x, y, x + side, y + side), *marks.get(patch, ("", PALE))) for patch, (x, y) in enumerate(corners)]
         panels = (
-            Panel(picture=drawn, caption="an image, two patches of it"),
-            Panel(picture=tagged(picture_of(batch.inputs[row, 0]), "A", BLUE), caption="sees: patch A"),
-            Panel(picture=tagged(picture_of(batch.inputs[row, 1]), "B", ORANGE), caption="sees: patch B"),
+            Panel(picture=outlined(picture_of(samples.pixels[index]), boxes), caption="an image, a grid of patches"),
+            Panel(
+                picture=mosaic([picture_of(one) for one in patches], task.grid.cols, marks),
+                caption=f"sees: each of the {len(patches)} patches alone",
+            ),
             Panel(picture=compass(place), caption=f"target: {PLACES[place]} (class {place})"),
         )
         examples.append(Example(title=key, panels=panels))
     return Section(
         title="Relative position",
-        question="Two patches of one image: in which of eight directions from A does B lie?",
-        text="To solve it, a network must know what things look like and how their parts are arranged. "
-        f"{COLOR_TEXT[task.color]} A gap and a random shift between patches keep lines from continuing across the "
-        "border.",
+        question=f"Two patches of one image: in which of eight directions from A does B lie? {num_pairs} pairs an image.",
+        text="Every two neighbours make a pair, in both directions; one pair is marked. To solve it, a network must know "
+        f"what things look like and how their parts are arranged. {COLOR_TEXT[task.color]} Gaps and random shifts between "
+        "patches keep lines from continuing across the border.",
         examples=tuple(examples),
     )
 

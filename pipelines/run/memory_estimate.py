@@ -18,7 +18,7 @@ class PipelineMemory:
     """Bytes of the batches of one rank on the device.
 
     batch_bytes: inputs, targets and weights by task. pixels_bytes: decoded uint8 RGB of one step, held until its
-    batches are made.
+    batches are made; a canvas for each size that tasks want.
     """
 
     batch_bytes: dict[str, int]
@@ -54,15 +54,14 @@ def pipeline_memory(
         name: sum(_tensor_bytes(spec) for spec in task.spec(batch_sizes[task.source]).values())
         for name, task in tasks.items()
     }
-    sample_bytes: dict[Kind, int] = {
-        "image": 3 * canvas.canvas_px**2,
-        "clip": 3 * canvas.num_frames * canvas.clip_height_px * canvas.clip_width_px,
-    }
+    sides_px = [task.canvas_px for task in tasks.values() if task.source == "image"]
+    num_clips = sum(task.source == "clip" for task in tasks.values())
     # Without `share_decode` every task holds pixels of its own.
-    pixels_bytes = 0
-    for kind, size in batch_sizes.items():
-        num_users = sum(task.source == kind for task in tasks.values())
-        pixels_bytes += size * sample_bytes[kind] * (min(num_users, 1) if share_decode else num_users)
+    if share_decode:
+        sides_px, num_clips = sorted(set(sides_px)), min(num_clips, 1)
+    clip_bytes = 3 * canvas.num_frames * canvas.clip_height_px * canvas.clip_width_px
+    sample_bytes: dict[Kind, int] = {"image": sum(3 * px**2 for px in sides_px), "clip": num_clips * clip_bytes}
+    pixels_bytes = sum(size * sample_bytes[kind] for kind, size in batch_sizes.items())
     return PipelineMemory(
         batch_bytes=batch_bytes,
         pixels_bytes=pixels_bytes,

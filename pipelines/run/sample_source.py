@@ -62,6 +62,8 @@ def canvas_boxes(
 ) -> npt.NDArray[np.int32]:
     """Return random square boxes x0, y0, x1, y1 in pixels, ends excluded, inside images: int32 (B, 4).
 
+    A box serves canvases of all sizes.
+
     `uniform_B4`: numbers in [0, 1) for side, x, y and flip (not used here). `width_B`, `height_B`: in pixels. `scale`:
     bounds of the side as a share of the short side.
     """
@@ -157,11 +159,17 @@ class SampleSource:
         own = {name: self._task_geometry(picks, keys, name) for name in names}
         return Drawn(common=common, own=own, cached=self._cached(picks, common, names))
 
-    def decode(self, encoded: Sequence[memoryview], drawn: Drawn) -> Decoded:
-        """Return canvases or planes of clips on the pipeline's device; the copy there may still be running."""
+    def decode(self, encoded: Sequence[memoryview], drawn: Drawn) -> dict[int, Decoded]:
+        """Return canvases or planes of clips on the pipeline's device, by `Task.canvas_px` of the drawn tasks.
+
+        The copy to the device may still be running. Failures are the same in all.
+        """
         is_cached_B = _is_cached_for_all(drawn.cached, list(drawn.own), len(encoded))
-        decoded = self._decode(encoded, drawn.common, is_cached_B)
-        return replace(decoded, pixels=decoded.pixels.to(self._device, non_blocking=True))
+        sizes_px = sorted({self._tasks[name].canvas_px for name in drawn.own})
+        return {
+            size_px: replace(decoded, pixels=decoded.pixels.to(self._device, non_blocking=True))
+            for size_px, decoded in self._decode(encoded, drawn.common, sizes_px, is_cached_B).items()
+        }
 
     def _load_group(
         self, picks: PickedSamples, encoded: Sequence[memoryview], group: Sequence[str]
@@ -174,15 +182,16 @@ class SampleSource:
         # 2. Decode, and start the copy to the device.
         start_s = time.perf_counter()
         decoded = self.decode(encoded, drawn)
-        self._count_decoding(time.perf_counter() - start_s, decoded.waited_s)
+        first = next(iter(decoded.values()))
+        self._count_decoding(time.perf_counter() - start_s, first.waited_s)
         self._decode_clock.add(num_items=len(keys))
         # 3. Say of every row which sample it shows: the backend has put a good one into failed rows.
-        failed = tuple(index for index, _ in decoded.failures)
+        failed = tuple(index for index, _ in first.failures)
         rows = _shown_rows(len(keys), failed)
         shown = tuple(keys[row] for row in rows)
         prepared = {
             name: TaskSamples(
-                pixels=decoded.pixels,
+                pixels=decoded[self._tasks[name].canvas_px].pixels,
                 geometry=drawn.geometry_of(name),
                 keys=shown,
                 failed=failed,
@@ -190,7 +199,7 @@ class SampleSource:
             )
             for name in group
         }
-        return prepared, dict(decoded.failures)
+        return prepared, dict(first.failures)
 
     def _cached(self, picks: PickedSamples, common: Geometry, group: Sequence[str]) -> dict[str, CachedTargets]:
         """Return the cached targets of the batch by task, for the tasks that have a cache."""
@@ -215,12 +224,20 @@ class SampleSource:
     def _task_geometry(self, picks: PickedSamples, keys: tuple[str, ...], name: str) -> Geometry:
         return self._tasks[name].draw(BatchRng(self.plan.seed, picks.epochs.tolist(), keys, name))
 
-    def _decode(self, encoded: Sequence[memoryview], common: Geometry, is_cached_B: npt.NDArray[np.bool_]) -> Decoded:
-        size = self._canvas
+    def _decode(
+        self,
+        encoded: Sequence[memoryview],
+        common: Geometry,
+        sizes_px: Sequence[int],
+        is_cached_B: npt.NDArray[np.bool_],
+    ) -> dict[int, Decoded]:
         if self.table.kind == "image":
-            return self.backend.canvases(encoded, common["box"], common["flip"], size.canvas_px)
+            canvases = self.backend.canvases_of_sizes(encoded, common["box"], common["flip"], sizes_px)
+            return dict(zip(sizes_px, canvases, strict=True))
+        size = self._canvas
         frames = size.num_frames, size.clip_height_px, size.clip_width_px
-        return self.backend.clip_planes(encoded, common["flip"], *frames, first_only_B=is_cached_B)
+        planes = self.backend.clip_planes(encoded, common["flip"], *frames, first_only_B=is_cached_B)
+        return dict.fromkeys(sizes_px, planes)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -73,7 +73,8 @@ class TaskBatch:
     """Batch of examples of one task.
 
     inputs: float32 in [0, 1], (R, 3, H, W) or (R, V, 3, H, W). target: tensors by name, first axis R.
-    weight: float32, (R,) or (R, h, w); 0 leaves an example or a cell out of the loss. keys: of the B samples.
+    weight: float32, (R,), (R, K) for K questions about one example, or (R, h, w); 0 leaves an example, a question or a
+    cell out of the loss. keys: of the B samples.
     geometry: every random number, for audit, with leading axis B. If a task can fail to find a target, also "verdict"
     (B,): 0 for samples that have one, the reason's number for others.
     """
@@ -142,6 +143,11 @@ class Task(ABC):
     def examples_per_sample(self) -> int:
         """Rows of a batch that each sample gives."""
         return 1
+
+    @property
+    def canvas_px(self) -> int:
+        """Side of the canvases that `make` gets, if it is a task of images; the pipeline's, or one of its own."""
+        return self.canvas.canvas_px
 
     @abstractmethod
     def draw(self, rng: Rng) -> Geometry:

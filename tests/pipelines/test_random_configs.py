@@ -49,6 +49,11 @@ RATIO = mostly(st.floats(0, 1), -0.1, 1.5)
 TASK_OPTIONS = {
     "relative_position": some(
         task_weight=WEIGHT,
+        form=mostly(st.sampled_from(["grid", "grid", "pairs"]), "ring"),
+        rows=mostly(st.integers(3, 4), 2),
+        cols=mostly(st.integers(3, 4), 9),
+        grids_per_image=mostly(st.integers(1, 2), 0),
+        canvas_px=mostly(st.sampled_from([48, 61, 80]), 7),
         patch_px=mostly(st.integers(1, 14), 0, 40),
         gap_px=mostly(st.integers(0, 9), -1, 30),
         jitter_px=mostly(st.integers(0, 3), -1, 20),
@@ -117,7 +122,17 @@ PIPELINES = st.fixed_dictionaries(
         "cache_gib": mostly(st.just(1.0), 0.0),
     },
 )
-FIELDS = [*PipelineConfig.model_fields, "weight", "path", "world_size", "rank", "split"]
+FIELDS = [
+    *PipelineConfig.model_fields,
+    "form",
+    "pairs_per_image",
+    "grids_per_image",
+    "weight",
+    "path",
+    "world_size",
+    "rank",
+    "split",
+]
 
 
 def placed(value, folders):

@@ -49,6 +49,11 @@ class Head(nn.Module, ABC):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the prediction from features (R * V, C, h, w)."""
 
+    def predict(self, features: torch.Tensor, batch: TaskBatch) -> torch.Tensor:
+        """Prediction for a batch, of which the head may look up what is asked (never the answers): `forward`, except
+        where an example holds more than one question."""
+        return self(features)  # type: ignore[no-any-return]
+
     @abstractmethod
     def loss(self, prediction: torch.Tensor, batch: TaskBatch) -> Loss:
         """Return loss and metrics of the prediction that `forward` made for this batch."""

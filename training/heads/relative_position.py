@@ -1,4 +1,8 @@
-"""Relative position: two patches of one image in, which of 8 neighbours the second is out (paper section 3.4)."""
+"""Relative position: patches of one image in, for each pair which of 8 neighbours the second is (paper section 3.4).
+
+Each patch is encoded once, however many pairs it is part of: pairs are formed of the codes. Letters: R rows, V patches
+of a row, K pairs of a row, D numbers of a patch's code.
+"""
 
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -46,15 +50,32 @@ class RelativePositionHead(Head):
         self.classify = nn.Linear(width, NUM_POSITIONS)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits (R, 8) from features of patch pairs (R * 2, C, h, w)."""
+        """Logits (R, 8) from features of patch pairs (R * 2, C, h, w), first and second in turn."""
         code = self.encode(features)
-        pair = code.view(len(code) // 2, -1, 1, 1)
-        return self.classify(self.norm(self.joint(pair)).relu().flatten(1))  # type: ignore[no-any-return]
+        return self._compare(code.view(len(code) // 2, -1))
+
+    def predict(self, features: torch.Tensor, batch: TaskBatch) -> torch.Tensor:
+        """Logits (R, K, 8) from features of grids (R * V, C, h, w), for the pairs that the batch names.
+
+        (R, 8) from features of single pairs (R * 2, C, h, w), where it names none.
+        """
+        if "pair_first" not in batch.target:
+            return self(features)  # type: ignore[no-any-return]
+        first_RK, second_RK = batch.target["pair_first"], batch.target["pair_second"]
+        code_RVD = self.encode(features).view(len(first_RK), -1, self.encode.num_features)
+        row_R1 = torch.arange(len(code_RVD), device=code_RVD.device)[:, None]
+        pair_RKD = torch.cat([code_RVD[row_R1, first_RK], code_RVD[row_R1, second_RK]], dim=-1)
+        return self._compare(pair_RKD.flatten(0, 1)).view(*first_RK.shape, NUM_POSITIONS)
+
+    def _compare(self, pair_ND: torch.Tensor) -> torch.Tensor:
+        """Logits (N, 8) of two codes one after the other, (N, 2 D)."""
+        joint = self.joint(pair_ND[:, :, None, None])
+        return self.classify(self.norm(joint).relu().flatten(1))  # type: ignore[no-any-return]
 
     def loss(self, prediction: torch.Tensor, batch: TaskBatch) -> Loss:
-        position = batch.target["position"]
-        is_right = (prediction.argmax(1) == position).float()
+        logits, position, weight = prediction.flatten(0, -2), batch.target["position"].flatten(), batch.weight.flatten()
+        is_right = (logits.argmax(1) == position).float()
         return Loss(
-            total=cross_entropy(prediction, position, batch.weight),
-            metrics={"accuracy": weighted_mean(is_right, batch.weight)},
+            total=cross_entropy(logits, position, weight),
+            metrics={"accuracy": weighted_mean(is_right, weight)},
         )

@@ -139,11 +139,13 @@ def _stages(pipeline: Pipeline, kind: Kind, names: Sequence[str], batch: int) ->
     yield "read"
     drawn = source.draw(picks, names)
     yield "draw"
-    pixels = source.decode(encoded, drawn).pixels
-    wait_for(pixels.device)
+    decoded = source.decode(encoded, drawn)
+    for one in decoded.values():
+        wait_for(one.pixels.device)
     yield "decode"
     keys = source.keys(picks)
     for name in names:
+        pixels = decoded[pipeline.tasks[name].canvas_px].pixels
         pipeline.maker.make(name, TaskSamples(pixels=pixels, geometry=drawn.geometry_of(name), keys=keys, failed=()))
         wait_for(pixels.device)
         yield name

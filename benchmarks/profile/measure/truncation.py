@@ -85,6 +85,10 @@ class _NoTask(Task):
         self.config, self.canvas, self._task = task.config, task.canvas, task
         self.source = task.source  # type: ignore[misc]
 
+    @property
+    def canvas_px(self) -> int:
+        return self._task.canvas_px
+
     def draw(self, rng: Any) -> Geometry:
         return self._task.draw(rng)
 
@@ -105,6 +109,11 @@ class _BlackPixels:
 
     def canvases(self, encoded: Any, boxes_B4: Any, flips_B: Any, canvas_px: int) -> Decoded:
         return self._black(len(encoded), canvas_px, canvas_px, 3)
+
+    def canvases_of_sizes(
+        self, encoded: Any, boxes_B4: Any, flips_B: Any, sizes_px: Sequence[int]
+    ) -> tuple[Decoded, ...]:
+        return tuple(self._black(len(encoded), size_px, size_px, 3) for size_px in sizes_px)
 
     def clips(self, encoded: Any, flips_B: Any, num_frames: int, height_px: int, width_px: int) -> Decoded:
         return self._black(len(encoded), num_frames, height_px, width_px, 3)

@@ -151,7 +151,7 @@ def task_inputs(
         return task, opencv.clips(encoded, flips, *size).pixels, geometry, keys
     sides = [min(table.width[row % len(table)], table.height[row % len(table)]) for row in range(count)]
     boxes = np.array([(0, 0, side, side) for side in sides], np.int32)
-    return task, opencv.canvases(encoded, boxes, flips, canvas.canvas_px).pixels, geometry, keys
+    return task, opencv.canvases(encoded, boxes, flips, task.canvas_px).pixels, geometry, keys
 
 
 def _changed(cpu: TaskBatch, other: TaskBatch) -> float:

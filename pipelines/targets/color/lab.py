@@ -22,6 +22,7 @@ __all__ = [
     "decode_bins",
     "has_color",
     "lab_to_rgb",
+    "light_tables",
     "lightness",
     "rgb_to_lab",
 ]
@@ -88,7 +89,7 @@ def lightness(pixels: torch.Tensor, memory: BufferPool | None = None) -> torch.T
 
 def _lightness_cpu(pixels: torch.Tensor, memory: BufferPool) -> torch.Tensor:
     out = memory.empty(tuple(pixels.shape[:-1]), np.float32)
-    _write_lightness(_colors(pixels), *_light_tables(), out.reshape(-1))
+    _write_lightness(_colors(pixels), *light_tables(), out.reshape(-1))
     return torch.from_numpy(out)
 
 
@@ -115,7 +116,7 @@ def _write_lightness(
 
 
 @lru_cache(maxsize=1)
-def _light_tables() -> tuple[Uint16s, Uint16s, Uint16s, Float32s]:
+def light_tables() -> tuple[Uint16s, Uint16s, Uint16s, Float32s]:
     """Return what each level of R, G, B adds to Y, uint16 (256,), white 65535; and L / 100 of Y, float32 (65536,)."""
     linear = _linear_table(torch.device("cpu")).double()
     lights = torch.outer(torch.tensor(RGB_TO_XYZ[1], dtype=torch.float64), linear * 65535).round()

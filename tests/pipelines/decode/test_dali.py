@@ -250,13 +250,26 @@ def test_one_bad_frame_fails_its_clip_alone(dali):
 
 
 @needs_dali
+@pytest.mark.parametrize("bad", [[], [1]])
+def test_several_sizes_of_one_decode_are_those_of_several(dali, bad):
+    encoded = [memoryview(encode(smooth_picture(seed, 60, 70))) for seed in range(3)]
+    for row in bad:
+        encoded[row] = memoryview(bytes(encoded[row])[:200])
+    given = encoded, np.array([(11, 7, 59, 55)] * 3, np.int32), np.array([False, True, True])
+    for size_px, decoded in zip((40, 96), dali.canvases_of_sizes(*given, (40, 96)), strict=True):
+        alone = dali.canvases(*given, size_px)
+        assert torch.equal(decoded.pixels, alone.pixels)
+        assert [row for row, _ in decoded.failures] == [row for row, _ in alone.failures] == bad
+
+
+@needs_dali
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_graphs_are_valid_for_both_devices(device):
     # DALI checks operators and argument names when a graph is defined, for which no GPU is needed.
     pipeline = require_dali().Pipeline(batch_size=1, num_threads=1, device_id=None, exec_dynamic=True)
     with pipeline:
-        graphs = canvas_graph(device, 64), clip_graph(device, (0, 1, 3), 48, 64), jpeg_graph(device, 48, 64)
-    assert [graph.device for graph in graphs] == [device] * 3
+        outputs = *canvas_graph(device, 64, 100), *clip_graph(device, (0, 1, 3), 48, 64), *jpeg_graph(device, 48, 64)
+    assert [output.device for output in outputs] == [device] * 4
 
 
 def test_missing_dali_names_the_extra(monkeypatch):

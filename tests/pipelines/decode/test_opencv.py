@@ -73,13 +73,29 @@ def test_shrinking_does_not_alias(backend):
 REDUCED_BOX = (16, 24, 16 + 128, 24 + 128)
 
 
+def test_several_sizes_of_one_decode_are_those_of_several(monkeypatch):
+    encoded, num_decoded = encode(smooth_picture(3, 160, 176), quality=95), []
+    views, boxes, flips = [memoryview(encoded), memoryview(b"junk")], np.array([REDUCED_BOX] * 2), np.array([True] * 2)
+    backend = OpenCVBackend()
+    alone = [backend.canvases(views, boxes, flips, size_px) for size_px in (96, 64, 16)]
+    decode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda array, flags: num_decoded.append(flags) or decode(array, flags))
+    together = backend.canvases_of_sizes(views, boxes, flips, (96, 64, 16))
+    backend.close()
+    # Two decodes: 96 and 64 px come from the whole image, 16 px from a quarter of it.
+    assert len(num_decoded) == 2
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert one.failures == other.failures
+
+
 @pytest.mark.parametrize(("canvas_px", "reduced_by"), [(64, 1), (32, 2), (16, 4), (8, 8)])
 def test_large_jpegs_are_decoded_at_reduced_size(canvas_px, reduced_by, monkeypatch):
     encoded, used = encode(smooth_picture(3, 160, 176), quality=95), []
     decode = cv2.imdecode
     monkeypatch.setattr(cv2, "imdecode", lambda array, flags: used.append(flags) or decode(array, flags))
     pixels = np.empty((canvas_px, canvas_px, 3), np.uint8)
-    opencv._decode_canvas(memoryview(encoded), list(REDUCED_BOX), False, pixels)
+    opencv._decode_canvases(memoryview(encoded), list(REDUCED_BOX), False, [pixels])
     assert used == [opencv.READ_FLAGS[reduced_by]]
     whole = Image.open(io.BytesIO(encoded)).convert("RGB").crop(REDUCED_BOX)
     expected = np.asarray(whole.resize((canvas_px, canvas_px), Image.Resampling.BILINEAR)).astype(int)
@@ -99,7 +115,7 @@ def test_what_would_be_off_by_part_of_a_pixel_is_decoded_whole(box, orientation,
     Image.fromarray(smooth_picture(3, 160, 176)).save(buffer, kind, exif=tags)
     decode = cv2.imdecode
     monkeypatch.setattr(cv2, "imdecode", lambda array, flags: used.append(flags) or decode(array, flags))
-    opencv._decode_canvas(memoryview(buffer.getvalue()), list(box), False, np.empty((16, 16, 3), np.uint8))
+    opencv._decode_canvases(memoryview(buffer.getvalue()), list(box), False, [np.empty((16, 16, 3), np.uint8)])
     assert used == [cv2.IMREAD_COLOR_RGB]
 
 

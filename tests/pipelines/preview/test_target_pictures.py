@@ -13,6 +13,7 @@ from pipelines.preview.target_pictures import (
     ab_plane,
     compass,
     flow_picture,
+    mosaic,
     outlined,
     overlaid,
     picture_of,
@@ -84,3 +85,18 @@ def test_overlay_tints_moving_blocks_and_hatches_ignored_ones() -> None:
     assert set(np.unique(picture[8:, 8:16])) == {100, round(0.3 * 100 + 0.7 * 255)}
     assert set(np.unique(picture[:8, 16:])) == {100, round(0.3 * 100 + 0.7 * 255)}
     assert (picture[8:, :8] == 100).all()
+
+
+def test_mosaic_is_in_reading_order_with_marks_and_gaps() -> None:
+    pictures = [np.full((60, 60, 3), 20 * index, np.uint8) for index in range(6)]
+    picture = mosaic(pictures, 3, {1: ("B", ORANGE)})
+    scale = PANEL_PX / 130
+    centres = [
+        picture[round((30 + 70 * row) * scale), round((30 + 70 * column) * scale), 0]
+        for row in (0, 1)
+        for column in (0, 1, 2)
+    ]
+    assert centres == [0, 20, 40, 60, 80, 100]
+    assert (picture[round(65 * scale), round(30 * scale)] == 255).all()
+    columns = np.flatnonzero((picture == ORANGE).all(-1).any(0))
+    assert round(70 * scale) - 2 <= columns[0] <= columns[-1] <= round(130 * scale) + 2

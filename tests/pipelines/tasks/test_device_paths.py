@@ -17,8 +17,8 @@ import torch
 from pipelines.base.rng import rng_for
 from pipelines.targets.color import lab as color
 from pipelines.targets.color import soft_encoding
-from pipelines.targets.views import guards, resampling
-from pipelines.tasks import TASKS, exemplar, relative_position
+from pipelines.targets.views import guards, patch_colors, resampling
+from pipelines.tasks import TASKS, exemplar
 from pipelines.tasks.base import CanvasSpec, stack_geometry
 from tests.made.pictures import smooth_picture
 
@@ -45,7 +45,7 @@ for name, options, is_gray in json.loads(INPUT):
     geometry["label"] = np.zeros(4, np.int64)
     promised = task.spec(4)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        pixels = torch.empty((4, 64, 64, 3), dtype=torch.uint8, device="cuda")
+        pixels = torch.empty((4, task.canvas_px, task.canvas_px, 3), dtype=torch.uint8, device="cuda")
         batch = task.make(pixels, geometry, tuple("abcd"))
         tensors = {"inputs": batch.inputs, "weight": batch.weight, **batch.target}
         found[f"{name} {options} {is_gray}"] = all(
@@ -62,6 +62,8 @@ def cases():
     colors = [("relative_position", {"color": color}, False) for color in ("drop", "project", "gray", "keep")]
     guarded = [(name, options | guards_on, is_gray) for name, options, _ in colors for is_gray in (False, True)]
     guarded += [("exemplar", guards_on, is_gray) for is_gray in (False, True)]
+    colors += [("relative_position", {"form": "pairs", "color": "drop"}, False)]
+    colors += [("relative_position", {"rows": 4, "grids_per_image": 2, "canvas_px": 64, "patch_px": 9}, False)]
     return [*colors, *guarded, *((name, {}, is_gray) for name in IMAGE_TASKS for is_gray in (False, True))]
 
 
@@ -84,8 +86,9 @@ def device_paths(monkeypatch):
         monkeypatch.setattr(color, "_ab_cpu", ab_torch)
         monkeypatch.setattr(soft_encoding, "_sorted", lambda key: key.sort(dim=-1).values)
         monkeypatch.setattr(soft_encoding, "_nearest_by_table", soft_encoding._nearest_by_sorting)
-        monkeypatch.setattr(relative_position, "_crop_cpu", relative_position._crop_device)
-        monkeypatch.setattr(relative_position, "_drop_cpu", drop_on_device)
+        monkeypatch.setattr(patch_colors, "_crop_cpu", patch_colors._crop_device)
+        monkeypatch.setattr(patch_colors, "_drop_cpu", drop_on_device)
+        monkeypatch.setattr(patch_colors, "_gray_cpu", gray_on_device)
         monkeypatch.setattr(resampling, "_resampled_cpu", resampling._resampled_device)
         monkeypatch.setattr(exemplar.Exemplar, "_make_cpu", exemplar.Exemplar._make_device)
         monkeypatch.setattr(guards, "_through_libjpeg", guards._through_jpeg)
@@ -93,9 +96,12 @@ def device_paths(monkeypatch):
     return use
 
 
-def drop_on_device(pixels, corner_xy, channel, noise_start, resample_px, patch_px, _):
-    patches = relative_position._crop_device(pixels, corner_xy, patch_px)
-    return relative_position._drop_device(patches, channel, noise_start, resample_px)
+def drop_on_device(pixels, cuts, patch_px, _):
+    return patch_colors._drop_device(patch_colors._crop_device(pixels, cuts.corner_xy, patch_px), cuts)
+
+
+def gray_on_device(pixels, cuts, patch_px, _):
+    return patch_colors._gray_device(patch_colors._crop_device(pixels, cuts.corner_xy, patch_px), cuts)
 
 
 def ab_torch(blocks):
@@ -107,7 +113,8 @@ def test_both_paths_give_the_same_targets_exactly_and_inputs_within_rounding(nam
     task = TASKS[name](TASKS[name].config_class(**options), CANVAS, lightness=is_gray)
     keys = [str(row) for row in range(8)]
     geometry = stack_geometry([task.draw(rng_for(0, 0, key, name)) for key in keys]) | {"label": np.arange(8)}
-    pixels = torch.from_numpy(np.stack([smooth_picture(seed, 64, 64) for seed in range(8)]))
+    side = task.canvas_px
+    pixels = torch.from_numpy(np.stack([smooth_picture(seed, side, side) for seed in range(8)]))
     cpu = task.make(pixels, geometry, keys)
     device_paths()
     device = task.make(pixels, geometry, keys)

@@ -1,4 +1,7 @@
-"""Canvases whose pixels hold their own coordinates show where each patch was cut, and that the label is right."""
+"""Canvases whose pixels hold their own coordinates show where each patch was cut, and that the label is right.
+
+Here with `form: pairs` and color drop, as in the first versions; grids in test_relative_position_grids.py.
+"""
 
 import cv2
 import numpy as np
@@ -13,7 +16,6 @@ from pipelines.base.config import validate
 from pipelines.base.errors import UsageError
 from pipelines.targets.color.lab import lightness
 from pipelines.targets.views import resampling
-from pipelines.tasks import relative_position
 from pipelines.tasks.base import CanvasSpec, Geometry, TaskBatch
 from pipelines.tasks.relative_position import RelativePosition, RelativePositionConfig
 
@@ -26,7 +28,7 @@ PLAIN = {"color": "keep", "resample_probability": 0}
 
 
 def task(canvas_px: int = 256, *, gray: bool = False, **options: object) -> RelativePosition:
-    config = RelativePositionConfig.model_validate(options)
+    config = RelativePositionConfig.model_validate({"form": "pairs", "color": "drop"} | options)
     return RelativePosition(config, CanvasSpec(canvas_px=canvas_px), lightness=gray)
 
 
@@ -123,13 +125,13 @@ def test_places_are_equally_frequent_and_straight_pairs_roam() -> None:
 )
 def test_lengths_scale_with_the_canvas(canvas_px: int, expected: tuple[int, int, int]) -> None:
     of = task(canvas_px)
-    assert (of.patch_px, of.gap_px, of.jitter_px) == expected
+    assert (of.patch_px, of.grid.gap_px, of.grid.jitter_px) == expected
 
 
 @pytest.mark.parametrize("canvas_px", range(8, 400, 7))
 def test_default_lengths_fit_every_canvas(canvas_px: int) -> None:
     of = task(canvas_px)
-    assert 2 * of.patch_px + of.gap_px + 2 * of.jitter_px <= canvas_px
+    assert 2 * of.patch_px + of.grid.gap_px + 2 * of.grid.jitter_px <= canvas_px
 
 
 @pytest.mark.parametrize("canvas_px", [9, 17, 33, 100])
@@ -257,27 +259,6 @@ def test_a_third_of_patches_is_resampled_with_uniform_area() -> None:
     area = (small**2 - 100) / (95**2 - 100)
     assert abs(area.mean() - 0.5) < 0.04
     assert (drawn(task(resample_probability=0), 20)["resample_px"] == 96).all()
-
-
-def drop_on_device(pixels, corner_xy, channel, noise_start, resample_px, patch_px, _):
-    patches = relative_position._crop_device(pixels, corner_xy, patch_px)
-    return relative_position._drop_device(patches, channel, noise_start, resample_px)
-
-
-@pytest.mark.parametrize("color", ["project", "gray", "keep"])
-def test_both_ways_of_cutting_are_equal(color: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    of = task(color=color, pairs_per_image=2)
-    cpu = make(of, photos(6))
-    monkeypatch.setattr(relative_position, "_crop_cpu", relative_position._crop_device)
-    assert torch.equal(make(of, photos(6)).inputs, cpu.inputs)
-
-
-def test_both_ways_of_dropping_colors_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    of = task(color="drop", resample_probability=0.5, pairs_per_image=2)
-    cpu = make(of, photos(6)).inputs
-    monkeypatch.setattr(relative_position, "_drop_cpu", drop_on_device)
-    monkeypatch.setattr(resampling, "_resampled_cpu", resampling._resampled_device)
-    torch.testing.assert_close(make(of, photos(6)).inputs, cpu, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("options", [{}, {"pairs_per_image": 4}, {"color": "project"}, {"gray": True}])

@@ -56,6 +56,7 @@ def lit_from_above(seed):
 def patches_of(make_canvas, **options):
     """Inputs of relative position, float32 (N, 3, P, P), and the corners x, y (N, 2) of the patches."""
     plain = {
+        "form": "pairs",
         "patch_px": 48,
         "gap_px": 8,
         "jitter_px": 4,

@@ -58,6 +58,66 @@ def test_a_pair_does_not_depend_on_its_neighbours_and_its_order_matters() -> Non
     assert not torch.allclose(all_at_once[1:2], head(pairs[1].flip(0)))
 
 
+def grid_batch(rows: int, patches: int, first: list[int], second: list[int]) -> TaskBatch:
+    number = len(first)
+    return TaskBatch(
+        task="relative_position",
+        inputs=torch.zeros(rows, patches, 3, 8, 8),
+        target={
+            "position": torch.zeros(rows, number, dtype=torch.int64),
+            "pair_first": torch.tensor(first).expand(rows, -1),
+            "pair_second": torch.tensor(second).expand(rows, -1),
+        },
+        weight=torch.ones(rows, number),
+        keys=tuple(str(row) for row in range(rows)),
+    )
+
+
+def test_pairs_of_a_grid_are_formed_of_the_patches_that_the_batch_names() -> None:
+    head = build_head("relative_position", HeadsConfig(preset="small"), SMALL_SHAPE).eval()
+    maps = torch.rand(3, 4, 16, 6, 6)
+    batch = grid_batch(3, 4, [0, 3, 2, 2, 1], [1, 0, 2, 3, 0])
+    logits = head.predict(maps.flatten(0, 1), batch)
+    assert logits.shape == (3, 5, 8)
+    for row in range(3):
+        for pair, (first, second) in enumerate(zip([0, 3, 2, 2, 1], [1, 0, 2, 3, 0], strict=True)):
+            alone = head(torch.stack([maps[row, first], maps[row, second]]))
+            torch.testing.assert_close(logits[row, pair], alone[0])
+
+
+def test_every_patch_of_a_grid_is_encoded_once() -> None:
+    head = build_head("relative_position", HeadsConfig(preset="small"), SMALL_SHAPE)
+    seen: list[int] = []
+    head.encode.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    head.predict(torch.rand(18, 16, 6, 6), grid_batch(2, 9, list(range(9)) * 4, [0] * 36))
+    assert seen == [18]
+
+
+def test_a_batch_of_pairs_is_predicted_as_before() -> None:
+    head = build_head("relative_position", HeadsConfig(preset="small"), SMALL_SHAPE).eval()
+    maps = torch.rand(6, 16, 6, 6)
+    batch = TaskBatch(
+        task="relative_position",
+        inputs=torch.zeros(3, 2, 3, 8, 8),
+        target={"position": torch.zeros(3, dtype=torch.int64)},
+        weight=torch.ones(3),
+        keys=("a", "b", "c"),
+    )
+    assert torch.equal(head.predict(maps, batch), head(maps))
+
+
+def test_loss_and_accuracy_of_a_grid_are_means_over_its_pairs() -> None:
+    head = build_head("relative_position", HeadsConfig(preset="small"), SMALL_SHAPE)
+    batch = grid_batch(2, 2, [0, 1], [1, 0])
+    batch.weight[1, 1] = 0
+    logits = torch.full((2, 2, 8), -100.0)
+    logits[0, 0, 0], logits[0, 1, 5], logits[1, 0, 0], logits[1, 1, 5] = 100, 100, 100, 100
+    loss = head.loss(logits, batch)
+    assert loss.metrics["accuracy"].item() == pytest.approx(2 / 3)
+    # A certain mistake costs the difference of the logits; two of three are right.
+    assert loss.total.item() == pytest.approx(200 / 3)
+
+
 def test_accuracy_counts_rows_with_weight_only() -> None:
     head = build_head("relative_position", HeadsConfig(preset="small"), SMALL_SHAPE)
     logits = torch.eye(8)[[3, 4, 5]]

@@ -127,7 +127,7 @@ def made_by(task_class, **options):
     """The batch and geometry of a task with these options, from 6 photos of 64 px."""
     task = task_class(task_class.config_class(**options), CanvasSpec(canvas_px=64))
     geometry = stack_geometry([task.draw(rng_for(0, 0, str(key), task.name)) for key in range(6)])
-    return task.make(photos(6, 64), geometry, [str(key) for key in range(6)]), geometry
+    return task.make(photos(6, task.canvas_px), geometry, [str(key) for key in range(6)]), geometry
 
 
 @pytest.mark.parametrize("task_class", [RelativePosition, Exemplar])
@@ -150,18 +150,18 @@ def test_saved_patches_are_other_patches_and_remain_close(task_class):
 
 @pytest.mark.parametrize("options", [{"color": "keep"}, {"color": "gray"}, {"color": "project"}])
 def test_standardized_inputs_of_relative_position(options):
-    batch, _ = made_by(RelativePosition, standardize=True, **options)
+    batch, _ = made_by(RelativePosition, form="pairs", standardize=True, **options)
     patches = batch.inputs.flatten(0, 1).flatten(1)
     torch.testing.assert_close(patches.mean(1), torch.full((12,), 0.5), rtol=0, atol=0.01)
     torch.testing.assert_close(patches.std(1), torch.full((12,), 1 / 6), rtol=0, atol=0.02)
 
 
 def test_noise_of_dropped_channels_is_not_standardized():
-    plain, geometry = made_by(RelativePosition)
-    batch, _ = made_by(RelativePosition, standardize=True)
-    is_kept = np.arange(3) == geometry["channel"].reshape(6, 2)[..., None]
+    plain, geometry = made_by(RelativePosition, color="drop")
+    batch, _ = made_by(RelativePosition, color="drop", standardize=True)
+    is_kept = np.arange(3) == geometry["channel"].reshape(6, 9)[..., None]
     assert torch.equal(batch.inputs[~is_kept], plain.inputs[~is_kept])
-    torch.testing.assert_close(batch.inputs[is_kept].mean((1, 2)), torch.full((12,), 0.5), rtol=0, atol=0.01)
+    torch.testing.assert_close(batch.inputs[is_kept].mean((1, 2)), torch.full((54,), 0.5), rtol=0, atol=0.01)
 
 
 @pytest.mark.cuda
