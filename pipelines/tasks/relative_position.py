@@ -1,12 +1,11 @@
 """Relative position: patches of one image in; for pairs of neighbours, where the second lies seen from the first.
 
-Cut:     rows x cols patches of a canvas, in a grid with gaps (`form: pairs`: two neighbours alone).
-Drawn:   the grid's place; how far each patch moves; which patches are scaled down and up again.
-Target:  for every ordered pair of patches that touch by a side or a corner, one of 8 places, in reading order:
-         0 1 2 / 3 . 4 / 5 6 7.
-Closed:  lines across borders (gap, jitter); color fringes (gray patches); sharpness (resampling); a patch's place on
-         the canvas (of 3 x 3 patches the best guess from one patch's place is right 9 times in 40).
-Source:  Doersch et al. 2015 and their code (grids, 96/48/7 px, all neighbours both ways); Doersch & Zisserman 2017.
+Cut: rows x cols patches of a canvas, in a grid with gaps (`form: pairs`: two neighbours alone).
+Drawn: the grid's place; how far each patch moves; which patches are scaled down and up again.
+Target: for every ordered pair of neighbouring patches, where the second lies: 0 1 2 / 3 . 4 / 5 6 7 in reading order.
+Shortcuts: gap and jitter against lines across borders, gray against color fringes, resampling against sharpness; 3 x 3
+patches, so that the best guess from one patch's place is right 9 times in 40.
+Source: Doersch et al. 2015 and their code (grids, 96/48/7 px, all neighbours both ways); Doersch & Zisserman 2017.
 
 Letters: B samples, G grids on one canvas, R = B * G grids (of pairs: R = B * pairs_per_image), V patches of a grid (2
 of a pair), K ordered pairs of neighbours in a grid, N = R * V patches, P patch side.

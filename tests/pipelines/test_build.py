@@ -144,7 +144,7 @@ def test_clips_that_are_too_short(small_shards):
 
 
 def test_a_canvas_that_a_task_does_not_fit(small_shards):
-    refused(small_shards(), "canvas", tasks={"relative_position": {"patch_px": 64}})
+    refused(small_shards(), "canvas", tasks={"relative_position": {"canvas_px": 64, "patch_px": 64}})
 
 
 def test_exemplar_needs_two_images_per_rank(small_shards):

@@ -11,7 +11,7 @@ from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.shards.format.manifest import load_manifest
 from tests.made.restore_every_step import assert_every_restart_goes_on_the_same, digest, digests
 
-IMAGE_TASKS = {"relative_position": {"pairs_per_image": 2}, "colorization": {}, "exemplar": {}}
+IMAGE_TASKS = {"relative_position": {"grids_per_image": 2, "color": "drop"}, "colorization": {}, "exemplar": {}}
 ALL_TASKS = {**IMAGE_TASKS, "motion_segmentation": {"num_threads": 1}}
 TASK_MIX = {
     "relative_position": {"task_weight": 0.5},

@@ -249,7 +249,8 @@ def test_compute_is_shared_by_the_tasks(shards, tmp_path) -> None:
     steps = {}
     for tasks in (["exemplar"], ["exemplar", "relative_position"]):
         budget = {"compute_tflop": 0.0005}
-        config = config_of(shards, tasks={task: {} for task in tasks}, budget=budget)
+        options = {task: {"form": "pairs"} if task == "relative_position" else {} for task in tasks}
+        config = config_of(shards, tasks=options, budget=budget)
         summary = pretrain(config, tmp_path / str(len(tasks)), device="cpu")
         assert summary.compute_tflop >= 0.0005
         steps[len(tasks)] = summary.num_steps

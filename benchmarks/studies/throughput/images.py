@@ -26,13 +26,13 @@ from benchmarks.loaders.contenders.dali import dali_loader
 from benchmarks.loaders.contenders.spdl import restart_with_ffmpeg, spdl_loader
 from benchmarks.studies.throughput.image_agreement import check_agreement, check_same_bits
 from benchmarks.studies.throughput.made_shards import write_jpegs
-from benchmarks.studies.throughput.plain_pytorch import CANVAS_PX, plain_loader, webdataset_loader
+from benchmarks.studies.throughput.plain_pytorch import CANVAS_PX, PAIRS, plain_loader, webdataset_loader
 from pipelines.build import PipelineConfig, build_pipeline
 
 __all__ = ["STUDY", "ImagesOptions", "config_of", "measure_contenders", "write_data"]
 
 LIMIT = "dali decode"
-TASKS: dict[str, dict[str, Any]] = {"relative_position": {}, "colorization": {}, "exemplar": {}}
+TASKS: dict[str, dict[str, Any]] = {"relative_position": PAIRS, "colorization": {}, "exemplar": {}}
 PACKAGES = ("nvidia-dali-cuda130", "nvidia-dali-cuda120", "webdataset", "spdl", "spdl-io", "pillow", "scikit-image")
 SLOW = {"plain pytorch", "webdataset"}
 WARM_UP_BATCHES = 6

@@ -28,6 +28,8 @@ __all__ = ["CANVAS_PX", "PlainDataset", "make_sample", "plain_loader", "webdatas
 Batches = Generator[Any, None, None]
 Floats = npt.NDArray[np.floating[Any]]
 
+PAIRS: dict[str, Any] = {"form": "pairs", "color": "drop"}
+"""Options of relative position as the committed records measured it: one pair an image, colors dropped."""
 CANVAS_PX = 256
 PATCH_PX = 96
 STRIDE_PX = 8
@@ -73,9 +75,9 @@ def _from_tuple(members: tuple[bytes]) -> dict[str, Any]:
     uniform = rng.random((1, 4))
     box = canvas_boxes(uniform, np.array([width]), np.array([height]), (0.75, 1.0), CANVAS_PX)[0]
     drawn: dict[str, Geometry] = {"canvas": {"box": box, "flip": uniform[0, 3] < 0.5}}
-    for name in ("relative_position", "exemplar"):
+    for name, options in (("relative_position", PAIRS), ("exemplar", {})):
         task = PRETEXT_TASKS[name]
-        drawn[name] = task(task.config_class(), CanvasSpec(canvas_px=CANVAS_PX)).draw(rng)
+        drawn[name] = task(task.config_class.model_validate(options), CanvasSpec(canvas_px=CANVAS_PX)).draw(rng)
     return make_sample(members[0], drawn, rng)
 
 

@@ -36,7 +36,7 @@ BASES: dict[str, tuple[dict[str, Any], ...]] = {
     "images": (
         {"tasks": {"relative_position": {}, "colorization": {}, "exemplar": {}}},
         {"tasks": {"colorization": {}}},
-        {"tasks": {"relative_position": {"pairs_per_image": 2}, "exemplar": {}}, "harmonize": "paper"},
+        {"tasks": {"relative_position": {"grids_per_image": 2}, "exemplar": {}}, "harmonize": "paper"},
     ),
     # One thread is too few where nearly all work is decoding: the reading and drawing beside it are a second one.
     "decoding": (
