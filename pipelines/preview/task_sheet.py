@@ -199,10 +199,10 @@ def _relative_position(task: Any, samples: _Samples, seed: int) -> Section:
         examples.append(Example(title=key, panels=panels))
     return Section(
         title="Relative position",
-        question=f"Two patches of one image: in which of eight directions from A does B lie? {num_pairs} pairs an image.",
-        text="Every two neighbours make a pair, in both directions; one pair is marked. To solve it, a network must know "
-        f"what things look like and how their parts are arranged. {COLOR_TEXT[task.color]} Gaps and random shifts between "
-        "patches keep lines from continuing across the border.",
+        question=f"Two patches of one image: in which of 8 directions from A is B? {num_pairs} pairs an image.",
+        text="Every two neighbours make a pair, in both directions; one pair is marked. To solve it, a network must "
+        f"know what things look like and how their parts are arranged. {COLOR_TEXT[task.color]} Gaps and random shifts "
+        "between patches keep lines from continuing across the border.",
         examples=tuple(examples),
     )
 

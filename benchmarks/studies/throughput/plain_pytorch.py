@@ -23,7 +23,7 @@ from pipelines.run.sample_source import canvas_boxes
 from pipelines.targets.color.lab import ab_bins
 from pipelines.tasks import PRETEXT_TASKS, CanvasSpec, Geometry
 
-__all__ = ["CANVAS_PX", "PlainDataset", "make_sample", "plain_loader", "webdataset_loader"]
+__all__ = ["CANVAS_PX", "PAIRS", "PlainDataset", "make_sample", "plain_loader", "webdataset_loader"]
 
 Batches = Generator[Any, None, None]
 Floats = npt.NDArray[np.floating[Any]]
