@@ -64,7 +64,7 @@ def test_boxes_are_golden() -> None:
 def test_stages_run_one_by_one_make_the_batches_of_the_pipeline(
     small_shards: Callable[..., Path], share_decode: bool
 ) -> None:
-    tasks = {"colorization": {}, "exemplar": {"patch_px": 16}}
+    tasks = {"colorization": {}, "exemplar": {"patch_px": 16}, "relative_position": {}}
     facts = {"images": small_shards(8), "tasks": tasks, "batch_size": 4, "canvas_px": 48, "share_decode": share_decode}
     config = PipelineConfig.model_validate(facts)
     with build_pipeline(config, seed=3) as running, build_pipeline(config, seed=3) as pipeline:
@@ -73,10 +73,13 @@ def test_stages_run_one_by_one_make_the_batches_of_the_pipeline(
         picks = source.plan.picks(0)
         for group in [list(tasks)] if share_decode else [[name] for name in tasks]:
             drawn = source.draw(picks, group)
-            pixels = source.decode(source.read(picks), drawn).pixels
+            decoded = source.decode(source.read(picks), drawn)
             for name in group:
                 prepared = TaskSamples(
-                    pixels=pixels, geometry=drawn.geometry_of(name), keys=source.keys(picks), failed=()
+                    pixels=decoded[pipeline.tasks[name].canvas_px].pixels,
+                    geometry=drawn.geometry_of(name),
+                    keys=source.keys(picks),
+                    failed=(),
                 )
                 batch = pipeline.maker.make(name, prepared)
                 assert batch.keys == expected[name].keys
