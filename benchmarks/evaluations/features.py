@@ -24,7 +24,7 @@ __all__ = ["Features", "frozen_features", "image_inputs"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """Pooled features of a split, float32 (M, V, N, D): M is 1 (the last unit) or all units of stage 3; int64 labels."""
+    """Features of a split, float32 (M, V, N, D): M is 1 (the last unit) or all units of stage 3; int64 labels."""
 
     values_MVND: npt.NDArray[np.float32]
     labels_N: Int64s
