@@ -162,8 +162,9 @@ def _publish(listed: Sequence[ListedTar], storage: Storage, max_reject_ratio: fl
         num_images += scanned.rows.num_rows
         num_rejects += len(scanned.rejects)
     _write_rejects(storage, (reject for _, one in _records(listed, storage) for reject in one.rejects))
+    # 2. Too many rejects end it here, before a manifest of yesterday is replaced.
     _check_rejects(listed, storage, num_images, num_rejects, max_reject_ratio)
-    # 2. A second pass writes the rows with those numbers and names. The manifest comes last.
+    # 3. A second pass writes the rows with those numbers and names. The manifest comes last.
     labels = sorted_labels(names)
     numbers = {label: number for number, label in enumerate(labels)}
     counts: Counter[str] = Counter()
@@ -205,7 +206,7 @@ def _records(listed: Sequence[ListedTar], storage: Storage) -> Iterator[tuple[Li
 
 
 def _published_rows(scanned: ScannedTar, keys: UniqueKeys, numbers: dict[str, int]) -> tuple[pa.RecordBatch, int]:
-    """Rows with unique keys and with labels that count in the folder's; and how many keys are new."""
+    """Return rows with unique keys and with the folder's label numbers, and how many keys are new."""
     rows = scanned.rows
     before = rows.column("key").to_pylist()
     after = keys.renamed(before)
@@ -234,7 +235,7 @@ def _shard(tar: ListedTar, scanned: ScannedTar, storage: Storage) -> Shard:
 
 
 def _seen_from(storage: Storage, location: str) -> str:
-    """A tar below the folder goes by its relative path, so that both can be moved together."""
+    """Return the location for the manifest: a path below the folder is relative, so that both can be moved."""
     folder = storage.path(".")
     if folder is None or is_remote(location):
         return location

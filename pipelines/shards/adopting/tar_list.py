@@ -42,7 +42,7 @@ class ListedTar:
 
 
 def list_tars(given: Sequence[str | Path], split: str = "auto") -> list[ListedTar]:
-    """All tars that are named, in order; those of a folder or pattern sorted by name.
+    """List all tars that are named, in order; those of a folder or pattern sorted by name.
 
     `split`: "auto", or the split of all of them. Raises UsageError if something names no tar, or a tar is named twice.
     """
@@ -64,7 +64,7 @@ def list_tars(given: Sequence[str | Path], split: str = "auto") -> list[ListedTa
 
 
 def _expanded(given: str) -> list[str]:
-    """A number range such as {000..099}, as WebDataset writes it, then patterns and folders."""
+    """Expand number ranges such as {000..099}, as WebDataset writes them, then patterns and folders."""
     return [location for one in _ranges(given) for location in _matches(one)]
 
 
@@ -82,7 +82,7 @@ def _numbers(first: str, last: str, given: str) -> list[str]:
 
 
 def _matches(given: str) -> list[str]:
-    """Tars of one path, pattern, folder or URL."""
+    """List the tars of one path, pattern, folder or URL."""
     if is_remote(given):
         return _remote_matches(given)
     path = os.path.abspath(os.path.expanduser(given.removeprefix("file://")))
@@ -99,6 +99,7 @@ def _matches(given: str) -> list[str]:
 
 
 def _remote_matches(url: str) -> list[str]:
+    # Without a pattern there is nothing to ask the store for; scanning says whether the tar is there.
     if "*" not in url:
         return [url]
     try:
@@ -113,8 +114,9 @@ def _remote_matches(url: str) -> list[str]:
 
 
 def _split(location: str) -> str | None:
-    """By a word in the tar's name, else by its folder's whole name; None if neither says it, or a name says two."""
+    """Return the split by a word in the tar's name, else by its folder's whole name; None if unclear."""
     folder, _, name = location.rpartition("/")
+    # A whole word: "test" in "latest-000.tar" is no split. A folder's name has to be nothing else.
     words = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS}
     if words:
         return words.pop() if len(words) == 1 else None
@@ -122,7 +124,7 @@ def _split(location: str) -> str | None:
 
 
 def _unique_names(locations: Sequence[str]) -> list[str]:
-    """File names, safe to write; the second of a name gets its folder's name before it, or a number."""
+    """Return file names, safe to write; the second of a name gets its folder's name before it, or a number."""
     taken: set[str] = set()
     names = []
     for location in locations:

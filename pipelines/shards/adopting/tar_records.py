@@ -43,7 +43,7 @@ class ScannedTar:
 
 
 def record_name(shard_name: str) -> str:
-    """The name of a shard's record in a folder."""
+    """Return the name of a shard's record in a folder."""
     return f"{RECORD_FOLDER}/{shard_name.removesuffix('.tar')}{RECORD_SUFFIX}"
 
 
@@ -60,7 +60,7 @@ def save_scan(storage: Storage, shard_name: str, scanned: ScannedTar) -> None:
 
 
 def load_scan(storage: Storage, shard_name: str) -> ScannedTar | None:
-    """The record of a shard; None if there is none, it is damaged, or its index is missing."""
+    """Read the record of a shard; None if there is none, it is damaged, or its index is missing."""
     try:
         reader = pa.ipc.open_file(pa.py_buffer(storage.read(record_name(shard_name))))
         rows = reader.get_batch(0)

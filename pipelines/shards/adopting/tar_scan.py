@@ -74,7 +74,7 @@ def scan_tar(tar: TarToScan, settings: ScanSettings) -> str:
 
 @contextmanager
 def _on_this_machine(location: str) -> Iterator[tuple[Path, str | None]]:
-    """A path to read at random, and the sha256 if reading once gave it: a remote tar is copied for the moment."""
+    """Give a path to read at random; a remote tar is copied for the moment, which also gives its sha256."""
     if not is_remote(location):
         yield Path(location), None
         return
@@ -122,7 +122,7 @@ _Usable = tuple[SourceItem, int, int]
 
 
 def _usable_images(path: Path, file: BinaryIO, settings: ScanSettings) -> tuple[list[_Usable], list[Reject], int]:
-    """Images that both backends read, what they do not, and the number of other members."""
+    """Return images that both backends read, what they do not, and the number of other members."""
     usable: list[_Usable] = []
     rejects: list[Reject] = []
     num_ignored = 0
@@ -142,7 +142,7 @@ def _usable_images(path: Path, file: BinaryIO, settings: ScanSettings) -> tuple[
 
 @contextmanager
 def _mapped(file: BinaryIO) -> Iterator[memoryview]:
-    """The whole file as memory; an empty one cannot be mapped."""
+    """Map the whole file into memory; an empty one, which cannot be mapped, is an empty view."""
     if os.fstat(file.fileno()).st_size == 0:
         yield memoryview(b"")
         return
@@ -151,7 +151,7 @@ def _mapped(file: BinaryIO) -> Iterator[memoryview]:
 
 
 def _size(item: SourceItem, content: memoryview, form: ImageForm) -> tuple[int, int]:
-    """(width, height) of the upright picture. Raises UnusableError."""
+    """Return (width, height) of the upright picture. Raises UnusableError."""
     if item.kind != "image":
         raise UnusableError(VIDEO_HINT)
     with content[item.offset : item.offset + item.size] as encoded:
@@ -161,7 +161,7 @@ def _size(item: SourceItem, content: memoryview, form: ImageForm) -> tuple[int, 
 
 
 def _rows(usable: list[_Usable]) -> tuple[pa.RecordBatch, tuple[str, ...]]:
-    """Rows of SAMPLE_SCHEMA, with labels that count in the tar's own list of class names."""
+    """Make rows of SAMPLE_SCHEMA, with labels that count in the tar's own list of class names."""
     numbers: dict[str, int] = {}
     labels = [-1 if one.label is None else numbers.setdefault(one.label, len(numbers)) for one, _, _ in usable]
     columns: list[list[Any]] = [
@@ -180,7 +180,7 @@ def _rows(usable: list[_Usable]) -> tuple[pa.RecordBatch, tuple[str, ...]]:
 
 
 def _index(file: BinaryIO, offsets: set[int]) -> bytes:
-    """DALI's index of the samples that are used, the image first; samples without one are left out."""
+    """Make DALI's index of the samples that are used, the image first; samples without one are left out."""
     lines: list[str] = []
     group, members = "", list[tuple[str, int, int, str]]()
     try:
@@ -204,6 +204,7 @@ def _index(file: BinaryIO, offsets: set[int]) -> bytes:
 def _index_line(members: list[tuple[str, int, int, str]], offsets: set[int]) -> list[str]:
     if not any(offset in offsets for _, offset, _, _ in members):
         return []
+    # Readers of this index take the first member for the image.
     members = sorted(members, key=lambda member: member[1] not in offsets)
     return [" ".join(f"{extension} {offset} {size} {name}" for extension, offset, size, name in members)]
 
@@ -217,7 +218,7 @@ def _sha256(file: BinaryIO) -> str:
 
 
 def _facts_sha256(facts: str, rows: pa.RecordBatch) -> str:
-    """In place of the bytes' hash: two trusted tars are taken for one if all of this is the same."""
+    """Hash what is known of a trusted tar: two of them count as one if all of this is the same."""
     digest = hashlib.sha256(facts.encode())
     for column in rows.columns:
         digest.update(content_of(column))

@@ -32,11 +32,11 @@ class UniqueKeys:
         self._given: set[str] = set()
 
     def add(self, keys: Sequence[str]) -> None:
-        """The keys of the next tar."""
+        """Add the keys of the next tar."""
         self._parts.append(_hashes(keys))
 
     def renamed(self, keys: Sequence[str]) -> list[str]:
-        """Keys of the next tar, in order, none of which was returned before."""
+        """Return the keys of the next tar, in order, none of which was returned before."""
         if self._sorted is None:
             self._sorted = np.sort(np.concatenate(self._parts)) if self._parts else np.empty(0, np.uint64)
             self._repeated = np.unique(self._sorted[1:][self._sorted[1:] == self._sorted[:-1]])
@@ -51,7 +51,7 @@ class UniqueKeys:
         return names
 
     def _free(self, key: str, number: int) -> str:
-        """`key_2`, or a larger number where a sample of that name exists."""
+        """Return `key_2`, or a larger number where a sample of that name exists."""
         while self._is_taken(name := f"{key}_{number}"):
             number += 1
         self._last_numbers[key] = number

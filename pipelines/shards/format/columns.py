@@ -15,14 +15,15 @@ __all__ = ["content_of", "number_column", "numbers_of", "text_column"]
 
 
 def number_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
-    """Numbers, none of them missing, as an array of an integer or floating point type."""
+    """Return numbers, none of them missing, as an array of an integer or floating point type."""
     dtype = kind.to_pandas_dtype()  # the NumPy type, in spite of the name
     array = np.ascontiguousarray(values if isinstance(values, np.ndarray) else list(values), dtype=dtype)
     return pa.Array.from_buffers(kind, len(array), [None, pa.py_buffer(array)])
 
 
 def text_column(values: Sequence[str]) -> pa.Array:
-    """Text, none of it missing, as an array of strings; together less than 2 GiB of UTF-8."""
+    """Return text, none of it missing, as an array of strings; together less than 2 GiB of UTF-8."""
+    # One encode for all: Arrow would encode string by string.
     joined = "".join(values)
     content = joined.encode()
     sizes = map(len, values) if len(content) == len(joined) else (len(value.encode()) for value in values)
@@ -32,13 +33,13 @@ def text_column(values: Sequence[str]) -> pa.Array:
 
 
 def numbers_of(column: pa.Array) -> npt.NDArray[Any]:
-    """The numbers of an array without missing values, in place."""
+    """Return the numbers of an array without missing values, not copied."""
     dtype = np.dtype(column.type.to_pandas_dtype())
     return np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
 
 
 def content_of(column: pa.Array) -> bytes:
-    """The values of an array without missing ones as bytes, the same wherever in memory or in a file it lies."""
+    """Return the values of an array as bytes that do not depend on where it lies; none may be missing."""
     if not pa.types.is_string(column.type):
         return numbers_of(column).tobytes()
     _, offsets, text = column.buffers()

@@ -19,7 +19,7 @@ JPEG_PREFIX = b"Exif\0\0"
 
 
 def read_exif(tiff: Buffer) -> tuple[int, bool]:
-    """Orientation (1 to 8) of an EXIF block that starts at its TIFF header, and whether every decoder reads that.
+    """Return the orientation (1 to 8) of an EXIF block, from its TIFF header on, and whether all decoders read it.
 
     From a damaged block comes the first orientation found, or 1, as it is stored.
     """
@@ -48,7 +48,7 @@ def read_exif(tiff: Buffer) -> tuple[int, bool]:
 def with_fresh_exif(
     encoded: bytes, extension: Literal["jpg", "png", "webp"], blocks: Sequence[tuple[int, int]], orientation: int
 ) -> bytes:
-    """The same image with one new EXIF block, which holds the orientation only, where `blocks` (start, end) were."""
+    """Replace the EXIF blocks at `blocks` (start, end) by a new one, which holds the orientation only."""
     pieces, place, fresh = [], 0, _fresh_block(extension, orientation)
     for start, end in blocks:
         pieces += [encoded[place:start], fresh]
@@ -56,6 +56,7 @@ def with_fresh_exif(
     changed = b"".join([*pieces, encoded[place:]])
     if extension != "webp":
         return changed
+    # A WebP says its own length at the start.
     riff_bytes = int.from_bytes(encoded[4:8], "little") + len(changed) - len(encoded)
     return changed[:4] + riff_bytes.to_bytes(4, "little") + changed[8:]
 

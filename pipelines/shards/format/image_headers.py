@@ -98,12 +98,12 @@ class ImageHeader(NamedTuple):
     has_hidden_exif: bool = False
 
     def upright_size(self) -> tuple[int, int]:
-        """(width, height) of the picture as decoders give it, after orientation."""
+        """Return (width, height) of the picture as decoders give it, after orientation."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 def read_header(encoded: Buffer) -> ImageHeader:
-    """Header of a whole image. Raises ValueError with the reason if it is none, is cut off or is of no size."""
+    """Read the header of a whole image. Raises ValueError with the reason if it is none, cut off or of no size."""
     if not encoded:
         raise ValueError("empty file (0 bytes)")
     try:
@@ -126,7 +126,7 @@ def _read(encoded: Buffer) -> ImageHeader:
 
 
 def format_name(encoded: Buffer) -> str:
-    """What a file that is no JPEG, PNG or WebP seems to be: "GIF", "text", "unknown bytes (...)"."""
+    """Name what a file that is no JPEG, PNG or WebP seems to be: "GIF", "text", "unknown bytes (...)"."""
     start = bytes(encoded[:64])
     for place, magic, name in OTHER_FORMATS:
         if start[place : place + len(magic)] == magic:
@@ -240,7 +240,7 @@ def _extended_webp_header(encoded: Buffer, end: int) -> ImageHeader:
 
 
 def _orientation(exif: list[ExifBlock]) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """Orientation by the first block, and the places of all of them if decoders would not agree on it."""
+    """Return the orientation of the first block, and the places of all if decoders would not agree on it."""
     if not exif:
         return 1, ()
     orientation, is_sound = read_exif(exif[0][2])

@@ -25,7 +25,7 @@ def index_path(tar: Path) -> Path:
 
 
 def read_index(path: Path) -> list[list[Member]]:
-    """The members of every sample. Raises DataError if the file is damaged."""
+    """Read the members of every sample. Raises DataError if the file is damaged."""
     try:
         return parse_index(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -33,7 +33,7 @@ def read_index(path: Path) -> list[list[Member]]:
 
 
 def parse_index(content: bytes) -> list[list[Member]]:
-    """The same of an index's content. Raises ValueError."""
+    """Return the members of every sample of an index's content. Raises ValueError."""
     header, *lines, rest = content.decode("utf-8").split("\n")
     if rest or header != f"{VERSION} {len(lines)}":
         raise ValueError(f"header {header[:40]!r} over {len(lines)} samples")

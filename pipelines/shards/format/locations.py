@@ -46,7 +46,7 @@ def is_remote(location: Path | str) -> bool:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """(fsspec file system, path in it) of a URL; fsspec keeps one file system per process and protocol.
+    """Return (fsspec file system, path in it) of a URL; fsspec keeps one file system per process and protocol.
 
     Raises UsageError for an unknown protocol, or one whose package is missing.
     """
@@ -64,7 +64,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def remote_errors(url: str) -> Iterator[None]:
-    """Whatever a file system's client raises becomes an OSError that names the URL."""
+    """Turn whatever a file system's client raises into an OSError that names the URL."""
     try:
         yield
     except UsageError:
@@ -78,7 +78,7 @@ def remote_errors(url: str) -> Iterator[None]:
 
 
 def open_binary(location: Path | str, *, buffer_bytes: int = 2**16) -> io.BufferedReader:
-    """A file to read, seekable, local or behind a URL. Opening and reading raise nothing but OSError."""
+    """Open a file to read, seekable, local or behind a URL. Opening and reading raise nothing but OSError."""
     raw = _RemoteFile(str(location)) if is_remote(location) else io.FileIO(location)
     return io.BufferedReader(raw, buffer_bytes)
 

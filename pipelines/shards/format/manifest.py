@@ -65,11 +65,11 @@ class Manifest:
         return sum(shard.num_samples for shard in self.shards)
 
     def samples_of(self, shard_index: int) -> pa.RecordBatch:
-        """The samples of shards[shard_index], rows of SAMPLE_SCHEMA. Raises DataError if samples.arrow is damaged."""
+        """Return the samples of shards[shard_index], rows of SAMPLE_SCHEMA. Raises DataError if they are damaged."""
         return self.samples.batch(shard_index)
 
     def select(self, kind: Kind, split: str) -> SampleTable:
-        """All samples of one kind and split, in shard order. Raises UsageError naming what there is instead."""
+        """Return all samples of one kind and split, in shard order. Raises UsageError naming what there is."""
         chosen = [index for index, shard in enumerate(self.shards) if shard.kind == kind and shard.split == split]
         if not chosen:
             have = ", ".join(sorted({f"{s.kind}s in split {s.split}" for s in self.shards})) or "nothing"
@@ -116,7 +116,7 @@ class ManifestWriter:
             self._files.__exit__(kind, error, trace)
 
     def add(self, shard: Shard, samples: pa.RecordBatch) -> None:
-        """The next shard and its samples, rows of SAMPLE_SCHEMA (metadata is dropped)."""
+        """Add the next shard and its samples, rows of SAMPLE_SCHEMA (metadata is dropped)."""
         if not 0 < samples.num_rows == shard.num_samples or not samples.schema.equals(SAMPLE_SCHEMA):
             raise ValueError(f"{shard.name}: {samples.num_rows} rows of {samples.schema.names}, not as promised")
         self._arrow.write_batch(_compact(samples))
@@ -144,7 +144,7 @@ class ManifestWriter:
 
 
 def _compact(samples: pa.RecordBatch) -> pa.RecordBatch:
-    """The same rows in buffers of just their size: the bytes of a slice in a file tell what it was cut from."""
+    """Copy rows into buffers of just their size: a slice in a file would hold bytes of what it was cut from."""
     columns = [pa.concat_arrays([column.slice(0, 0), column]) for column in samples.columns]
     return pa.record_batch(columns, schema=SAMPLE_SCHEMA)
 
@@ -174,7 +174,7 @@ class _HashedFile:
         return self.num_bytes
 
     def flush(self) -> None:
-        """The storage syncs at the end."""
+        """Do nothing: the storage syncs at the end."""
 
     def close(self) -> None:
         self.closed = True
@@ -236,7 +236,7 @@ def _check_size(path: Path, expected_bytes: int) -> None:
 
 
 def shard_to_json(shard: Shard) -> dict[str, Any]:
-    """A shard's entry in the manifest."""
+    """Return a shard's entry in the manifest."""
     entry = {
         "name": shard.name,
         "kind": shard.kind,
@@ -249,7 +249,7 @@ def shard_to_json(shard: Shard) -> dict[str, Any]:
 
 
 def shard_from_json(item: Mapping[str, Any]) -> Shard:
-    """The shard of one entry. Raises ValueError, KeyError or TypeError if the entry is damaged."""
+    """Return the shard of one entry. Raises ValueError, KeyError or TypeError if the entry is damaged."""
     name, kind, num_samples = _text(item["name"]), item["kind"], _count(item["num_samples"])
     if kind not in ("image", "clip") or not SHARD_NAME.fullmatch(name) or num_samples < 1:
         raise ValueError(f"shard {name!r} of {num_samples} samples of kind {kind!r}")
@@ -265,7 +265,7 @@ def shard_from_json(item: Mapping[str, Any]) -> Shard:
 
 
 def _elsewhere(item: Mapping[str, Any]) -> Elsewhere:
-    """Where an adopted tar lies. Raises ValueError for a path that no file system has."""
+    """Return where an adopted tar lies. Raises ValueError for a path that no file system has."""
     location = _text(item["location"])
     if not location or "\0" in location or type(item["is_trusted"]) is not bool:
         raise ValueError(f"{item!r} is no place of a tar")
@@ -273,7 +273,7 @@ def _elsewhere(item: Mapping[str, Any]) -> Elsewhere:
 
 
 def _text(value: Any) -> str:
-    """A string that can be printed and named; half a surrogate pair, which JSON can hold, cannot."""
+    """Return a string that can be printed; half a surrogate pair, which JSON can hold, cannot. Raises TypeError."""
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     value.encode()

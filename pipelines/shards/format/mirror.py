@@ -45,7 +45,7 @@ CACHE_HINT = "Check the address, the credentials, and the room in $FOURFOLD_CACH
 
 
 def cache_folder() -> Path:
-    """Where copies of remote files are kept: $FOURFOLD_CACHE, or ~/.cache/fourfold."""
+    """Return the folder for copies of remote files: $FOURFOLD_CACHE, or ~/.cache/fourfold."""
     return Path(os.environ.get("FOURFOLD_CACHE") or Path.home() / ".cache" / "fourfold")
 
 
@@ -55,7 +55,7 @@ def is_mirror(folder: Path) -> bool:
 
 
 def mirrored_url(folder: Path) -> str | None:
-    """The URL of the remote folder that a folder stands for; None if it stands for none."""
+    """Return the URL of the remote folder that a folder stands for; None if it stands for none."""
     if not is_mirror(folder):
         return None
     return str(json.loads((folder / MIRROR_NOTE).read_bytes())["url"])
@@ -71,6 +71,7 @@ def _refresh(folder: Path, storage: Storage) -> None:
     for path in folder.glob("*.tar"):
         if path.name not in {name for name, _ in kept}:
             path.unlink()
+    # The manifest last: with it, the folder is what it says. Killed before, the next call copies again.
     with storage.open("samples.arrow") as source, atomic_file(folder / "samples.arrow") as target:
         shutil.copyfileobj(source, target, 2**22)
     write_atomically(folder / MIRROR_NOTE, json.dumps({"url": str(storage.location)}).encode())

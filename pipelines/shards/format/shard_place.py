@@ -33,12 +33,12 @@ class ShardPlace(NamedTuple):
 
 
 def shard_place(folder: Path, shard: Shard) -> ShardPlace:
-    """The place of one shard of a folder. A name or location that is an absolute path stays what it is."""
+    """Return the place of one shard of a folder. A name or location that is an absolute path stays as it is."""
     return shard_places(folder, [shard])[0]
 
 
 def shard_places(folder: Path, shards: Sequence[Shard]) -> list[ShardPlace]:
-    """The places of some shards of a folder, in order."""
+    """Return the places of some shards of a folder, in order."""
     # Thousands of shards have a few folders, and each look for a mirror's note is a call to the system.
     url_of = cache(mirrored_url)
     places = []
@@ -57,7 +57,7 @@ def shard_places(folder: Path, shards: Sequence[Shard]) -> list[ShardPlace]:
 
 
 def _cached(url: str) -> Path:
-    """Where the copy of a remote tar is kept; tars of one name from different places are kept apart."""
+    """Return the path of a remote tar's copy; tars of one name from different URLs have different ones."""
     name = unquote(urlsplit(url).path).rpartition("/")[2].removesuffix(".tar") or "shard"
     digest = hashlib.sha256(url.encode()).hexdigest()
     return (
@@ -85,7 +85,7 @@ def check_whole(path: Path, shard: Shard, *, is_copy: bool = False) -> None:
 
 
 def fetch(folder: Path, shard: Shard) -> Path:
-    """The tar of a shard on this machine. A remote one is downloaded if it is not there yet, and its sha256 checked.
+    """Return the path of a shard's tar; a remote one is downloaded if it is not there yet, and its sha256 checked.
 
     Raises DataError if the download fails or has other bytes than the manifest says.
     """

@@ -31,7 +31,7 @@ READ_ONLY_PROTOCOLS = ("http", "https")
 
 
 def storage_of(location: Path | str) -> "Storage":
-    """The storage at a local path or URL. Touches nothing yet; raises UsageError for a URL that fsspec cannot open."""
+    """Return the storage at a path or URL. Touches nothing; raises UsageError for a URL that fsspec cannot open."""
     if is_remote(location):
         filesystem(str(location))
         return RemoteStorage(str(location).rstrip("/"))
@@ -52,28 +52,28 @@ class Storage(ABC):
 
     @abstractmethod
     def writing(self, name: str, *, sync_name: bool = True) -> AbstractContextManager[BinaryIO]:
-        """A file to write; it is there, whole, when the block ends, and nothing is if the block raises.
+        """Open a file to write; it is there, whole, when the block ends, and nothing is if the block raises.
 
         sync_name False: a power cut may still take the whole file away, until another of its folder is written.
         """
 
     def write(self, name: str, content: bytes, *, sync_name: bool = True) -> None:
-        """A whole file at once."""
+        """Write a whole file at once."""
         with self.writing(name, sync_name=sync_name) as file:
             file.write(content)
 
     def read(self, name: str) -> bytes:
-        """All bytes of a file."""
+        """Read all bytes of a file."""
         with self.open(name) as file:
             return file.read()
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
-        """A file to read, seekable."""
+        """Open a file to read, seekable."""
 
     @abstractmethod
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None if it is not there."""
+        """Return the bytes of a file; None if it is not there."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
@@ -81,15 +81,15 @@ class Storage(ABC):
 
     @abstractmethod
     def names(self, suffix: str) -> list[str]:
-        """Files that end with `suffix`, sorted: "a.tar", and ".build/a.json" for those in `.build`."""
+        """List files that end with `suffix`, sorted: "a.tar", and ".build/a.json" for those in `.build`."""
 
     @abstractmethod
     def path(self, name: str) -> Path | None:
-        """Where a file is on this machine; None if it is elsewhere."""
+        """Return the path of a file on this machine; None if it is elsewhere."""
 
     @abstractmethod
     def lock(self) -> AbstractContextManager[None]:
-        """One build at a time, inside the block. Raises UsageError if another has the folder."""
+        """Keep other builds out of the folder, inside the block. Raises UsageError if one has it."""
 
 
 @dataclass(frozen=True, slots=True)

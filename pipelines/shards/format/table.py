@@ -80,7 +80,7 @@ class SampleFile:
         return SampleFile, (self.path, self._num_rows)
 
     def batch(self, index: int) -> pa.RecordBatch:
-        """Rows of SAMPLE_SCHEMA. Raises DataError if the file is damaged."""
+        """Return rows of SAMPLE_SCHEMA. Raises DataError if the file is damaged."""
         with self._lock:
             try:
                 self._reader = self._reader or self._open()
@@ -136,7 +136,7 @@ class Keys(Sequence[str]):
         return str(text[starts[index - 1] : starts[index]], "utf-8")
 
     def _buffers(self, part: int) -> tuple[memoryview, memoryview]:
-        """Where each key starts, with the end of the last (int32), and the text of all (UTF-8)."""
+        """Return where each key starts, with the end of the last (int32), and the text of all (UTF-8)."""
         keys = self._read(part)
         _, starts, text = keys.buffers()
         first, last = keys.offset, keys.offset + len(keys) + 1
@@ -219,5 +219,5 @@ class SampleTable:
 
 
 def damaged(path: Path, error: Exception) -> str:
-    """What a DataError says of a file that cannot be what it should be."""
+    """Return what a DataError says of a damaged file."""
     return f"{path}: damaged ({type(error).__name__}: {error}). Build the shards again."

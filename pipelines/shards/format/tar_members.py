@@ -34,7 +34,7 @@ class TarMember(NamedTuple):
 
 
 def tar_members(file: BinaryIO) -> Iterator[TarMember]:
-    """All members of an uncompressed tar in their order: kind "file", "folder", "link", "sparse" or "other".
+    """Yield all members of an uncompressed tar in their order: kind "file", "folder", "link", "sparse" or "other".
 
     Raises DamagedTarError at the first thing that no tar may hold. May move `file` anywhere between two members.
     """
@@ -46,6 +46,7 @@ def tar_members(file: BinaryIO) -> Iterator[TarMember]:
         _check(header, at)
         kind, size = header[156:157], _number(header[124:136], at)
         at += BLOCK_BYTES
+        # A long name or a pax record is a member of its own, and describes the next one, or all that follow.
         if kind in PAX or kind == PAX_FOR_ALL:
             (for_all if kind == PAX_FOR_ALL else for_next).update(_pax_records(_note(file, at, size), at))
         elif kind == LONG_NAME:
@@ -87,7 +88,7 @@ def _check(header: bytes, at: int) -> None:
 
 
 def _number(field: bytes, at: int) -> int:
-    """Octal digits, or (first bit set) a binary number; pax sizes are decimal but come through `_pax_records`."""
+    """Read octal digits, or (first bit set) a binary number; pax sizes are decimal, and `_pax_records` reads them."""
     if field[:1] == b"\x80":
         value = int.from_bytes(field[1:], "big")
     elif field[:1] == b"\xff":
@@ -109,7 +110,7 @@ def _note(file: BinaryIO, at: int, size: int) -> bytes:
 
 
 def _pax_records(content: bytes, at: int) -> dict[str, bytes]:
-    """`length key=value\\n` records; a decimal size is given back in octal, as headers have it."""
+    """Read `length key=value\\n` records; a decimal size is returned in octal, as headers have it."""
     records: dict[str, bytes] = {}
     while content.strip(b"\0"):
         length, _, _ = content.partition(b" ")

@@ -58,7 +58,7 @@ class TarFacts(NamedTuple):
 
 
 def tar_bytes(content_bytes: int) -> int:
-    """Bytes a member takes in a tar, header and padding included."""
+    """Return the bytes a member takes in a tar, header and padding included."""
     return BLOCK_BYTES - (-content_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
@@ -81,7 +81,7 @@ class TarWriter:
         self._index: list[str] = []
 
     def add(self, sample: Sample) -> None:
-        """Raises ValueError for a key of more than 94 bytes or so: the plan makes shorter ones."""
+        """Append a sample. Raises ValueError for a key of more than 94 bytes or so: the plan makes shorter ones."""
         key, members = sample.key, sample.members
         words, at = [], self.num_bytes
         for extension, content in members:
@@ -113,7 +113,7 @@ class TarWriter:
 
     @staticmethod
     def nothing() -> TarFacts:
-        """In place of a tar without samples, which nobody would want to read."""
+        """Return the facts of a shard without samples, which gets no tar."""
         return TarFacts(0, "", _rows_of([]), b"")
 
     def _flush(self, end: bytes = b"") -> None:
@@ -136,7 +136,7 @@ def _rows_of(rows: list[_Row]) -> pa.RecordBatch:
 
 
 def _headers(names: Sequence[bytes], sizes: Sequence[int]) -> Iterator[bytes]:
-    """A ustar header for each member. All at once: one by one they take longer than hashing the contents."""
+    """Make a ustar header for each member. All at once: one by one they take longer than hashing the contents."""
     headers = np.tile(_HEADER, (len(names), 1))
     headers[:, :NAME_BYTES] = np.array(names, f"S{NAME_BYTES}").view(np.uint8).reshape(-1, NAME_BYTES)
     headers[:, _SIZE] = _octal(np.array(sizes, np.int64), 11)
@@ -148,6 +148,6 @@ def _headers(names: Sequence[bytes], sizes: Sequence[int]) -> Iterator[bytes]:
 
 
 def _octal(numbers: npt.NDArray[np.int64], num_digits: int) -> _Letters:
-    """(N,) numbers as (N, num_digits) letters."""
+    """Write numbers (N,) as octal letters (N, num_digits)."""
     shifts = 3 * np.arange(num_digits - 1, -1, -1)
     return (numbers[:, None] >> shifts & 7).astype(np.uint8) + np.uint8(ord("0"))

@@ -135,7 +135,7 @@ class _Prepared(NamedTuple):
 
 
 def even_size(width: float, height: float, short_side_px: int) -> tuple[int, int]:
-    """(width, height) with the short side at most `short_side_px`, both even and at least 2, never larger."""
+    """Return (width, height) with the short side at most `short_side_px`, both even and at least 2, never larger."""
     scale = min(1.0, short_side_px / min(width, height))
     return max(2, int(width * scale / 2 + 1e-6) * 2), max(2, int(height * scale / 2 + 1e-6) * 2)
 
@@ -148,16 +148,18 @@ def read_clips(
     end_s: float | None = None,
     num_threads: int = 1,
 ) -> Iterator[RawClip | DroppedClip]:
-    """Clips of one video that lie in [start_s, end_s), end None: to its end. Also those left out, with the reason.
+    """Yield the clips of a video in [start_s, end_s), end None: to its end; of those left out, the reason.
 
     Ranges that start at multiples of `stride_ticks` / fps and end with a clip give together the clips of the whole
     video, except that in the whole a cut also moves the starts after it. Raises UnusableError if the file cannot be
     decoded; a video that breaks in the middle gives the clips before the break, then raises. So does a whole video
     without a clip, dropped or not. Damaged video decodes the same way each time only with `num_threads` = 1.
     """
+    # 1. Whole ticks: parts of a video, read by different workers, must agree on where clips start.
     first_tick = tick_after(start_s, form.fps)
     end_tick = None if end_s is None else tick_before(end_s, form.fps)
     from_s = first_tick / form.fps - LEAD_S if first_tick > 0 else 0.0
+    # 2. Read from a little before the range, so that cuts at its start are found as in the whole video.
     is_empty, hint = True, ""
     with frames_from(file, from_s, num_threads=num_threads, max_pixels=form.max_pixels) as (video, frames):
         maker = _ClipMaker(form, video)
@@ -173,6 +175,7 @@ def read_clips(
         ):
             is_empty = False
             yield run if isinstance(run, DroppedClip) else maker.clip(run)
+        # 3. What broke the video comes last: the clips before the break are good.
         if maker.error is not None:
             raise maker.error
     if is_empty and first_tick == 0 and end_tick is None:
@@ -196,7 +199,7 @@ class _ClipMaker:
         self._last: tuple[_Frame, _Prepared] | None = None
 
     def shots(self, frames: Iterable[TimedFrame]) -> Iterator[tuple[float, int, _Frame]]:
-        """(time in s, number of the shot, frame). Another size or rotation is another shot in any case."""
+        """Yield (time in s, number of the shot, frame). Another size or turn is another shot in any case."""
         threshold, shot, size = self._form.cut_threshold, 0, None
         small = (_Frame(*timed, self._small(timed.frame) if threshold is not None else None) for timed in frames)
         source = self._until_break(small)
@@ -218,7 +221,7 @@ class _ClipMaker:
         return small_frame(frame, self._shrinker)
 
     def prepare(self, frame: _Frame) -> _Prepared:
-        """What a clip keeps of a frame; of one that repeats, the same object."""
+        """Return what a clip keeps of a frame; for one that repeats, the same object."""
         if self._last is None or self._last[0] is not frame:
             prepared = _Prepared(
                 scaled=_scaled(frame.frame, self._form, self._scaler, self._aspect),
@@ -230,7 +233,7 @@ class _ClipMaker:
         return self._last[1]
 
     def clip(self, run: Sequence[Tick[_Prepared]]) -> RawClip | DroppedClip:
-        """The clip of a run, unless too little moves in it."""
+        """Return the clip of a run, or why it is dropped: too little moves in it."""
         form, first, frames = self._form, run[0], [tick.item for tick in run]
         motion = motion_of([frame.small for frame in frames])
         if motion < form.min_motion:
@@ -260,7 +263,7 @@ def _small_of(frame: _Frame) -> SmallFrame:
 
 
 def _scaled(frame: av.VideoFrame, form: ClipForm, scaler: VideoReformatter, aspect: float = 1.0) -> av.VideoFrame:
-    """The frame upright, with square pixels (`aspect` is width / height of one now), in the stored format."""
+    """Return the frame upright, with square pixels, in the stored format; `aspect`: width / height of a pixel now."""
     turn = turn_of(frame)
     width, height = even_size(frame.width * min(aspect, 1.0), frame.height / max(aspect, 1.0), form.short_side_px)
     scaled = scaler.reformat(
@@ -279,7 +282,7 @@ def _scaled(frame: av.VideoFrame, form: ClipForm, scaler: VideoReformatter, aspe
 
 
 def encode_clip(frames: Sequence[av.VideoFrame], form: ClipForm) -> bytes:
-    """Frames of equal size as .mp4 bytes; the same frames give the same bytes. Releases the GIL while encoding."""
+    """Encode frames of equal size as .mp4; the same frames give the same bytes. Releases the GIL while encoding."""
     name, pixel_format, options = ENCODERS[form.codec]
     quality = str(DEFAULT_QUALITY[form.codec] if form.quality is None else form.quality)
     options = {key: quality if value == QUALITY else value for key, value in options.items()}

@@ -40,17 +40,17 @@ class Tick(NamedTuple, Generic[Item]):
 
 
 def tick_after(time_s: float, fps: float) -> int:
-    """The first tick not before a time."""
+    """Return the first tick that is not before a time."""
     return math.ceil((time_s - ROUNDING_S) * fps)
 
 
 def tick_before(time_s: float, fps: float) -> int:
-    """The last tick not after a time."""
+    """Return the last tick that is not after a time."""
     return math.floor((time_s + ROUNDING_S) * fps)
 
 
 def nearest_frames(timed: Iterable[tuple[float, int, Item]], fps: float, first_tick: int = 0) -> Iterator[Tick[Item]]:
-    """What is shown at tick `first_tick` and all after it, each 1 / fps long; `timed` is (time in s, shot, item).
+    """Yield what is shown at each tick from `first_tick` on, 1 / fps apart; `timed`: (time in s, shot, item).
 
     Times rise. Halfway between two items, the earlier wins. No tick is more than half a period before the first item
     or after the last one, nor after an item that lasts longer than MAX_HOLD_S.
@@ -82,7 +82,7 @@ def split_clips(
     first_tick: int = 0,
     end_tick: int | None = None,
 ) -> Iterator[list[Tick[Made]] | DroppedClip]:
-    """Runs of num_frames ticks of one shot, and what was dropped. The short rest at the end is left out.
+    """Yield runs of num_frames ticks of one shot, and what is dropped. A short rest at the end is left out.
 
     Starts lie `stride` ticks apart from `first_tick` on, and start again at a cut, or a hole in the ticks, inside a
     run. Each run ends before `end_tick`. Items are prepared as they come, and only those of a run.
@@ -90,11 +90,13 @@ def split_clips(
     running: list[list[Tick[Made]]] = []
     start, last_tick, last_shot = first_tick, first_tick - 1, -1
     for tick, index, shot, item in ticks:
+        # A cut or a hole ends all runs; the next one starts behind it, not at the next multiple of the stride.
         if running and (tick != last_tick + 1 or shot != last_shot):
             reason: DropReason = "cut" if shot != last_shot else "repeats"
             yield from (DroppedClip(start_tick=run[0].tick, reason=reason) for run in running)
             running, start = [], tick
         start = max(start, tick)
+        # A run that would leave the range belongs to whoever reads the next one.
         is_past_end = end_tick is not None and start + num_frames > end_tick
         if is_past_end and not running:
             return

@@ -32,16 +32,17 @@ NONE: Final = Turn()
 
 
 def turn_of(frame: av.VideoFrame) -> Turn:
-    """The turn of a frame, rounded to quarters; none for a frame without a matrix, or with one that shows nothing."""
+    """Return the turn of a frame, rounded to quarters; none for a frame without a matrix."""
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # the library's stubs do not know that it has bytes
     return NONE if matrix is None else _turn(bytes(matrix))
 
 
 def _turn(matrix: bytes) -> Turn:
-    """The turn of nine 32-bit numbers, rows of a matrix that a point (x, y, 1) is multiplied with from the left."""
+    """Return the turn of nine 32-bit numbers: a matrix that a point (x, y, 1) is multiplied with from the left."""
     if len(matrix) < MATRIX_BYTES:
         return NONE
     x_to_x, x_to_y, _, y_to_x, y_to_y = struct.unpack_from("=5i", matrix)
+    # A mirror changes the sign of the determinant, a turn does not.
     is_mirrored = x_to_x * y_to_y - x_to_y * y_to_x < 0
     # A mirror after the turn changes the sign of x; without it, only the turn is left.
     sign = -1 if is_mirrored else 1
@@ -50,6 +51,6 @@ def _turn(matrix: bytes) -> Turn:
 
 
 def turned(pixels: npt.NDArray[Any], turn: Turn) -> npt.NDArray[Any]:
-    """Pixels (H, W, C) upright: (H, W, C), or (W, H, C) after an odd number of quarter turns. A view."""
+    """Turn pixels (H, W, C) upright: (H, W, C), or (W, H, C) after an odd number of quarter turns. A view."""
     upright = np.rot90(pixels, -(turn.rotation_deg // 90))
     return upright[:, ::-1] if turn.is_mirrored else upright

@@ -80,7 +80,7 @@ class ImageForm:
 
 
 class PreparedImage(NamedTuple):
-    """What to store. `width`, `height`: pixels of the upright picture. `facts`: for the sidecar; empty if ordinary."""
+    """An image to store. `width`, `height`: of the upright picture. `facts`: for the sidecar; empty if ordinary."""
 
     encoded: bytes
     extension: Extension
@@ -115,7 +115,7 @@ def prepare_image(encoded: bytes, form: ImageForm) -> PreparedImage:
 
 
 def check_as_is(encoded: memoryview, form: ImageForm) -> ImageHeader:
-    """Header of an image that both backends read alike as it is, so that its bytes may stay where they are.
+    """Return the header of an image that both backends read alike as it is; its bytes may stay where they are.
 
     Raises UnusableError for one that `prepare_image` would reject, or store with other bytes.
     """
@@ -140,7 +140,7 @@ def check_as_is(encoded: memoryview, form: ImageForm) -> ImageHeader:
 
 
 def _other_format(encoded: bytes | memoryview) -> str | None:
-    """Name of a format to convert; None for one to keep. Raises UnusableError for the others."""
+    """Return the name of a format to convert; None for one to keep. Raises UnusableError for the others."""
     if encoded[:2] == b"\xff\xd8" or encoded[:4] == b"\x89PNG" or encoded[8:12] == b"WEBP":
         return None
     name = format_name(encoded)
@@ -165,7 +165,7 @@ def _is_converted(header: ImageHeader, form: ImageForm) -> bool:
 
 
 def _facts(header: ImageHeader) -> dict[str, Any]:
-    """What a reader of the shard may want to select by; an ordinary RGB image has none."""
+    """Return what a reader of the shard may want to select by; an ordinary RGB image has none."""
     facts: dict[str, Any] = {}
     if header.orientation != 1:
         facts["orientation"] = header.orientation
@@ -183,7 +183,7 @@ def _facts(header: ImageHeader) -> dict[str, Any]:
 
 
 def _decode_as(header: ImageHeader, encoded: bytes, scale: int, *, is_gray: bool) -> Pixels:
-    """Upright pixels, each side 1/scale of what the header says. Raises UnusableError also if it is not."""
+    """Decode upright pixels, each side 1/scale of what the header says. Raises UnusableError also if it is not."""
     pixels = _decode(encoded, REDUCED[scale][is_gray], NAMES[header.extension])
     width, height = header.upright_size()
     if pixels.shape[:2] != (-(-height // scale), -(-width // scale)):
@@ -192,7 +192,7 @@ def _decode_as(header: ImageHeader, encoded: bytes, scale: int, *, is_gray: bool
 
 
 def _decode(encoded: bytes, flags: int, name: str) -> Pixels:
-    """(H, W, 3) uint8 BGR or (H, W) gray, upright. Raises UnusableError."""
+    """Decode to uint8 BGR (H, W, 3) or gray (H, W), upright. Raises UnusableError."""
     if name == NAMES["jpg"] and (hole := hole_in(encoded)) is not None:
         raise UnusableError(f"damaged JPEG ({hole})")
     with captured_messages() as messages:
@@ -231,7 +231,7 @@ def _from_other_format(encoded: bytes, name: str, form: ImageForm) -> PreparedIm
 
 
 def _as_opencv(pixels: Pixels) -> Pixels:
-    """Gray as it is, RGB as BGR."""
+    """Return RGB as BGR, and gray as it is."""
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1])
 
 
@@ -247,7 +247,7 @@ def _target_size(width: int, height: int, form: ImageForm) -> tuple[int, int]:
 
 
 def _decode_scale(header: ImageHeader, size: tuple[int, int]) -> int:
-    """How much smaller a JPEG is decoded: still twice the target, so that the area average has the last word."""
+    """Return how much smaller a JPEG is decoded: still twice the target, so that the area average decides."""
     if header.extension != "jpg":
         return 1
     return next(
@@ -258,6 +258,7 @@ def _decode_scale(header: ImageHeader, size: tuple[int, int]) -> int:
 def _encoded(
     pixels: Pixels, size: tuple[int, int], extension: Extension, quality: int, facts: dict[str, Any]
 ) -> PreparedImage:
+    # Reduced images have lost fine color already; half of it is half of the bytes.
     sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     if pixels.shape[1::-1] != size:
         sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420

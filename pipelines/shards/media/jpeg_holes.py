@@ -41,7 +41,7 @@ def hole_in(encoded: bytes) -> str | None:
 
 
 def _scan(encoded: bytes) -> tuple[int, bool, bool]:
-    """Where the pixels start, whether they are in one pass, and whether zeros in them may be blocks without detail.
+    """Find where the pixels start, whether they are in one pass, and whether zeros may be blocks without detail.
 
     They may where every table of details has that as its first code: luma and chroma blocks take turns. With a pass
     for each, one such table is enough.
@@ -64,7 +64,7 @@ def _scan(encoded: bytes) -> tuple[int, bool, bool]:
 
 
 def _zero_symbols(tables: bytes) -> list[int]:
-    """The first symbol of each AC table: codes are numbered from zero on, the shortest first."""
+    """Return the first symbol of each AC table: codes are numbered from zero on, the shortest first."""
     symbols, place = list[int](), 0
     while place + 17 < len(tables):
         if tables[place] >> 4:
@@ -74,7 +74,7 @@ def _zero_symbols(tables: bytes) -> list[int]:
 
 
 def _error_by_ffmpeg(encoded: bytes) -> str | None:
-    """What FFmpeg says of a JPEG when it is told to stop at the first error; None if it decodes all of it."""
+    """Return what stops FFmpeg at the first error in a JPEG; None if it decodes all of it."""
     import av.error  # nearly no build of images comes here
 
     context: Any = av.CodecContext.create("mjpeg", "r")

@@ -48,7 +48,7 @@ HINT = "save it as PNG, or with 8 or 16 bits a channel"
 def decode_by_pillow(
     encoded: bytes, name: str, check_size: Callable[[int, int], None]
 ) -> tuple[Pixels, tuple[int, int]]:
-    """Upright pixels of the first picture, uint8 (H, W) gray or (H, W, 3) RGB, and the stored (width, height).
+    """Return upright pixels of the first picture, uint8 gray (H, W) or RGB (H, W, 3), and the stored (width, height).
 
     `name`: a key of CONVERTED. `check_size` is called with the header's width and height before anything is decoded.
     Alpha is dropped, and 16 bits are cut to their upper 8, as decoders of kept images do. Raises UnusableError.
@@ -76,14 +76,14 @@ def _opened(name: str, encoded: bytes) -> "ImageFile":
 
 
 def _upright(image: "ImageFile") -> "Image":
-    """The picture turned as its EXIF block says; the TIFF plugin has done that already."""
+    """Turn the picture as its EXIF block says; the TIFF plugin has done that already."""
     from PIL import ImageOps
 
     return ImageOps.exif_transpose(image)
 
 
 def _eight_bits(image: "Image", name: str) -> Pixels:
-    """Gray (H, W) of gray modes, RGB (H, W, 3) of all others. Raises UnusableError for numbers without a white."""
+    """Return gray (H, W) of gray modes, RGB (H, W, 3) of all others. Raises UnusableError where white is unknown."""
     if image.mode in GRAY_MODES:
         return _array(image.convert("L"))
     # Pillow scales a PNM of more than 8 bits to 65535, whatever its largest value.

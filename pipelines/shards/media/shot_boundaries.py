@@ -58,7 +58,7 @@ PLANAR_FORMATS: Final = frozenset(
 
 
 def small_frame(frame: av.VideoFrame, reformatter: VideoReformatter) -> SmallFrame:
-    """(H, 32, 3) uint8 YUV of one frame, H a multiple of 4 between 4 and 128. Planes of 8 bits are read in place."""
+    """Return uint8 YUV (H, 32, 3) of one frame, H a multiple of 4 from 4 to 128. Planes of 8 bits are read in place."""
     ideal_px = SMALL_WIDTH_PX * frame.height / frame.width / BLOCK_PX
     height = BLOCK_PX * min(MAX_SMALL_HEIGHT_PX // BLOCK_PX, max(1, round(ideal_px)))
     if frame.format.name not in PLANAR_FORMATS or any(plane.line_size < plane.width for plane in frame.planes):
@@ -78,7 +78,7 @@ def _pixels(plane: av.video.plane.VideoPlane) -> npt.NDArray[np.uint8]:
 
 
 def mismatch(before: SmallFrame, after: SmallFrame) -> float:
-    """How badly the blocks of one frame are found in the other and the other way round, 0 to 765.
+    """Return how badly the blocks of one frame are found in the other and the other way round, 0 to 765.
 
     The mean absolute difference to the best place within REACH_PX, summed over the three channels, in gray levels.
     Where the frames differ little in place already, that difference is returned: the search could only lower it.
@@ -90,7 +90,7 @@ def mismatch(before: SmallFrame, after: SmallFrame) -> float:
 
 
 def _quiet_level(before: SmallFrame, after: SmallFrame) -> float:
-    """The mismatch expected of neighbouring frames of one shot, in gray levels."""
+    """Return the mismatch expected of neighbouring frames of one shot, in gray levels."""
     contrast = (float(before[..., 0].std()) + float(after[..., 0].std())) / 2
     return QUIET_LEVELS + QUIET_PER_CONTRAST * contrast
 
@@ -117,7 +117,7 @@ class _Seen(NamedTuple):
 def mark_cuts(
     items: Iterable[Item], small_of: Callable[[Item], SmallFrame], threshold: float = DEFAULT_CUT_THRESHOLD
 ) -> Iterator[tuple[Item, bool]]:
-    """Each item with "a shot begins here"; reads FLASH_FRAMES items ahead. A change of size is always a cut.
+    """Yield each item with "a shot begins here"; reads FLASH_FRAMES items ahead. A change of size is always a cut.
 
     `threshold`: a cut's mismatch is larger than so many times what is quiet and usual there; `_is_cut` has the sum.
     """
@@ -154,7 +154,7 @@ def _is_cut(past: Sequence[_Seen], seen: _Seen, ahead: Sequence[_Seen], threshol
 
 
 def motion_of(smalls: Sequence[SmallFrame]) -> float:
-    """How much moves in a clip: mean absolute deviation of blurred luma from its mean over time, in gray levels.
+    """Measure motion in a clip: mean absolute deviation of blurred luma from its mean over time, in gray levels.
 
     Every frame's mean brightness is taken out first: a lamp that flickers is not motion. A still picture with camera
     noise and compression gives 0.1 to 0.2, a person moving before a fixed camera 1 to 4, a moving camera 4 to 35.

@@ -117,7 +117,7 @@ class OpenVideo:
 def open_video(
     file: str | BinaryIO, *, num_threads: int = 1, max_pixels: int = MAX_FRAME_PIXELS
 ) -> Iterator[OpenVideo]:
-    """The first video stream of a file, ready to decode. Raises UnusableError, also for errors while it is open."""
+    """Open the first video stream of a file for decoding. Raises UnusableError, also for errors while it is open."""
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     # With the prefix, a name such as "http:x.mp4" is a file and nothing else.
     source = f"file:{file}" if isinstance(file, str) else file
@@ -153,7 +153,7 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_FRAME_PIXELS) -> None:
-    """Raises UnusableError if frames of so many pixels are too large to decode or too small or narrow to learn from."""
+    """Raise UnusableError if frames of this size are too large to decode, or too small or narrow to learn from."""
     size = f"{width} x {height} px"
     if width * height > max_pixels:
         raise UnusableError(f"{size} is more than max_pixels = {max_pixels}")
@@ -164,7 +164,7 @@ def check_size(width: int, height: int, max_pixels: int = MAX_FRAME_PIXELS) -> N
 
 
 def probe_video(file: str | BinaryIO, measure_gop: bool = False, *, max_pixels: int = MAX_FRAME_PIXELS) -> VideoInfo:
-    """The header, in some ms. With `measure_gop` also the times of the first packets, and the first frame decoded.
+    """Read the header, in some ms. With `measure_gop` also the times of the first packets, and one frame.
 
     Raises UnusableError if the file cannot be opened as a video, or its size is out of bounds.
     """
@@ -225,7 +225,7 @@ def _is_variable_rate(packets: Sequence[Packet]) -> bool | None:
 def frames_from(
     file: str | BinaryIO, from_s: float, *, num_threads: int = 1, max_pixels: int = MAX_FRAME_PIXELS
 ) -> Iterator[tuple[OpenVideo, Iterator[TimedFrame]]]:
-    """The opened video and its frames from the one that is shown at `from_s` on, times strictly rising.
+    """Open a video; give it and its frames from the one shown at `from_s` on, times strictly rising.
 
     The frames are those of decoding from the start. Iterating raises UnusableError where the stream breaks, ends
     before its header says, or its times leave all bounds; the frames before that come first.
@@ -251,10 +251,11 @@ def _from(frames: Iterator[TimedFrame], from_s: float) -> Iterator[TimedFrame]:
 
 
 def _sought(video: OpenVideo, from_s: float) -> Iterator[TimedFrame] | None:
-    """Frames from a keyframe at or before `from_s` on; None if none is found by seeking."""
+    """Seek: frames from a keyframe at or before `from_s` on; None if none is found."""
     first = next(iter(_shown(video, video.container.demux(video.stream))), None)
     if first is None or first.time is None:
         return None
+    # Where a keyframe is shown after the frames that follow it, a seek lands too late; try from further back.
     for margin_s in SEEK_MARGINS_S:
         packets = _packets_from(video, first.time + max(0.0, from_s - margin_s))
         keyframe = next((packet for packet in packets if packet.is_keyframe), None)
@@ -288,7 +289,7 @@ def _decoded(video: OpenVideo) -> Iterator[TimedFrame]:
 
 
 def _shown(video: OpenVideo, packets: Iterable[Packet], from_pts: int | None = None) -> Iterator[av.VideoFrame]:
-    """Decoded frames that are whole and not before `from_pts`: after a seek, those may lack what they refer to."""
+    """Yield decoded frames that are whole and not before `from_pts`: after a seek, those may lack what they need."""
     with _as_unusable():
         for packet in packets:
             for frame in video.stream.decode(packet):
@@ -298,7 +299,7 @@ def _shown(video: OpenVideo, packets: Iterable[Packet], from_pts: int | None = N
 
 
 def _timed(video: OpenVideo, frames: Iterable[av.VideoFrame], origin_s: float | None = None) -> Iterator[TimedFrame]:
-    """Frames with strictly rising times; a missing or falling timestamp becomes "one period later"."""
+    """Yield frames with strictly rising times; a missing or falling timestamp becomes "one period later"."""
     period_s = 1 / (video.fps or 25)
     last_s: float | None = None
     last_lasts_s = 0.0

@@ -20,7 +20,7 @@ __all__ = ["in_full", "renumbered"]
 
 
 def in_full(shard: Shard, old: Shard, folder: Path) -> Shard:
-    """`shard` at the place of `old`, an adopted shard of `folder`, by a location that means the same anywhere."""
+    """Return `shard` with the place of `old`, an adopted shard of `folder`, by a path or URL that holds anywhere."""
     assert old.elsewhere is not None
     location = old.elsewhere.location
     if not is_remote(location):
@@ -30,7 +30,7 @@ def in_full(shard: Shard, old: Shard, folder: Path) -> Shard:
 
 
 def renumbered(samples: pa.RecordBatch, label_numbers: Sequence[int], prefix: str) -> pa.RecordBatch:
-    """The same samples with `prefix` before their keys and label n as label_numbers[n]; -1 stays."""
+    """Return the samples with `prefix` before their keys and label n as label_numbers[n]; -1 stays."""
     # The last entry is for label -1: NumPy counts it from the end.
     labels = np.array([*label_numbers, -1], np.int32)[numbers_of(samples.column("label"))]
     changed = {

@@ -24,7 +24,8 @@ class KeyCheck:
         self._parts.append(np.array(hashes, dtype=np.uint64))
 
     def duplicates(self, keys_of: Callable[[int], Sequence[str]]) -> list[str]:
-        """Sorted. `keys_of(i)` gives the keys of the i-th added part again; it is asked for parts in question only."""
+        """Return them sorted. `keys_of(i)` gives the keys of part i again; it is called for parts in question only."""
+        # Equal hashes first, which is cheap; then the keys themselves, of which few are left.
         hashes = np.sort(np.concatenate(self._parts)) if self._parts else np.empty(0, np.uint64)
         doubled = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
         if not len(doubled):

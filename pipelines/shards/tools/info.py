@@ -57,7 +57,7 @@ class FolderSummary:
 
 
 def describe(location: Path | str) -> FolderSummary:
-    """Summary of a folder or URL. Raises UsageError or DataError if it has no readable manifest."""
+    """Summarize a folder or URL. Raises UsageError or DataError if it has no readable manifest."""
     manifest, storage = load_manifest(location), storage_of(location)
     members: dict[tuple[Kind, str], list[int]] = {}
     for index, shard in enumerate(manifest.shards):
@@ -119,7 +119,7 @@ def _codecs(storage: Storage, shards: Sequence[Shard]) -> dict[str, int]:
 
 
 def _shard_codecs(storage: Storage, shard: Shard) -> dict[str, int]:
-    """Samples per format; "unknown" where the index or the tar cannot be read."""
+    """Count samples per format; "unknown" where the index or the tar cannot be read."""
     try:
         content = storage.read(index_name(shard.name))
         if shard.kind == "clip":
@@ -139,7 +139,7 @@ def _shard_codecs(storage: Storage, shard: Shard) -> dict[str, int]:
 
 
 def _clip_codec(storage: Storage, shard: Shard, index: bytes) -> str:
-    """One build has one codec for all clips, so the first sidecar speaks for its shard."""
+    """Read the codec of a shard's first clip: one build has one codec for all clips."""
     _, offset, size, _ = next(member for member in parse_index(index)[0] if member[0] == "json")
     with storage.open(shard.name) as file:
         file.seek(offset)

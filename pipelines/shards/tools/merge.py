@@ -176,7 +176,7 @@ def _check_keys(sources: Sequence[_Source]) -> None:
 
 
 def _moves(sources: Sequence[_Source]) -> list[_Move]:
-    """All shards in their new order, with their new names."""
+    """List all shards in their new order, with their new names."""
     found = [(source, index, shard) for source in sources for index, shard in enumerate(source.manifest.shards)]
     splits = {split: place for place, split in enumerate(dict.fromkeys(shard.split for *_, shard in found))}
     found.sort(key=lambda one: (one[2].kind != "image", splits[one[2].split]))
@@ -255,7 +255,7 @@ def _not_whole(move: _Move, what: Any) -> DataError:
 
 
 def _link_or_copy(move: _Move, storage: Storage, old: str, new: str) -> How:
-    """A link is there or not, so it needs no temporary name."""
+    """Link a file, or copy it; a link is there or not, so it needs no temporary name."""
     source, target = move.source.storage.path(old), storage.path(new)
     if source is not None and target is not None:
         target.unlink(missing_ok=True)
@@ -309,7 +309,7 @@ def _add(writer: TarWriter, sample: Sample, move: _Move) -> None:
 
 
 def _changed_samples(move: _Move, file: BinaryIO) -> Iterator[Sample]:
-    """The samples of a shard with the labels and keys they get. Raises DataError if tar and manifest differ."""
+    """Yield the samples of a shard with their new labels and keys. Raises DataError if tar and manifest differ."""
 
     def read(offset: int, size: int) -> bytes:
         file.seek(offset)
@@ -341,7 +341,7 @@ def _changed(move: _Move, row: dict[str, Any], members: Sequence[Member], read: 
 
 
 def _write_rejects(storage: Storage, sources: Sequence[_Source]) -> None:
-    """The rejects of all folders, for `shards info` to count."""
+    """Write the rejects of all folders, for `shards info` to count."""
     found = [source for source in sources if source.storage.size(REJECTS_NAME)]
     if found:
         with storage.writing(REJECTS_NAME) as target:

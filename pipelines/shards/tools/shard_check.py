@@ -43,7 +43,7 @@ CHUNK_BYTES = 2**22
 
 
 def check_shard(storage: Storage, shard: Shard, samples: pa.RecordBatch, *, decode: bool) -> list[str]:
-    """One line per problem, the shard's name first; raises nothing that a damaged shard or disk can cause."""
+    """Return a line per problem, the shard's name first; raises nothing that a damaged shard or disk can cause."""
     find = _problems if shard.elsewhere is None else _adopted_problems
     try:
         return [f"{shard.name}: {problem}" for problem in find(storage, shard, samples, decode)]
@@ -58,6 +58,7 @@ def check_shard(storage: Storage, shard: Shard, samples: pa.RecordBatch, *, deco
 def _problems(storage: Storage, shard: Shard, samples: pa.RecordBatch, decode: bool) -> Iterator[str]:
     with on_this_machine(storage, shard.name) as file:
         num_bytes = file.seek(0, io.SEEK_END)
+        # Cheap checks first, and each stops the rest: nothing is to be learnt from the rows of other bytes.
         if num_bytes != shard.shard_bytes:
             yield f"{num_bytes} bytes, the manifest says {shard.shard_bytes}; it was cut off or changed"
             return
@@ -77,7 +78,7 @@ def _problems(storage: Storage, shard: Shard, samples: pa.RecordBatch, decode: b
 
 
 def _adopted_problems(storage: Storage, shard: Shard, samples: pa.RecordBatch, decode: bool) -> Iterator[str]:
-    """The tar of others against what was found in it. Its structure is theirs, so only rows and bytes are compared."""
+    """Compare an adopted tar with its rows and its sha256. Its structure is that of others, and not checked."""
     assert shard.elsewhere is not None
     with open_adopted(storage, shard.elsewhere) as file:
         num_bytes = file.seek(0, io.SEEK_END)
@@ -114,7 +115,7 @@ def _place_problems(file: BinaryIO, samples: pa.RecordBatch) -> Iterator[str]:
 
 @contextmanager
 def open_adopted(storage: Storage, elsewhere: Elsewhere) -> Iterator[BinaryIO]:
-    """An adopted tar to read at random, wherever it lies. Raises OSError."""
+    """Open an adopted tar to read at random, wherever it lies. Raises OSError."""
     if not is_remote(elsewhere.location) and os.path.isabs(elsewhere.location):
         with open(elsewhere.location, "rb") as file:
             yield file
@@ -126,7 +127,7 @@ def open_adopted(storage: Storage, elsewhere: Elsewhere) -> Iterator[BinaryIO]:
 
 @contextmanager
 def on_this_machine(storage: Storage, name: str) -> Iterator[BinaryIO]:
-    """A tar to read at random; a remote one is copied to a file without a name: each header would be a request."""
+    """Open a tar to read at random; a remote one is copied to a file without a name: each header is a request."""
     with storage.open(name) as source, _at_random(source, storage.path(name) is None) as file:
         yield file
 
@@ -142,7 +143,7 @@ def _at_random(file: BinaryIO, is_far: bool) -> Iterator[BinaryIO]:
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """Of the whole file, wherever it stands."""
+    """Hash the whole file, wherever its position is."""
     digest = hashlib.sha256()
     file.seek(0)
     while chunk := file.read(CHUNK_BYTES):
@@ -151,7 +152,7 @@ def sha256_of(file: BinaryIO) -> str:
 
 
 def read_groups(file: BinaryIO) -> list[tuple[str, list[Member]]]:
-    """Key and members of every sample, in order, as WebDataset groups them. Raises DamagedTarError."""
+    """Return key and members of every sample, in order, as WebDataset groups them. Raises DamagedTarError."""
     groups: list[tuple[str, list[Member]]] = []
     end = 0
     for name, kind, offset, size in tar_members(file):
@@ -225,7 +226,7 @@ def _decode_problems(file: BinaryIO, kind: Kind, samples: pa.RecordBatch) -> Ite
 
 
 def decode_problem(kind: Kind, encoded: bytes, row: dict[str, Any]) -> str | None:
-    """Why this image or clip is not what its row says; None if all of it decodes to just that."""
+    """Return why an image or clip is not what its row says; None if all of it decodes to just that."""
     expected = (row["num_frames"], row["width"], row["height"])
     try:
         found = _image_facts(encoded) if kind == "image" else _clip_facts(encoded)
@@ -240,7 +241,7 @@ def _image_facts(encoded: bytes) -> tuple[int, int, int]:
 
 
 def _clip_facts(encoded: bytes) -> tuple[int, int, int]:
-    """Number of frames that decode, width, height."""
+    """Count the frames that decode; return that, width and height."""
     with av.open(io.BytesIO(encoded), "r") as container:
         stream = container.streams.video[0]
         # One process or thread per core is at work already.
@@ -257,7 +258,7 @@ def _text(facts: tuple[int, int, int]) -> str:
 
 
 def _shortened(problems: Iterable[str]) -> Iterator[str]:
-    """The first three in full, the rest as a number: a manifest of another build would make one for every sample."""
+    """Yield the first three in full, the rest as a number: a foreign manifest gives one for every sample."""
     num_more = 0
     for index, problem in enumerate(problems):
         if index < 3:

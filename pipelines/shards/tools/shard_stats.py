@@ -71,7 +71,7 @@ class FolderStats:
 
 
 def measure(location: Path | str) -> FolderStats:
-    """Sizes and motion per kind and split. Raises UsageError or DataError if there is no readable manifest."""
+    """Measure sizes and motion per kind and split. Raises UsageError or DataError if there is no readable manifest."""
     manifest, storage = load_manifest(location), storage_of(location)
     pairs = sorted(
         {(shard.kind, shard.split) for shard in manifest.shards}, key=lambda pair: (pair[0] != "image", pair)
@@ -93,7 +93,7 @@ def _group(manifest: Manifest, storage: Storage, kind: Kind, split: str) -> Grou
 
 
 def _motion(storage: Storage, shards: Sequence[Shard]) -> MotionStats | None:
-    """None if the shards were built without measuring motion."""
+    """Summarize motion; None if the shards were built without measuring it."""
     stride = -(-sum(shard.num_samples for shard in shards) // MAX_CLIPS)
     found = [value for shard in shards for value in _shard_motion(storage, shard, stride)]
     if not found:
@@ -108,7 +108,7 @@ def _motion(storage: Storage, shards: Sequence[Shard]) -> MotionStats | None:
 
 
 def _shard_motion(storage: Storage, shard: Shard, stride: int) -> Iterator[float]:
-    """Motion of every `stride`-th clip of a shard, from its sidecar."""
+    """Yield the motion of every `stride`-th clip of a shard, from its sidecar."""
     try:
         places = _sidecars(storage, shard)[::stride]
         with storage.open(shard.name) as file:
@@ -125,6 +125,6 @@ def _shard_motion(storage: Storage, shard: Shard, stride: int) -> Iterator[float
 
 
 def _sidecars(storage: Storage, shard: Shard) -> list[tuple[int, int]]:
-    """(offset, size) of the JSON sidecars in a shard."""
+    """Return (offset, size) of the JSON sidecars in a shard."""
     members = chain.from_iterable(parse_index(storage.read(index_name(shard.name))))
     return [(offset, size) for extension, offset, size, _ in members if extension == "json"]

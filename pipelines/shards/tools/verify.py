@@ -33,7 +33,7 @@ class _Task(NamedTuple):
 
 
 def verify_shards(location: Path | str, *, decode: bool = False, num_workers: int = 0) -> list[str]:
-    """One line per problem, each with the file's name first; an empty list if all is well.
+    """Return a line per problem, each with the file's name first; an empty list if all is well.
 
     Checks that every shard is there with its size and sha256, that it is a plain tar, that its .idx fits it, that
     the manifest's keys, offsets, sizes and labels are those of the tar, that no key is there twice, and that no other
@@ -73,7 +73,7 @@ def _samples_problems(manifest: Manifest) -> list[str]:
 def _tasks(
     manifest: Manifest, storage: Storage, decode: bool, keys: KeyCheck, found: dict[str, list[str]]
 ) -> Iterator[_Task]:
-    """A task for every shard whose rows can be read; its keys go to `keys`, a problem with its rows to `found`."""
+    """Yield a task for every shard whose rows can be read; keys go to `keys`, problems with rows to `found`."""
     for index, shard in enumerate(manifest.shards):
         try:
             samples = manifest.samples_of(index)
@@ -90,7 +90,7 @@ def _run(task: _Task) -> tuple[str, list[str]]:
 
 
 def _in_threads(tasks: Iterator[_Task], num_threads: int) -> Iterator[tuple[_Task, list[str]]]:
-    """Threads will do for hashing, which Python does outside its lock. A few tasks are under way at a time."""
+    """Run tasks in threads, a few at a time: Python hashes outside its lock, so processes would gain nothing."""
     pending: deque[tuple[_Task, Future[tuple[str, list[str]]]]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         while True:
@@ -102,7 +102,7 @@ def _in_threads(tasks: Iterator[_Task], num_threads: int) -> Iterator[tuple[_Tas
 
 
 def _in_processes(tasks: Iterator[_Task], num_workers: int) -> Iterator[tuple[_Task, list[str]]]:
-    """Decoders share the stderr of their process, and can crash it: a problem of the shard, and no end of the check."""
+    """Run tasks in processes: decoders share the stderr of theirs, and can crash it, which is the shard's problem."""
     under_way: dict[str, _Task] = {}
     waiting: list[_Task] = []
 
