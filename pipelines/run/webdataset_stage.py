@@ -101,15 +101,16 @@ class WebDatasetStage:
         label = np.array([self._label(sample) for sample in samples], np.int64)
         epochs = [epoch] * len(keys)
         batches: dict[str, TaskBatch] = {}
-        # One canvas for all tasks, or one each if `share_decode` is off: as in a pipeline that reads shards.
+        # One crop for all tasks, or one each if `share_decode` is off: as in a pipeline that reads shards.
         for group in [list(tasks)] if self.config.share_decode else [[name] for name in tasks]:
             stream = "canvas" if self.config.share_decode else f"canvas {group[0]}"
             uniform_B4 = BatchRng(self.seed, epochs, keys, stream).random(4)
             common = self._common_geometry(images, uniform_B4) | {"label": label}
-            pixels = self._canvases(images, common)
+            sizes_px = {tasks[name].canvas_px for name in group}
+            pixels = {size_px: self._canvases(images, common, size_px) for size_px in sorted(sizes_px)}
             for name in group:
                 own = tasks[name].draw(BatchRng(self.seed, epochs, keys, name))
-                batches[name] = tasks[name].make(pixels, own | common, keys)
+                batches[name] = tasks[name].make(pixels[tasks[name].canvas_px], own | common, keys)
         return {name: batches[name] for name in tasks}
 
     def _common_geometry(self, images: list[Pixels], uniform_B4: npt.NDArray[np.float64]) -> Geometry:
@@ -118,9 +119,9 @@ class WebDatasetStage:
         box = canvas_boxes(uniform_B4, width_B, height_B, self.config.canvas_scale, self.config.canvas_px)
         return {"box": box, "flip": uniform_B4[:, 3] < self.config.flip_probability}
 
-    def _canvases(self, images: list[Pixels], common: Geometry) -> torch.Tensor:
+    def _canvases(self, images: list[Pixels], common: Geometry, size_px: int) -> torch.Tensor:
         """Cut, resized and mirrored as the backend `opencv` does: uint8 (B, S, S, 3)."""
-        canvases = np.empty((len(images), self.config.canvas_px, self.config.canvas_px, 3), np.uint8)
+        canvases = np.empty((len(images), size_px, size_px, 3), np.uint8)
         for image, (x0, y0, x1, y1), flip, canvas in zip(images, common["box"], common["flip"], canvases, strict=True):
             resize(image[y0:y1, x0:x1], bool(flip), canvas)
         return torch.from_numpy(canvases)

@@ -4,6 +4,7 @@ Each patch is encoded once, however many pairs it is part of: pairs are formed o
 of a row, K pairs of a row, D numbers of a patch's code.
 """
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -79,3 +80,20 @@ class RelativePositionHead(Head):
             total=cross_entropy(logits, position, weight),
             metrics={"accuracy": weighted_mean(is_right, weight)},
         )
+
+    def references(self, batches: Sequence[TaskBatch]) -> dict[str, Callable[[TaskBatch], Loss]]:
+        """The positions as they are spread in `batches`; of grids also "place", for each first patch by itself."""
+        is_used = torch.cat([batch.weight.flatten() > 0 for batch in batches])
+        position = torch.cat([batch.target["position"].flatten() for batch in batches])[is_used]
+        logits_8 = (torch.bincount(position, minlength=NUM_POSITIONS) + 1e-3).log()
+        found: dict[str, Callable[[TaskBatch], Loss]] = {
+            "constant": lambda batch: self.loss(logits_8.expand(*batch.target["position"].shape, -1), batch)
+        }
+        if "pair_first" in batches[0].target:
+            first = torch.cat([batch.target["pair_first"].flatten() for batch in batches])[is_used]
+            counts = torch.bincount(
+                first * NUM_POSITIONS + position, minlength=batches[0].inputs.shape[1] * NUM_POSITIONS
+            )
+            logits_V8 = (counts.view(-1, NUM_POSITIONS) + 1e-3).log()
+            found["place"] = lambda batch: self.loss(logits_V8[batch.target["pair_first"]], batch)
+        return found

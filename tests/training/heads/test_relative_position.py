@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pipelines.targets.views.patch_grid import neighbour_pairs
 from pipelines.tasks.base import TaskBatch
 from training.heads import HeadInput, HeadsConfig, build_head
 
@@ -129,3 +130,26 @@ def test_accuracy_counts_rows_with_weight_only() -> None:
         keys=("a", "b", "c"),
     )
     assert head.loss(logits, batch).metrics["accuracy"].item() == 0.5
+
+
+def test_references_of_grids_are_6_and_9_of_40() -> None:
+    pairs = neighbour_pairs(3, 3)
+    batch = grid_batch(2, 9, pairs.first.tolist(), pairs.second.tolist())
+    batch.target["position"] = torch.from_numpy(pairs.position).expand(2, -1)
+    references = build_head("relative_position", HeadsConfig(preset="small"), SMALL_SHAPE).references([batch, batch])
+    assert references["constant"](batch).metrics["accuracy"].item() == pytest.approx(6 / 40)
+    assert references["place"](batch).metrics["accuracy"].item() == pytest.approx(9 / 40)
+    assert references["place"](batch).total < references["constant"](batch).total
+
+
+def test_pairs_have_the_most_frequent_position_as_their_only_reference() -> None:
+    batch = TaskBatch(
+        task="relative_position",
+        inputs=torch.zeros(4, 2, 3, 8, 8),
+        target={"position": torch.tensor([3, 3, 5, 5])},
+        weight=torch.tensor([1.0, 1.0, 1.0, 0.0]),
+        keys=tuple("abcd"),
+    )
+    references = build_head("relative_position", HeadsConfig(preset="small"), SMALL_SHAPE).references([batch])
+    assert list(references) == ["constant"]
+    assert references["constant"](batch).metrics["accuracy"].item() == pytest.approx(2 / 3)
