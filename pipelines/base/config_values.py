@@ -58,9 +58,14 @@ def _fitted_bool(choices: list[Any], value: bool) -> Any:
         return value
     if not value and "off" in choices:
         return "off"
-    if int in choices or float in choices:
+    if _wants_integer(choices) or float in choices:
         raise ValueError(f"a number is wanted here, not {str(value).lower()}")
     return value
+
+
+def _wants_integer(choices: list[Any]) -> bool:
+    """Return whether an integer is allowed, any or one of a few."""
+    return int in choices or any(type(one) is int for one in choices)
 
 
 def _fitted_text(choices: list[Any], value: str) -> Any:
@@ -70,7 +75,7 @@ def _fitted_text(choices: list[Any], value: str) -> Any:
         return value
     if Path in choices:
         return expanded(value)
-    if int in choices and SCIENTIFIC.fullmatch(value):
+    if _wants_integer(choices) and SCIENTIFIC.fullmatch(value):
         number = Decimal(value)
         if abs(number.adjusted()) <= MAX_EXPONENT and number == number.to_integral_value():
             return int(number)

@@ -19,6 +19,8 @@ __all__ = ["PlannedBuild", "list_build", "plan_build"]
 
 # train, train2017, val_images, ... : words that a class has for itself, if at all.
 SPLIT_LIKE = re.compile(r"(train|val|test)(ing|id|idation)?(?![a-z]).*", re.IGNORECASE)
+# What labels.py makes of bytes that are no UTF-8.
+WRITTEN_OUT = re.compile(r"\\(x[89a-f][0-9a-f]|ud[89a-f][0-9a-f]{2})")
 MOST_SHOWN = 4
 PROBES_PER_CORE = 4
 """A probe waits for the disk or the network more than it computes."""
@@ -47,6 +49,12 @@ class PlannedBuild:
         yield from self.listing.left_out.warnings()
         if self.val != "none" and not self.num_divided:
             yield f"val = {self.val} divides nothing: every image and video has a split of its own"
+        undecoded = [label for label in self.plan.labels if WRITTEN_OUT.search(label)]
+        if undecoded:
+            yield (
+                f"{len(undecoded)} classes have names that are no UTF-8, for example {undecoded[0]}: their bytes are "
+                "written out, so that no two become one"
+            )
         words = sorted(label for label in self.plan.labels if SPLIT_LIKE.match(label))
         if len({SPLIT_LIKE.sub(r"\1", word.lower()) for word in words}) > 1:
             yield (

@@ -15,6 +15,7 @@ class Everything(Config):
     mode: Literal["off", "paper"] | None = None
     flag: bool = True
     either: bool | Literal["off"] = False
+    depth: Literal[10, 18, 100] = 18
     count: Annotated[int, Field(ge=0)] = 1
     maybe: int | None = None
     rate: float = 0.5
@@ -53,6 +54,7 @@ def test_off_reaches_every_field_that_allows_it(tmp_path: Path, line: str, expec
         ("count: 1E+2", 100),
         ("count: 2.5e3", 2500),
         ("maybe: 3e0", 3),
+        ("depth: 1e2", 100),
         ("count: 1.0e+4", 10_000),
         ("many: [1e2, 7]", [100, 7]),
         ("pair: [1e1, 1e-1]", (10, 0.1)),
@@ -73,7 +75,8 @@ def test_what_is_no_integer_is_refused(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["count: true", "count: yes", "maybe: off", "rate: on", "many: [1, true]", "pair: [false, 1]"]
+    "line",
+    ["count: true", "depth: true", "count: yes", "maybe: off", "rate: on", "many: [1, true]", "pair: [false, 1]"],
 )
 def test_truth_values_are_no_numbers(tmp_path: Path, line: str) -> None:
     with pytest.raises(UsageError, match=r"c\.yaml:1: .*a number is wanted here, not (true|false)"):

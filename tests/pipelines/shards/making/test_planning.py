@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,19 @@ def test_a_rule_that_divides_nothing_is_told(tmp_path: Path, folders: list[str],
         write_image(tmp_path / "src" / folder / "1.jpg")
     warnings = list(plan_build(config(tmp_path / "src", val="every:2"), tmp_path).warnings())
     assert any("divides nothing" in line for line in warnings) == is_told
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv", "jsonl"])
+def test_labels_that_are_no_utf8_are_told(tmp_path: Path, kind: str) -> None:
+    names = [b"caf\xe9", b"caf\xe8"]
+    for name in names:
+        folder = tmp_path / "src" / os.fsdecode(name)
+        write_image(folder / "1.jpg")
+    write_image(tmp_path / "a.jpg")
+    write_image(tmp_path / "b.jpg")
+    (tmp_path / "l.csv").write_bytes(b"path,label\na.jpg,%b\nb.jpg,%b\n" % tuple(names))
+    (tmp_path / "l.jsonl").write_text('{"path": "a.jpg", "label": "\\ud800"}\n{"path": "b.jpg", "label": "\\ud801"}\n')
+    source = tmp_path / {"folder": "src", "csv": "l.csv", "jsonl": "l.jsonl"}[kind]
+    planned = plan_build(config(source), tmp_path)
+    assert len(planned.plan.labels) == 2
+    assert any("2 classes have names that are no UTF-8" in line for line in planned.warnings())
