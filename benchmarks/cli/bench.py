@@ -91,6 +91,7 @@ def _status(path: Path, out: Path | None, overrides: list[str] | None) -> "Suite
     from benchmarks.suite.status import status_of
     from pipelines.base.config import apply_overrides, read_yaml
 
+    # From the YAML alone: to check it against the config classes would load torch.
     settings = apply_overrides(read_yaml(find_recipe(path, "suites"))[0], overrides or [])
     name = str(settings.get("name"))
     folder = out or Path("runs") / name

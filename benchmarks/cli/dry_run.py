@@ -33,6 +33,7 @@ def num_readers_of(ranks: str) -> int:
 def show_estimate(config: "BuildConfig", ranks: str, as_json: bool) -> None:
     """Print the estimate of a build. Writes nothing to its folder."""
     num_readers = num_readers_of(ranks)
+    # After the check, so that a wrong --ranks need not wait for this import.
     from pipelines.shards.dry_run.estimate import estimate_build
 
     if as_json:
@@ -127,7 +128,7 @@ def _listed(items: Sequence[str], separator: str = ", ") -> str | None:
 
 
 def _duration(seconds: float) -> str:
-    """3700 -> "1 h 2 min"."""
+    """Return seconds for people: 3700 -> "1 h 2 min"."""
     if seconds < 60:
         return f"{max(seconds, 1):.0f} s"
     minutes = round(seconds / 60)

@@ -55,6 +55,7 @@ def profile(
         progress=lambda text: say(f"{text} ..."),
     )
     document = document_of(found)
+    # The numbers first: should the page fail, a minute of measuring is not lost.
     write_json(out / JSON_NAME, document)
     write_text(out / PAGE_NAME, page_of(found))
     write_trace(out / TRACE_NAME, found.live.spans)

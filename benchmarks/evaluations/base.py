@@ -62,6 +62,7 @@ def draw_labelled(labels_N: Int64s, per_class: int, draw: int) -> Int64s:
                 f"labels_per_class = {per_class}: class {label} has {len(rows)} samples in the train split; "
                 "give a smaller number or more shards."
             )
+        # A generator for each class, so that another class in the data leaves these draws as they are.
         rng = rng_for(draw, 0, f"class {label}", "labels_per_class")
         chosen.append(rng.choice(rows, per_class, replace=False))
     return np.sort(np.concatenate(chosen))

@@ -101,9 +101,10 @@ def run(
 def _features(
     trunk_dir: Path, images: Path, train_split: str, test_split: str, config: LinearProbeConfig
 ) -> dict[str, tuple[Features, Features]]:
-    """(train, test) features of the trunk under every wanted set of batch norm statistics."""
+    """Return (train, test) features of the trunk under every wanted set of batch norm statistics."""
     variants = {}
     for is_recalibrated in (False, True) if config.recalibrate_norm == "auto" else (config.recalibrate_norm,):
+        # Loaded anew for each, since re-estimating changes the trunk's statistics in place.
         trunk = _trunk(trunk_dir, images, train_split, config, is_recalibrated=is_recalibrated)
         extract = partial(
             frozen_features,
@@ -129,7 +130,7 @@ def _trunk(trunk_dir: Path, images: Path, split: str, config: LinearProbeConfig,
 
 
 def probe(variants: Mapping[str, tuple[Features, Features]], config: LinearProbeConfig) -> Results:
-    """All results of one trunk from its (train, test) features under every name of batch norm statistics."""
+    """Return all results of one trunk from its (train, test) features under every name of batch norm statistics."""
     ready = {name: _Variant.of(train, test) for name, (train, test) in variants.items()}
     train, test = next(iter(variants.values()))
     answer = _fit(ready, train.labels_N, np.arange(len(train.labels_N)), config, held_out=range(1))
@@ -171,7 +172,7 @@ class _Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """What a fitted layer says of the test split, (N, K), and what was chosen on the way."""
+    """Answers of a fitted layer on the test split, (N, K), and what was chosen on the way."""
 
     variant: str
     chosen: Chosen
@@ -181,7 +182,7 @@ class _Answer:
 def _fit(
     variants: Mapping[str, _Variant], labels_N: Int64s, rows: Int64s, config: LinearProbeConfig, *, held_out: range
 ) -> _Answer:
-    """The answer of the variant with the lowest cross-entropy on the held-out folds of `rows`; the first if equal."""
+    """Return the answer of the variant with the lowest cross-entropy on the held-out folds; the first if equal."""
     answers = [_fit_one(name, one, labels_N, rows, config, held_out=held_out) for name, one in variants.items()]
     return min(answers, key=lambda answer: answer.chosen.held_out_loss)
 
@@ -192,6 +193,7 @@ def _fit_one(
     num_units, num_views, _, num_features = variant.train_MVND.shape
     chosen_MND = variant.train_MVND[:, :, rows].reshape(num_units, num_views * len(rows), num_features)
     test_MND = variant.test_MND
+    # Not with several units: the span depends on their mix, which is still to be learned.
     if num_units == 1:
         reduced = in_row_space(chosen_MND[0], test_MND[0])
         chosen_MND, test_MND = reduced[0][None], reduced[1][None]
@@ -210,7 +212,7 @@ def _fit_one(
 
 
 def _standardised(train_MVND: Floats, test_MVND: Floats) -> tuple[Floats, Floats]:
-    """Both by the mean and deviation of the train split (labels are not used). A constant feature becomes 0."""
+    """Return both standardised by the train split's mean and deviation (no labels). A constant feature becomes 0."""
     mean, deviation = train_MVND.mean(axis=(1, 2), keepdims=True), train_MVND.std(axis=(1, 2), keepdims=True)
     scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6 * np.abs(mean) + 1e-12)
     return (train_MVND - mean) * scale, ((test_MVND - mean) * scale)[:, 0]

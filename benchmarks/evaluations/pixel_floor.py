@@ -52,7 +52,7 @@ class PixelFloorConfig(Config):
 def run(
     trunk_dir: Path | None, config: PixelFloorConfig, images: Path, train_split: str = "train", test_split: str = "val"
 ) -> Results:
-    """Results named like the linear probe's. `trunk_dir` is not used. Raises UsageError or DataError."""
+    """Return results named like the linear probe's. `trunk_dir` is not used. Raises UsageError or DataError."""
     start_s = time.monotonic()
     check_labels(images, train_split, test_split)
     train_ND, train_labels_N = _tiny_images(images, train_split, config)
@@ -75,12 +75,13 @@ def run(
 def fit_ridge(
     features_ND: Floats, labels_N: Int64s, num_classes: int, l2s: list[float]
 ) -> dict[float, tuple[Floats, Floats]]:
-    """(weight (D, K), bias (K,)) by penalty. Minimises |X W + b - Y|^2 + l2 * trace(X'X)/D * |W|^2, Y being one-hot.
+    """Return (weight (D, K), bias (K,)) by penalty. Minimises |X W + b - Y|^2 + l2 * trace(X'X)/D * |W|^2, Y one-hot.
 
     Solved in the smaller of D and N dimensions.
     """
     targets_NK = np.eye(num_classes)[labels_N]
     mean_D, mean_K = features_ND.mean(axis=0), targets_NK.mean(axis=0)
+    # Centred, so that the bias is free of the penalty and drops out of the equations.
     centred_ND, centred_NK = features_ND - mean_D, targets_NK - mean_K
     is_wide = len(features_ND) < features_ND.shape[1]
     gram = centred_ND @ centred_ND.T if is_wide else centred_ND.T @ centred_ND
@@ -98,7 +99,7 @@ def fit_ridge(
 def _answer(
     train_ND: Floats, labels_N: Int64s, rows: Int64s, test_ND: Floats, config: PixelFloorConfig, *, folds: int
 ) -> tuple[float, Floats]:
-    """The penalty chosen on the first `folds` held-out fifths of `rows`, and the answers (N, K) on the test split."""
+    """Return the penalty chosen on the first `folds` held-out fifths of `rows`, and test answers (N, K)."""
     known_ND, known_N, num_classes = train_ND[rows], labels_N[rows], int(labels_N.max()) + 1
     fold_N, errors = folds_of(known_N), dict.fromkeys(config.l2_grid, 0.0)
     for fold in range(folds):
@@ -112,7 +113,7 @@ def _answer(
 
 
 def _tiny_images(images: Path, split: str, config: PixelFloorConfig) -> tuple[Floats, Int64s]:
-    """Pixels in [0, 1], (N, side * side * 3), and labels (N,)."""
+    """Return pixels in [0, 1], (N, side * side * 3), and labels (N,)."""
     table = load_manifest(images).select("image", split)
     rows, labels = [], []
     size = (config.side_px, config.side_px)

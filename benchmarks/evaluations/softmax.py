@@ -38,7 +38,7 @@ class Softmax:
     mix_M: Floats
 
     def logits(self, features_MND: Floats) -> Floats:
-        """float64 (N, K), higher is likelier."""
+        """Return float64 (N, K), higher is likelier."""
         with _one_thread():
             answers_MNK = _answers(features_MND, self.weight_DK)
         logits_NK: Floats = np.einsum("m,mnk->nk", self.mix_M, answers_MNK) + self.bias_K
@@ -101,14 +101,14 @@ def fit_softmax(
 
 
 def _answers(features_MND: Floats, weight_DK: Floats) -> Floats:
-    """X W of every unit, (M, N, K)."""
+    """Return X W of every unit, (M, N, K)."""
     # With W stored as (K, D) this product of a tall with a narrow matrix is 2.5 times as fast.
     weight_KD = torch.from_numpy(np.ascontiguousarray(weight_DK.T, dtype=features_MND.dtype))
     return np.stack([functional.linear(torch.from_numpy(one), weight_KD).numpy() for one in features_MND])
 
 
 def _slopes(features_MND: Floats, error_NK: Floats) -> Floats:
-    """E' X of every unit, (M, K, D)."""
+    """Return E' X of every unit, (M, K, D)."""
     error_KN = torch.from_numpy(np.ascontiguousarray(error_NK.T, dtype=features_MND.dtype))
     return np.stack([(error_KN @ torch.from_numpy(one)).numpy() for one in features_MND])
 
@@ -124,7 +124,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def cross_entropy(logits_NK: Floats, labels_N: Int64s) -> float:
-    """Mean of -log softmax at the label."""
+    """Return the mean of -log softmax at the label."""
     at_label_N = np.take_along_axis(logits_NK, labels_N[:, None], axis=1)[:, 0]
     return float((special.logsumexp(logits_NK, axis=1) - at_label_N).mean())
 
@@ -140,7 +140,7 @@ def choose_l2(
     l1: float = 0.0,
     max_iterations: int = 300,
 ) -> Chosen:
-    """The value of `grid` with the lowest cross-entropy on the held-out folds, and the layer it gives on all samples.
+    """Return the value of `grid` with the lowest cross-entropy on the held-out folds, and its layer on all samples.
 
     Walks from the largest value down, each fit starting from the last, and stops one value after the best: the small
     values cost most and, once past the best, only overfit more.
@@ -171,6 +171,7 @@ def choose_l2(
         if losses[l2] > min(losses.values()):
             break
     best = min(losses, key=losses.__getitem__)
+    # From the fit without the first of these folds: most samples are the same, so that few iterations are left.
     layer = fit_softmax(
         features_MND,
         labels_N,
@@ -185,7 +186,7 @@ def choose_l2(
 
 
 def in_row_space(train_ND: Floats, test_ND: Floats) -> tuple[Floats, Floats]:
-    """Both in an orthonormal basis of the span of the training rows, if that is smaller than D.
+    """Return both in an orthonormal basis of the span of the training rows, if that is smaller than D.
 
     With an L2 penalty the best weights lie in that span, so the answers stay the same and 140 labelled rows need 140
     columns, not thousands.

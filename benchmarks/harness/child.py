@@ -38,6 +38,7 @@ def start_python(
 
     It ends with this process, or once its input ends. `streams`: stdin, stdout, stderr as of Popen.
     """
+    # The child must import this very checkout, wherever either of the two was started.
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.harness.child_main", target, json.dumps(dict(arguments))],
@@ -84,6 +85,8 @@ class Child:
         except OSError as error:
             raise ChildError(self._last_words()) from error
         if not select.select([received], [], [], self._timeout_s)[0]:
+            # For `close`: a child that hangs does not see the end of its input, and waiting for that would be lost
+            # time.
             self._hangs = True
             raise ChildError(f"{do}: no answer within {self._timeout_s:.0f} s")
         line = received.readline()
@@ -102,6 +105,7 @@ class Child:
         """End the child and its descendants: end of input first, so that it can tidy up, then signals."""
         if self.process.poll() is not None and self.process.stdin is None:
             return
+        # Listed while the child lives: afterwards its workers cannot be found through it.
         workers = descendants(self.process.pid)
         sent, received = self._pipes()
         with contextlib.suppress(OSError):  # unsent bytes for a process that has ended
@@ -112,6 +116,7 @@ class Child:
                 self.process.wait(END_S)
                 break
         received.close()
+        # Marks the child as closed, since `close` may be called twice.
         self.process.stdin = None
         _, alive = psutil.wait_procs(workers, timeout=0 if self._hangs else END_S)
         kill_all(alive)

@@ -44,6 +44,7 @@ def use_cores(count: int) -> None:
     """Keep this process and its children on `count` cores, and torch's own operations on one thread."""
     import torch
 
+    # macOS has no such call: there a loader may use more cores than it was given.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
     torch.set_num_threads(1)
@@ -53,6 +54,7 @@ def main() -> None:
     # 1. Answers get a descriptor of their own, so that nothing a library prints can get between them.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    # An exit runs the `finally` below, which closes the service; by default SIGTERM would end the process at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     # 2. A parent that is killed closes this process's input, which is not seen in the middle of a request.
     Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
@@ -78,6 +80,7 @@ def _answer(service: Any, request: dict[str, Any]) -> dict[str, Any]:
 def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(WATCH_S)
+    # Workers first: once this process has ended, they cannot be found through it.
     kill_all(descendants(os.getpid()))
     os._exit(1)
 

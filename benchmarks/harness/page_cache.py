@@ -56,6 +56,7 @@ def resident_ratio(paths: Iterable[Path]) -> float:
     for path in paths:
         pages = _resident_pages(path)
         if pages is None:
+            # Unknown counts as in memory, so that no file passes for cold without proof.
             return 1.0
         resident += int(pages.sum())
         total += len(pages)
@@ -63,7 +64,7 @@ def resident_ratio(paths: Iterable[Path]) -> float:
 
 
 def _resident_pages(path: Path) -> npt.NDArray[np.uint8] | None:
-    """0 or 1 per page; None if the system does not tell."""
+    """Return 0 or 1 for each page; None if the system does not tell."""
     size = path.stat().st_size
     if not size:
         return np.zeros(0, np.uint8)

@@ -17,7 +17,7 @@ __all__ = ["Spread", "ratio_spread", "spread_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Of the repeats of one measurement. The interval is None below 6 repeats."""
+    """Spread of the repeats of one measurement. The interval is None below 6 repeats."""
 
     median: float
     ci95_low: float | None

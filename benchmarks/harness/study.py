@@ -124,6 +124,8 @@ class Study(Generic[Options]):
         out = given.pop("out")
         try:
             with sigterm_as_interrupt():
+                # argparse collects repeated options in lists, where the dataclasses have tuples. What was left out
+                # stays out, since the default of a field may be computed.
                 told = {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
                 options = self.options(**{name: one for name, one in told.items() if one is not None})
                 config = {name: getattr(options, name) for name in _annotated(self.options)}

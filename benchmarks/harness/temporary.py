@@ -45,6 +45,7 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     """
     if parent is not None and not parent.is_dir():
         raise UsageError(f"{parent}: not a folder. Give one for data that is removed again.")
+    # -I and -S: it starts in a moment, and nothing in PYTHONPATH or site-packages can keep it from starting.
     keeper = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", KEEPER, str(parent or "")],
         stdin=subprocess.PIPE,
@@ -55,6 +56,7 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     )
     assert keeper.stdout is not None
     assert keeper.stderr is not None
+    # At the end of this block its input is closed, upon which it removes the folder; the block waits for that.
     with keeper:
         name = keeper.stdout.readline().rstrip("\n")
         if not name:

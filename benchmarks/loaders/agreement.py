@@ -43,7 +43,7 @@ class Agreement:
     rows: list[int] = field(default_factory=list)
 
     def add(self, batch: Batch, expected: dict[str, torch.Tensor]) -> None:
-        """Raises DataError where a tensor is not of the kind that it should be."""
+        """Add a batch's differences from `expected`. Raises DataError for other tensors, shapes, dtypes or devices."""
         if set(batch.tensors) != set(expected):
             raise DataError(f"makes {sorted(batch.tensors)}; need {sorted(expected)}")
         self.rows += batch.rows
@@ -59,7 +59,7 @@ class Agreement:
             self.values.setdefault(name, []).extend(apart.amax(1).tolist())
 
     def check(self, num_samples: int) -> dict[str, dict[str, float]]:
-        """Differences by tensor. Raises DataError beyond a tolerance, or unless every sample came once."""
+        """Return differences by tensor. Raises DataError beyond a tolerance, or unless every sample came once."""
         counts = np.bincount(self.rows, minlength=num_samples)
         if len(counts) != num_samples or (counts != 1).any():
             raise DataError(
@@ -87,6 +87,7 @@ def check_pass(batches: Iterable[Batch], setting: Setting) -> dict[str, dict[str
         if not all(0 <= row < len(reference_NHW3) for row in batch.rows):
             raise DataError(f"gave samples {batch.rows}; there are {len(reference_NHW3)}")
         agreement.add(batch, finish(torch.from_numpy(reference_NHW3[batch.rows])))
+        # By the number of samples: a loader that repeats one of them lacks another, which `check` then finds.
         if len(agreement.rows) >= len(reference_NHW3):
             break
     return agreement.check(len(reference_NHW3))

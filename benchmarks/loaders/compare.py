@@ -30,6 +30,7 @@ def compare_loaders(options: CompareOptions, report: Report = lambda _: None) ->
     A loader that cannot run or makes other tensors is not measured, and the results say why. Raises UsageError or
     DataError for shards that cannot be used.
     """
+    # Two folders: data on the disk that is to be measured; logs and sockets where paths are short.
     with temporary_folder(options.folder) as folder, temporary_folder(short_parent()) as work:
         samples = prepare_samples(options, folder)
         report(f"{samples.num_samples} samples of {samples.image_bytes / 1000:,.0f} kB")
@@ -94,6 +95,7 @@ def time_loaders(options: CompareOptions, num_samples: int, loaders: Loaders) ->
     num_repeats = {"warm": options.warm_repeats, "cold": options.cold_repeats}
     for repeat, name in turns(loaders.children, max(num_repeats.values())):
         for cache in CACHES:
+            # The limit decodes from memory: it has no cold pass.
             if repeat >= num_repeats[cache] or (name, cache) == (LIMIT, "cold"):
                 continue
             if answer := loaders.ask(name, "time", is_cold=cache == "cold", least_s=options.least_s):
@@ -105,7 +107,7 @@ def time_loaders(options: CompareOptions, num_samples: int, loaders: Loaders) ->
 
 
 def setting_of(options: CompareOptions, folder: Path, name: str) -> Setting:
-    """Return what a loader is told. `folder`: of all data (see `prepare_samples`)."""
+    """Return a loader's setting. `folder`: of all data (see `prepare_samples`)."""
     return Setting(
         folder=folder / CONTENDERS[name].data,
         boxes_file=folder / "boxes.npy",

@@ -34,7 +34,7 @@ MODES = ("gray", "rgb")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """What was taken. num_left_out: images that decoders differ on. Sizes are of the whole images."""
+    """Samples that were taken. num_left_out: images that decoders differ on. Sizes are of the whole images."""
 
     num_samples: int
     num_left_out: int

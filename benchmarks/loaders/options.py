@@ -1,4 +1,4 @@
-"""What a comparison of loaders is told."""
+"""Options of a comparison of loaders."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

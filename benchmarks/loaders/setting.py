@@ -1,4 +1,4 @@
-"""What every loader is told and must give, so that all make the same tensors of the same samples.
+"""The contract of a loader: what it is given and must give, so that all make the same tensors of the same samples.
 
 A loader makes passes. In a pass every sample comes exactly once, in the loader's own shuffled order, in batches of any
 size up to `batch_size`. Letters: N samples, B samples of a batch, S canvas side.
@@ -39,9 +39,11 @@ SHUFFLE_BUFFER = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """folder: the loader's own data, where sample i has the number i. boxes_file: int32 (N, 4), .npy, what sample i is
-    cropped to: x0, y0, x1, y1 in pixels, end excluded. reference_file: uint8 RGB (N, S, S, 3), .npy, what canvases must
-    look like. num_cores: worker processes or threads, and cores that the process may use."""
+    """Data, shapes and cores of a loader.
+
+    folder: the loader's own data, where sample i has the number i. boxes_file: int32 (N, 4), .npy: the box of sample i,
+    x0, y0, x1, y1 in pixels, end excluded. reference_file: uint8 RGB (N, S, S, 3), .npy: the canvases as they must be.
+    num_cores: worker processes or threads, and cores that the process may use."""
 
     folder: Path
     boxes_file: Path
@@ -68,18 +70,18 @@ class Setting:
 
 
 class Batch(NamedTuple):
-    """rows: the samples' numbers. tensors: by name, on the CPU, first axis B; see `finish_of`."""
+    """Batch of a loader. rows: the samples' numbers. tensors: by name, on the CPU, first axis B; see `finish_of`."""
 
     rows: list[int]
     tensors: dict[str, torch.Tensor]
 
 
 Batches = Generator[Batch, None, None]
-"""Of one pass; to be closed."""
+"""The batches of one pass; to be closed."""
 
 
 class Loader(ABC):
-    """Opened once, then asked for passes, one after the other."""
+    """A loader: opened once, then started for one pass after the other."""
 
     @abstractmethod
     def start(self, epoch: int) -> Batches:

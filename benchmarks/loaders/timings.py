@@ -1,4 +1,4 @@
-"""Seconds of passes into samples per second and ratios to the limit, with their spread; and rows of a table."""
+"""Samples per second and ratios to the limit, with their spread, from seconds of passes; and rows of a table."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ class PassTimes:
     """Share of the loader's data in memory when its passes began."""
 
     def add(self, name: str, cache: str, repeat: int, answer: Mapping[str, Any]) -> str:
-        """Count the answer to a request for passes; return a line that tells it."""
+        """Count the answer to a request for passes; return a line about it."""
         self.resident[cache, name][repeat] = answer["resident_ratio"]
         if not answer["num_passes"]:
             return f"not timed: {answer['resident_ratio']:.0%} of its data stayed in memory"
@@ -51,9 +51,11 @@ class PassTimes:
 
         def ratio(cache: str, name: str) -> dict[str, Any]:
             own = self.rates[cache, name]
+            # Only repeats that both have: in these they ran beside each other, so that what slowed both cancels.
             shared = [repeat for repeat in own if repeat in limit]
             return asdict(ratio_spread([own[repeat] for repeat in shared], [limit[repeat] for repeat in shared]))
 
+        # The limit decodes from memory, so that its warm repeats are the measure of cold passes, too.
         limit = self.rates.get(("warm", LIMIT), {})
         compared = {key: own for key, own in self.rates.items() if key[1] != LIMIT and set(own) & set(limit)}
         return {

@@ -1,5 +1,5 @@
-"""What is profiled, and for how long: `ProfileConfig`, from a YAML of a pipeline, a pretraining or a profile, or from a
-folder of shards."""
+"""`ProfileConfig`: what is profiled, and for how long. It is read from a YAML of a pipeline, a pretraining or a
+profile, or made for a folder of shards."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,6 +59,7 @@ class ProfileConfig(Config):
 
 def changed(config: ProfileConfig, settings: Mapping[str, Any]) -> ProfileConfig:
     """Return a config with other values by dotted name, such as {"pipeline.num_threads": 1}. Raises UsageError."""
+    # Tasks have config classes of their own; without serialize_as_any only the fields of their base would be kept.
     value = config.model_dump(mode="python", serialize_as_any=True)
     for name, setting in settings.items():
         *parents, last = name.split(".")

@@ -35,6 +35,7 @@ class LoadersOptions(CompareOptions):
     made_from: Annotated[Path | None, "a folder of photos to make JPEGs of 500 x 375, quality 90, of"] = None
 
     def __post_init__(self) -> None:
+        # slots=True makes a second class, in which a bare super() would look for the first one.
         super(LoadersOptions, self).__post_init__()
         if not self.folders and self.photos is None and self.made_from is None:
             raise UsageError("nothing to read: give folders of shards, --photos FOLDER or --made-from FOLDER.")

@@ -64,6 +64,7 @@ def _screenshot(page: str, out: Path, chromium: str | None) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         view = browser.new_page(viewport={"width": WIDTH_PX, "height": HEIGHT_PX})
         view.set_content(page)
+        # plotly draws its chart after the page has loaded.
         view.wait_for_selector(".main-svg")
         view.screenshot(path=str(out))
         browser.close()

@@ -38,7 +38,7 @@ def draw(out: Path, *, seed: int, num_samples: int = NUM_SAMPLES) -> Path:
 
 
 def _inside(package: str, path: str) -> Path:
-    """The path of a file inside an installed package, which is not imported."""
+    """Return the path of a file inside an installed package, which is not imported."""
     spec = importlib.util.find_spec(package)
     for root in (spec.submodule_search_locations or []) if spec else []:
         if (Path(root) / path).is_file():

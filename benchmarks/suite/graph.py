@@ -59,6 +59,7 @@ def _trunk_cell(suite: Suite, data: "_Data", task_set: TaskSet, depth: int, seed
 def _pretrain_stage(suite: Suite, data: "_Data", task_set: TaskSet, depth: int, seed: int, label: str) -> Stage:
     # serialize_as_any: a task's own options must reach the key, not only those of its base class.
     config = suite.pretrain_config(task_set, depth, seed).model_dump(mode="json", serialize_as_any=True)
+    # Random weights depend on trunk and seed alone, so that all budgets share one stage.
     if not task_set.tasks:
         config = {"pipeline": {"tasks": {}}, "trunk": config["trunk"], "seed": seed}
     inputs = {}
@@ -67,6 +68,7 @@ def _pretrain_stage(suite: Suite, data: "_Data", task_set: TaskSet, depth: int, 
         if folder is not None and any(TASKS[name].source == source for name in task_set.tasks):
             inputs[f"{source}s"] = data.of_split(folder, source, suite.config.train_split)
             if source == "image" and "colorization" in task_set.tasks:
+                # Counted colors change the targets, and the sha256 of the shards beside them does not cover them.
                 counted = data.of_file(folder / PRIOR_NAME)
                 inputs |= {} if counted is None else {"color_prior": counted}
     return _stage("pretrain", label, config, inputs)
@@ -110,12 +112,12 @@ class _Data:
         self.files: set[Path] = set()
 
     def of_split(self, folder: Path, kind: Kind, split: str) -> str:
-        """`content_of` a folder's shards."""
+        """Return `content_of` a folder's shards, and note its manifest."""
         self.files.add(folder / MANIFEST_NAME)
         return content_of(folder, kind, split)
 
     def of_file(self, path: Path) -> str | None:
-        """sha256 of a file; None if there is none."""
+        """Return the sha256 of a file, and note it; None if there is none."""
         self.files.add(path)
         return _sha256(path.read_bytes()) if path.is_file() else None
 
@@ -123,6 +125,7 @@ class _Data:
 def content_of(folder: Path, kind: Kind, split: str) -> str:
     """Return the sha256 of the sha256s of all shards of one kind and split, in order."""
     path = folder / MANIFEST_NAME
+    # With its time of change: a folder that was built again under the same name must be read again.
     manifest = _manifest_at(folder, path.stat().st_mtime_ns if path.is_file() else 0)
     table = manifest.select(kind, split)
     return _sha256("\n".join(shard.sha256 for shard in table.shards).encode())

@@ -68,6 +68,7 @@ def read_plan(out: Path, settings: Mapping[str, Any]) -> Graph | None:
         cells = tuple(_cell(cell, stages) for cell in content["cells"])
         return Graph(cells=cells, stages=tuple(stages.values()), metrics=content["metrics"], files=files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # A damaged plan is no error: the graph is made anew, which only takes longer.
         return None
 
 

@@ -130,6 +130,7 @@ def _note(event: StageEvent, out: Path) -> None:
     if event.state == "failed":
         write_json(path, {"date": now_utc(), "error": event.error, "trace": event.trace})
     else:
+        # The stage has started again or finished: what an earlier run recorded no longer holds.
         path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""Where a suite stands: its graph and the records on disk come in, states, results and times go out.
+"""Status of a suite: its graph and the records on disk come in, states, results and times go out.
 
 Light to import: `bench status` and `bench plan` must answer without loading torch.
 """
@@ -36,7 +36,7 @@ class CellStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteStatus:
-    """Where a suite stands. `left_s` is None until a stage of each kind that is still to do has finished once.
+    """Status of a suite. `left_s` is None until a stage of each kind that is still to do has finished once.
 
     `metrics`: the result of each evaluation that tables show.
     """
@@ -83,6 +83,7 @@ def status_of(name: str, graph: Graph, out: Path) -> SuiteStatus:
 def _cell_status(cell: Cell, graph: Graph, records: dict[str, Record | None], out: Path) -> CellStatus:
     todo = [stage for stage in cell.stages if records[stage.key] is None]
     error = next((text for stage in todo if (text := error_of(stage, out))), "")
+    # A folder without a record: at work now, or killed before. Which of the two only its process could say.
     is_started = any(stage.folder(out).is_dir() for stage in cell.stages)
     state: CellState = "finished" if not todo else "failed" if error else "started" if is_started else "waiting"
     found = {stage.kind: record for stage in cell.stages if (record := records[stage.key]) is not None}
@@ -98,6 +99,7 @@ def left_s(todo: Sequence[Stage], graph: Graph, records: Mapping[str, Record | N
     for stage in todo:
         alike = [other for other in graph.stages if _cost_class(other)[0] == _cost_class(stage)[0]]
         same_depth = [other for other in alike if _cost_class(other) == _cost_class(stage)]
+        # Depth decides most of the cost, but a mean over other depths is better than no estimate.
         for group in (same_depth, alike):
             seconds = [record.seconds for other in group if (record := records[other.key]) is not None]
             if seconds:

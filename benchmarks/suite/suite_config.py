@@ -36,7 +36,7 @@ SUITE_OWNED = {
 
 
 class SuiteConfig(Config):
-    """What a suite file may say. Relative paths are relative to the current directory."""
+    """Keys of a suite file. Relative paths are relative to the current directory."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Title of the report, and name of the default folder of results."""
@@ -110,6 +110,7 @@ class Suite:
 
     def pretrain_config(self, task_set: TaskSet, depth: int, seed: int) -> PretrainConfig:
         """Return the full pretraining config of one cell. Raises UsageError naming the line of the suite."""
+        # A copy: the suite's own mapping is filled in anew for every cell.
         value = deepcopy(self.config.pretrain)
         pipeline, trunk = value.setdefault("pipeline", {}), value.setdefault("trunk", {})
         options = pipeline.get("tasks") or {}
@@ -223,6 +224,7 @@ def _check_pretrain(suite: Suite) -> None:
                 "set clips: FOLDER or leave that task set out."
             )
         for depth in suite.config.depths:
+            # No check depends on the seed, so that one of them stands for all.
             suite.pretrain_config(task_set, depth, suite.config.seeds[0])
 
 

@@ -30,6 +30,7 @@ def dali_loader(
     arrays = cycle([np.frombuffer(one, np.uint8) for one in encoded])
     pipeline = dali.Pipeline(batch_size=batch_size, num_threads=num_threads, device_id=None)
     with pipeline:
+        # no_copy: the bytes live as long as this generator, and copying them would not be decoding.
         source = fn.external_source(lambda: list(islice(arrays, batch_size)), batch=True, no_copy=True)
         images = fn.decoders.image(source, device="cpu", output_type=types.RGB)
         if resize_px is not None:
@@ -83,6 +84,7 @@ def write_tars(setting: Setting, images: list[bytes]) -> None:
 def _add(tar: tarfile.TarFile, row: int, extension: str, content: bytes) -> str:
     """Add one member; return its words in the index."""
     member = tarfile.TarInfo(f"{row:06d}.{extension}")
+    # Content starts one block later: ustar needs no second header for names and sizes as small as these.
     member.size, offset = len(content), tar.offset + TAR_BLOCK_BYTES
     tar.addfile(member, BytesIO(content))
     return f"{extension} {offset} {len(content)} {member.name}"

@@ -22,7 +22,7 @@ TASK = "colorization"
 
 
 class PixelsAlone(Colorization):
-    """The canvases as they are, uint8 RGB (B, S, S, 3), in the place of a task that makes something of them."""
+    """Stand-in for the task that returns the canvases unchanged, uint8 RGB (B, S, S, 3)."""
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
         weight = torch.ones(len(keys))
@@ -30,7 +30,7 @@ class PixelsAlone(Colorization):
 
 
 class FourfoldLoader(Loader):
-    """One pipeline for all passes: each starts where it is told to, with an empty queue."""
+    """One pipeline for all passes. Each pass restores it to the pass's first step, which empties its queue."""
 
     def __init__(self, setting: Setting, backend: BackendName) -> None:
         self._setting, self._boxes_N4 = setting, setting.boxes()
@@ -42,6 +42,7 @@ class FourfoldLoader(Loader):
                 "batch_size": setting.batch_size,
                 "backend": backend,
                 "num_threads": setting.num_cores,
+                # By default a few images may fail; here every sample must come.
                 "max_failure_ratio": 0.0,
             }
         )
@@ -80,7 +81,7 @@ class FourfoldLoader(Loader):
             yield Batch([int(key) for key in batch.keys], tensors)
 
     def let_go(self) -> None:
-        """Its shards are mapped into memory for as long as it is open."""
+        """Reopen the pipeline, which maps its shards into memory for as long as it is open."""
         self._pipeline.close()
         self._pipeline = self._open()
 

@@ -58,6 +58,7 @@ class SpdlLoader(Loader):
         row, path = sample
         x0, y0, x1, y1 = self._boxes[row]
         side = self._setting.canvas_px
+        # Chroma is enlarged before the crop: a crop of subsampled chroma could start at even pixels only.
         filters = (
             f"scale={ACCURATE},format=yuvj444p,crop={x1 - x0}:{y1 - y0}:{x0}:{y0}:exact=1,"
             f"scale={side}:{side}:{ACCURATE},format=rgb24"
@@ -99,6 +100,7 @@ def bundled_ffmpeg(folder: Path) -> str | None:
     if not libraries.is_dir():
         return None
     folder.mkdir(parents=True, exist_ok=True)
+    # Wheels have a hash in the names of their libraries, under which SPDL does not find them.
     for library in libraries.iterdir():
         if found := BUNDLED.match(library.name):
             (folder / f"{found[1]}.so.{found[2]}").symlink_to(library)
@@ -114,4 +116,5 @@ def restart_with_ffmpeg() -> None:
     if path is None:
         folder.rmdir()
         return
+    # The library path is read when a process starts: setting it in this one would come too late.
     os.execve(sys.executable, sys.orig_argv, os.environ | {PATH_VARIABLE: path, MARK: str(folder)})

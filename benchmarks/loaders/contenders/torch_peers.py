@@ -17,7 +17,7 @@ PART_BYTES = 8 * 2**20
 
 
 def open_webdataset(setting: Setting) -> WorkerLoader:
-    """fourfold's tars in a random order, each worker its own, then a shuffle buffer."""
+    """Open webdataset over fourfold's tars in a random order, each worker its own, then a shuffle buffer."""
     import webdataset
 
     tars = sorted(str(path) for path in setting.folder.glob("*.tar"))

@@ -1,4 +1,4 @@
-"""What could be changed, and how many samples per second that would give, by the fitted model.
+"""Advice: changes of a pipeline, and the samples per second that the fitted model predicts with each.
 
 Each piece of advice is a change of the configuration or of how the shards are stored, and the same change of the model.
 What it would cost a stage is measured (alternatives.py) where it cannot be known from the configuration.
@@ -72,6 +72,7 @@ class Advice:
 
 def advise(measured: Measurements, options: tuple[Option, ...]) -> tuple[Advice, ...]:
     """Return the options that help, the most helpful first."""
+    # On the cores that were free while `before` was measured: both then stand at the same load by others.
     before, model = measured.samples_per_s, measured.model_here
     found = [
         Advice(option=option, before_samples_per_s=before, after_samples_per_s=before * option.gain(model))
@@ -85,6 +86,8 @@ def options_of(measured: Measurements) -> tuple[Option, ...]:
     config, model = measured.config, measured.model
     device = choose_device(config.device)
     options = [*settings_options(config, model)]
+    # Measuring an alternative takes a second. A stage with less than a tenth of the CPU time gains at most a ninth,
+    # even if it becomes free.
     share = {name: cpu_s / max(model.cpu_s, 1e-12) for name, cpu_s in model.cpu_by_stage().items()}
     if share["decode"] >= WORTH_A_LOOK_RATIO:
         options += _decode_options(measured, device)
@@ -141,6 +144,7 @@ def _decode_options(measured: Measurements, device: torch.device) -> Iterator[Op
     if "decode image" in measured.costs:
         yield from _image_options(config, device)
     if "decode clip" in measured.costs and stored_codec(config) == "vp9":
+        # Only from VP9: of the two codecs that shards are built with, MJPEG is the one that decodes faster.
         decode_s = alternatives.cost_with_codec(config, "mjpeg", device)
         text = "store the clips as MJPEG instead of VP9: about twice the bytes"
         yield _decode_option("codec", text, "clip", decode_s=decode_s, stored={"codec": "mjpeg"})

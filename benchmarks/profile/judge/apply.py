@@ -1,8 +1,8 @@
-"""Advice put to the test: the configuration before and after the change, in turns, and by how much samples/s grew.
+"""A test of one piece of advice: the configuration before and after the change, in turns, and the gain in samples/s.
 
-Where the advice is to store samples otherwise, the first samples of each kind and split are written anew: smaller
-images, another clip codec, or just elsewhere. Written is all that pipelines read: tars and their manifest, without
-DALI's index and without the files of labels.
+Advice about storage needs other shards. Then the first samples of each kind and split are stored again: as smaller
+images, in another clip codec, or in another place. Only what pipelines read is written: tars and their manifest,
+without DALI's index and without label files.
 """
 
 import statistics
@@ -58,6 +58,7 @@ def apply_option(config: ProfileConfig, option: Option, seconds: float, num_repe
         if is_cached:
             # The gain is that of later epochs, so nearly every clip has to be there once, mirrored and not.
             after.turn(MAX_EPOCHS_S, max_steps=NUM_EPOCHS * max(after.pipeline.pass_steps.values()))
+        # In turns: a machine that others use drifts, and one after the other that drift would be part of the gain.
         rates = rates_in_turns({"before": before, "after": after}, num_repeats, seconds / num_repeats / 2)
     return Applied(before_samples_per_s=tuple(rates["before"]), after_samples_per_s=tuple(rates["after"]))
 

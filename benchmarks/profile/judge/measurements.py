@@ -1,8 +1,8 @@
-"""Everything the verdict is made of: windows of the running pipeline, of its consumer alone, and each stage's cost.
+"""Measurements behind the verdict: windows of the running pipeline and of its consumer alone, and each stage's cost.
 
-The model's costs are CPU seconds measured one stage at a time; a running pipeline needs more of them, since its threads
-share caches and memory. By how much is the model's `contention`, from the same windows that the samples per second are
-from.
+The model's costs are CPU seconds measured one stage at a time. A running pipeline needs more of them, since its threads
+share caches and memory. `contention` of the model says by how much; it comes from the same windows as the samples per
+second.
 """
 
 import statistics
@@ -31,7 +31,7 @@ class Measurements:
     """Windows of the pipeline with its consumer (base), of the pipeline alone (free) and of the consumer alone; the
     costs of the stages; the fitted model.
 
-    model: on all cores, as if nobody else used the machine. model_here: on those that were to be had.
+    model: of all cores. model_here: of the cores that others left free during the windows.
     """
 
     config: ProfileConfig
@@ -90,8 +90,10 @@ def measure(config: ProfileConfig, seconds: float) -> Measurements:
         window_s = WINDOWS_SHARE * seconds / config.num_repeats / (3 if has_consumer else 1)
         had: list[float] = []
         rows: dict[str, list[Window]] = {name: [] for name in ("base", "consumer", *(["free"] if has_consumer else []))}
+        # In turns, so that all three see the same machine while its load by others changes.
         for _, name in turns(rows, config.num_repeats):
             if name == "base":
+                # Probed right before the pipeline's own window: what others leave free changes within seconds.
                 had.append(cores_to_be_had(PROBE_S))
                 rows[name].append(base.turn(window_s))
             elif name == "consumer":
@@ -132,6 +134,7 @@ def consumer_cost(windows: Sequence[Window], *, is_overlapped: bool) -> Consumer
 
 def contention_of(model: PipelineModel, windows: Sequence[Window]) -> float:
     """Return CPU seconds of a running step over those of its stages one at a time."""
+    # On one core no other stage runs beside a stage, so that there is nothing to contend with.
     if num_cores() == 1 or not model.cpu_s:
         return 1.0
     live_s = median_of(windows, lambda window: window.use.own_s / max(window.num_steps, 1))

@@ -50,6 +50,7 @@ def _feed_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow]:
         kind, times = feed.kind, feed.share * feed.batch_size
         yield _row(measured, f"read {kind}", "bytes", read, "random reads, in memory", times)
         yield _row(measured, f"draw {kind}", f"{kind}s", None, "none", times)
+        # Samples are read and drawn once, but decoded once for each task that does not share the canvas.
         times *= feed.num_decodes
         yield _row(measured, f"decode {kind}", f"{kind}s", decode[kind], "decoding alone", times)
 
@@ -61,12 +62,14 @@ def _task_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow]:
         kind, ceiling = TASKS[job.task].source, None
         size = config.batch_size_of(kind)
         if kind == "image":
+            # Any image task has to read its canvas, 3 bytes a pixel, and to write its part of the batch.
             ceiling = found.memory_copy_bytes_per_s / (batch_bytes[job.task] / size + 3 * config.canvas_px**2)
         else:
             task = config.tasks[job.task]
             engine = getattr(task, "engine", "")
             engine += f" {getattr(task, 'preset', '')}" if engine == "dis" else ""
             if pairs_per_s := found.flow_pairs_per_s.get(engine):
+                # Only the chosen frames are tracked: one pair fewer than there are frames.
                 ceiling = pairs_per_s / (len(chosen_frames(config.num_frames)) - 1)
         what = "copying its pixels and its batch" if kind == "image" else "tracking alone"
         yield _row(measured, job.task, f"{kind}s", ceiling, what, job.share * size)
@@ -117,6 +120,7 @@ def decode_limit(measured: Measurements, found: Ceilings) -> float | None:
     """Return samples/s if all cores only decoded, whole images and clips, each as often as the pipeline does."""
     per_s = {"image": found.decode_images_per_s, "clip": found.decode_clips_per_s}
     limits = [(feed.share * feed.batch_size * feed.num_decodes, per_s[feed.kind]) for feed in measured.model.feeds]
+    # With one rate missing, the sum would leave out that kind's time, and the limit would be too high.
     if not all(limit for _, limit in limits):
         return None
     return measured.model.samples_per_step / sum(count / limit for count, limit in limits if limit)
@@ -124,6 +128,8 @@ def decode_limit(measured: Measurements, found: Ceilings) -> float | None:
 
 def gains_without(measured: Measurements) -> dict[str, float]:
     """Return the cost of the mix: by task, how many times as many steps/s the pipeline alone would give without it."""
+    # Steps, not samples: without the last task on clips, a step has fewer samples, and samples/s would fall with less
+    # work.
     model = measured.model.without_consumer()
     if len(model.jobs) < 2:
         return {}

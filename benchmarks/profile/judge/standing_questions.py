@@ -1,4 +1,4 @@
-"""What people ask of a pipeline and need not change: answers from the measurements, beside the advice.
+"""Answers to common questions about a pipeline, from its measurements. They are no advice: nothing has to change.
 
 Would worker processes be faster than threads? Would other files, plain ones or other shards, be read faster? Is the
 DCT-domain decoder of any use here?
@@ -73,8 +73,9 @@ def crop_sides_px(config: PipelineConfig) -> list[int]:
 
 
 def in_threads(config: ProfileConfig) -> ProfileConfig:
-    """Return the same with threads in place of worker processes, at least as many. All else of a profile is about
-    threads, whose stages can be told apart; the batches are the same."""
+    """Return the config with threads in place of worker processes, at least as many. The batches are the same.
+
+    The rest of a profile measures threads, because their stages can be told apart."""
     count = config.pipeline.num_workers
     threads = max(config.pipeline.num_threads or num_cores(), count)
     return changed(config, {"pipeline.num_workers": 0, "pipeline.num_threads": threads}) if count else config

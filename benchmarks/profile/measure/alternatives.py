@@ -1,4 +1,4 @@
-"""What a stage would cost with another input or method, measured on this folder's own samples; nothing is written.
+"""Measure what a stage would cost with another input or method, on this folder's own samples; nothing is written.
 
 Smaller source images, another backend, another clip codec, another flow engine, cached targets: each gives the cost of
 one stage, to be put into the model.
@@ -56,6 +56,7 @@ def recoded_clip(encoded: bytes | memoryview, codec: Codec) -> bytes:
     """Return the same frames in another codec."""
     with av.open(io.BytesIO(encoded), mode="r") as container:
         frames = list(container.decode(container.streams.video[0]))
+    # FFmpeg's MJPEG encoder takes pixels of the full range, VP9 those of the limited range of video.
     pixel_format = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     return encode_clip([frame.reformat(format=pixel_format) for frame in frames], ClipForm(codec=codec))
 
@@ -68,6 +69,7 @@ def cost_with_small_images(config: PipelineConfig, short_side_px: int, device: t
         made = [prepare_image(bytes(view), ImageForm(short_side_px=short_side_px)) for view in stored]
         encoded = [memoryview(one.encoded) for one in made]
         width_B, height_B = np.array([(one.width, one.height) for one in made], np.int64).T
+        # Random numbers of a fixed seed: a profile that is made again decodes the same crops.
         uniform_B4 = np.random.default_rng(0).random((len(made), 4))
         boxes_B4 = canvas_boxes(uniform_B4, width_B, height_B, config.canvas_scale, config.canvas_px)
         flips_B = uniform_B4[:, 3] < config.flip_probability
@@ -91,6 +93,7 @@ def cost_with_codec(config: PipelineConfig, codec: Codec, device: torch.device) 
 
 def cost_with_backend(config: PipelineConfig, backend: BackendName, seconds: float, device: torch.device) -> float:
     """Return CPU seconds of making a canvas with that backend."""
+    # Image tasks alone: clips would be decoded and timed as well, for a number that is not used.
     images = {name: task for name, task in config.tasks.items() if TASKS[name].source == "image"}
     only = config.model_copy(update={"backend": backend, "tasks": images})
     return measure_costs(only, seconds, device)["decode image"].busy_s
@@ -110,6 +113,8 @@ def cost_with_targets_cached(config: PipelineConfig, device: torch.device) -> tu
         for pipeline in pipelines:
             source, make = source_of(pipeline, "clip"), pipeline.maker.make
             make(MOTION, source.load(0, [MOTION])[0][MOTION])  # computes and caches the targets of the first batch
+            # Loaded again: of a clip whose target is cached fewer frames are decoded, so that its pixels have another
+            # shape.
             makes.append(partial(make, MOTION, source.load(0, [MOTION])[0][MOTION]))
             picks = source.plan.picks(0)
             decodes.append(partial(source.decode, source.read(picks), source.draw(picks, [MOTION])))

@@ -92,6 +92,7 @@ def ceilings(config: PipelineConfig, device: torch.device, folder: Path | None =
         read = DiskSpeed(**content["read"]) if content["read"] else None
         return Ceilings(**(content | {"read": read})), True
     except (OSError, ValueError, KeyError, TypeError):
+        # No file yet, or one that another version wrote: the limits are measured again, which takes some seconds.
         found = measure_ceilings(config, device)
         with suppress(DataError):  # where the cache cannot be written, the next profile takes some seconds more
             write_json(path, asdict(found))
@@ -130,6 +131,7 @@ def measure_ceilings(config: PipelineConfig, device: torch.device) -> Ceilings:
             jobs[f"decode_{kind}s_per_s"] = Job(unit=unit, num_items=len(contents), run=run)
             core_jobs[f"decode_{kind}s_per_s_core"] = Job(unit=unit, num_items=len(few), run=run_few)
             core_jobs |= _flow_jobs(contents[0]) if kind == "clip" else {}
+    # OpenCV would start threads inside every call: the limit of one core would be that of several.
     cv2.setNumThreads(1)
     timed = time_in_turns(jobs, NUM_REPEATS) | time_in_turns(core_jobs, NUM_REPEATS, clock=time.process_time)
     best = {name: max(one.per_s) for name, one in timed.items()}
@@ -171,6 +173,7 @@ def _decode_image(content: bytes) -> object:
 def _decode_clip(content: bytes) -> int:
     with av.open(io.BytesIO(content), mode="r") as container:
         stream = container.streams.video[0]
+        # Every core has a clip already. Threads inside the decoder would make the limit of one core that of several.
         stream.thread_type = "NONE"
         return sum(1 for _ in container.decode(stream))
 
@@ -273,6 +276,8 @@ def _beginnings(paths: Sequence[Path]) -> list[Span]:
 
 
 def _read(spans: Sequence[Span]) -> None:
+    # One buffer for all reads, and none of Python's own: page faults of fresh memory and a second copy are not
+    # reading.
     buffer = memoryview(bytearray(CHUNK_BYTES))
     with ExitStack() as stack:
         files = {path: stack.enter_context(path.open("rb", buffering=0)) for path in {path for path, _, _ in spans}}

@@ -38,12 +38,15 @@ def open_consumer(config: ProfileConfig, pipeline: Pipeline, device: torch.devic
     """Open the trainer of `config.train`: the session of a real run without log and checkpoints; a device that is busy
     for samples / `config.device_samples_per_s` seconds a step and uses no core; or nobody."""
     if config.train is not None:
+        # A session needs a budget for its schedule; the profile ends by time. Nothing is held out, since only steps
+        # are timed.
         budget = config.train.budget or BudgetConfig(steps=1)
         whole = config.train.model_copy(update={"pipeline": config.pipeline, "budget": budget, "held_out": None})
         session = Session(whole, pipeline, Ranks(), device)
 
         def learn(step: Step) -> None:
             session.learn(step)
+            # Kernels run after the call returns: without waiting, a step would seem to take as long as launching it.
             wait_for(device)
 
         return Consumer(name="trainer", step=learn, flop_per_step=sum(session.flop.values()))

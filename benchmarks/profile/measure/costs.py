@@ -1,4 +1,4 @@
-"""What each stage costs: one batch after the other through the stages of the real pipeline, one stage at a time.
+"""Measure what each stage costs: one batch after the other through the real pipeline, one stage at a time.
 
 CPU seconds, not wall seconds: they change less when others use the machine. They are measured on one thread, and on a
 thread for every core at once, as on a busy machine, where threads share caches and memory. Waiting (for a disk, a
@@ -165,6 +165,8 @@ class _StageUse:
         source = source_of(self._pipelines[0], self.kind)
         num_samples = source.plan.local_batch_size * len(self._pipelines)
         self.sample_bytes = float(source.table.size[source.plan.picks(batch).rows].mean())
+        # Generators that stop after each stage: all lanes run the same stage at once, and contention is that of the
+        # stage.
         running = [_stages(pipeline, self.kind, self.names, batch) for pipeline in self._pipelines]
         for _ in range(min(max_stages, 3 + len(self.names))):
             use, (name, *_) = used_in_lanes([one.__next__ for one in running])

@@ -74,4 +74,5 @@ def cores_to_be_had(seconds: float) -> float:
         meter = LoadMeter()
         list(pool.map(work, range(count)))
         use = meter.read()
+    # Never 0, since the model divides by it.
     return min(max(use.own_s / use.seconds, 0.1), float(count))

@@ -1,4 +1,4 @@
-"""One stretch of a running pipeline with every piece of work recorded, and what only a GPU can tell.
+"""Record one stretch of a running pipeline, every piece of work in it, and how busy a GPU is meanwhile.
 
 The trace is for Perfetto (ui.perfetto.dev) or chrome://tracing, one row for every thread. Trace event format:
 {"traceEvents": [{"ph": "X", "name", "cat", "ts", "dur", "pid", "tid"}, ...]}, microseconds. Without a GPU, its busy
@@ -130,6 +130,7 @@ def top_kernels(work: Callable[[], object], device: torch.device) -> tuple[Kerne
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profiler:
         work()
+        # Before the profiler stops: kernels that end later would be missing.
         torch.cuda.synchronize(device)
     return kernels_of(profiler.key_averages())
 

@@ -60,8 +60,10 @@ def measure_truncated(config: ProfileConfig, seconds: float) -> tuple[Truncated,
 
 @contextmanager
 def truncated(pipeline: Pipeline, last_stage: str) -> Iterator[None]:
-    """Cut off a pipeline that stands still behind a stage for the time of the block: "read", "decode", or a task, of
-    which all before it stay. Tasks that are left out still draw, and black pixels take the place of decoded ones."""
+    """Cut off a paused pipeline behind a stage, for the time of the block.
+
+    last_stage: "read", "decode" or a task; the tasks before it stay. Tasks that are left out still draw, and black
+    pixels take the place of decoded ones."""
     tasks, sources = pipeline.maker.tasks, [source.source for source in pipeline.maker.sources.values()]
     names, whole, backends = list(tasks), dict(tasks), [source.backend for source in sources]
     kept = names[: names.index(last_stage) + 1] if last_stage in names else []

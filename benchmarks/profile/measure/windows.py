@@ -101,7 +101,7 @@ class Bench(AbstractContextManager["Bench"]):
             self._ahead.stop()
 
     def observe(self, listener: Listener | None) -> None:
-        """From now on, tell a listener of all work of the pipeline and of its consumer; None for no one."""
+        """Report all work of the pipeline and of its consumer to a listener from now on; None ends that."""
         self._listener = listener
         self.pipeline.observe(listener)
 
@@ -121,7 +121,7 @@ class Bench(AbstractContextManager["Bench"]):
         return self._window(seconds, sums, use, stages)
 
     def turn(self, seconds: float, max_steps: int = 1 << 62) -> Window:
-        """Run a window, then pause: else this queue would fill up in somebody else's turn and slow it down."""
+        """Run a window, then pause: a queue that fills up during the turn of another bench would slow that one down."""
         found = self.window(seconds, max_steps)
         self.pause()
         return found
@@ -161,6 +161,7 @@ class Bench(AbstractContextManager["Bench"]):
         self._use(step, sums)
 
     def _next(self) -> Step:
+        # A bench without a consumer stands for the pipeline alone: copies would be counted as the pipeline's work.
         if not (self.config.overlap_transfer and self._has_consumer):
             return next(self.pipeline)
         if self._ahead is None:
@@ -192,7 +193,7 @@ class Bench(AbstractContextManager["Bench"]):
 
 
 def wait_until_quiet() -> None:
-    """Return when this process does nothing else any more, or after QUIET_TIMEOUT_S."""
+    """Return when this process is idle, or after QUIET_TIMEOUT_S."""
     end_s = time.perf_counter() + QUIET_TIMEOUT_S
     while time.perf_counter() < end_s:
         start_s, own_s = time.perf_counter(), time.process_time()

@@ -71,6 +71,7 @@ class EventLoop:
         if isinstance(wish, Cpu):
             self._computing.append((wish.seconds, process))
         elif isinstance(wish, Wait):
+            # The number breaks ties, since the heap cannot compare two generators.
             heapq.heappush(self._timers, (self.now_s + wish.seconds, next(self._order), process))
         elif isinstance(wish, TimedEvent):
             (self._ready if wish.has_happened else wish.waiting).append(process)
@@ -85,6 +86,7 @@ class EventLoop:
             step_s = min(step_s, self._timers[0][0] - self.now_s)
         self.now_s += step_s
         self.busy_s += step_s * num_busy
+        # Rounding leaves crumbs of work that would never reach 0.
         left = [(left_s - step_s * speed, process) for left_s, process in self._computing]
         self._computing = [one for one in left if one[0] > DONE_S]
         self._ready.extend(process for left_s, process in left if left_s <= DONE_S)
@@ -94,6 +96,7 @@ class EventLoop:
     def _speed(self, num_busy: float) -> float:
         """Return CPU seconds done per second by each process that computes."""
         share = num_busy / max(len(self._computing), 1)
+        # Contention comes with the cores in use: none of it with one, all of it when every core is busy.
         crowd = (num_busy - 1) / (self._num_cores - 1) if self._num_cores > 1 else 0.0
         return share / (1 + (self._contention - 1) * max(crowd, 0.0))
 
@@ -108,6 +111,7 @@ class Queue(Generic[T]):
 
     def put(self, item: T) -> Process:
         while len(self._items) >= self._depth:
+            # Every change wakes all that wait; the first one takes the room or the item, and the others wait again.
             yield self._changed
         self._items.append(item)
         self._announce()
@@ -120,5 +124,6 @@ class Queue(Generic[T]):
         return item
 
     def _announce(self) -> None:
+        # The new event stands before the old one happens: a process that resumes waits for the next change.
         before, self._changed = self._changed, TimedEvent()
         self._loop.happen(before)

@@ -77,7 +77,7 @@ class ConsumerCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineModel:
-    """Everything that decides how many samples per second there are.
+    """A pipeline as numbers: everything that its samples per second depend on.
 
     contention: by how much CPU seconds grow when all cores are busy. num_cores: may be a fraction, if others use some.
     samples_per_step: images and clips of a step in which all tasks are active.

@@ -15,9 +15,9 @@ from benchmarks.profile.model.simulation import simulate
 __all__ = ["ScalingRow", "assumptions", "plan_scaling"]
 
 KEPT_BUSY_RATIO = 0.98
-"""Of its speed with data in memory, a device must reach."""
+"""Share of its speed with data in memory that a device must reach."""
 LOAD_RATIO = 0.8
-"""One process is given so much of what it could do with ample cores: near the limit every further core gives little."""
+"""Share of its speed with ample cores that a process is planned for: near the limit every further core gives little."""
 NUM_STEPS = 40
 AMPLE_CORES = 128
 """Of one process. More would help no pipeline: its producing thread and the steps held ready are limits before."""

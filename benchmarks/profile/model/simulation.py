@@ -87,6 +87,7 @@ class _Pipeline:
         yield Cpu(feed.read_s + feed.draw_s)
         if wait_s > 0:
             yield Wait(wait_s)
+        # The real producing thread waits for each decode too, so that batches are never decoded at the same time.
         for _ in range(feed.num_decodes):
             parts, finished = self._parts(feed.batch_size, feed.decode_s, self._model.num_threads)
             for part in parts:

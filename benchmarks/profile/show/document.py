@@ -59,6 +59,7 @@ def _throughput(profile: Profile) -> dict[str, Any]:
         "pipeline_alone_samples_per_s": measured.free_samples_per_s,
         "pipeline_alone_samples_per_s_values": [window.samples_per_s for window in measured.free or measured.base],
         "consumer": measured.consumer_name,
+        # An older word for the consumer, like "taking" below: readers of this format version look for these keys.
         "taker_needs_samples_per_s": measured.consumer_samples_per_s,
         "data_wait_ratio": measured.wait_ratio,
         "data_wait_ratio_values": [window.wait_ratio for window in measured.base],

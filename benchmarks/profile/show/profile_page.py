@@ -81,6 +81,7 @@ def _roofline(profile: Profile) -> str:
         roofs["reading from memory, one thread"] = [limit] * len(CORES_SHOWN)
     if need := measured.consumer_samples_per_s:
         roofs[f"what the {measured.consumer_name} needs"] = [need] * len(CORES_SHOWN)
+    # Cut off behind the last task is the whole pipeline.
     whole = [one for one in profile.truncated if one.last_stage == list(measured.config.pipeline.tasks)[-1]]
     points = {
         "pipeline alone": ([one.num_threads for one in whole], [one.samples_per_s for one in whole]),

@@ -53,6 +53,7 @@ def metrics_of(status: SuiteStatus) -> list[Metric]:
                     name for name, value in record.results.items() if name.endswith("_pct") and isinstance(value, float)
                 ]
                 found |= {(kind, name): None for name in names}
+    # A suite of the pixel floor alone has no trunk: then its percentages are the columns.
     with_trunk = [pair for pair in found if EVALUATIONS[pair[0]].needs_trunk] or list(found)
     ordered = sorted(
         with_trunk, key=lambda pair: (pair[0], not pair[1].startswith("top1"), pair[1] != "top1_pct", pair[1])
@@ -139,6 +140,7 @@ def headline(status: SuiteStatus, metric: Metric) -> list[str]:
     """Return the answer in a few sentences: combined against best single and against random initialisation."""
     lines = []
     for one in compare(status, metric):
+        # Over all depths, if there are several: at each of them alone there are fewer pairs.
         is_main = one.role in ("best single", "baseline") and (one.depth is None or len(depths_of(status)) == 1)
         if is_main:
             best = " (the best single task)" if one.role == "best single" else ""

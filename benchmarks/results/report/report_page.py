@@ -130,7 +130,8 @@ def _paper_numbers(tasks: frozenset[str]) -> list[float | None]:
 
 
 def _best(values: Mapping[str, Mapping[tuple[int, int], float]], depth: int) -> float | None:
-    """Highest mean of the task sets, the supervised baseline left out."""
+    """Return the highest mean of the task sets, the supervised baseline left out."""
+    # Supervised has seen labels: marked as the best, it would hide which of the others is.
     means = [found.mean for name, row in values.items() if name != "supervised" and (found := summary_at(row, depth))]
     return max(means, default=None)
 
@@ -153,7 +154,7 @@ def _depth_charts(status: SuiteStatus, metrics: list[Metric]) -> list[Markup]:
 
 
 def _comparisons(status: SuiteStatus, metrics: list[Metric]) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """By metric: depth, what is compared with, verdict."""
+    """Return by metric: depth, what is compared with, verdict."""
     found = []
     for metric in [one for one in metrics if one.name.startswith("top1")]:
         rows = [
@@ -165,7 +166,7 @@ def _comparisons(status: SuiteStatus, metrics: list[Metric]) -> list[tuple[str, 
 
 
 def _costs(status: SuiteStatus) -> list[tuple[str, ...]]:
-    """One row a cell; empty text where a number is not known."""
+    """Return one row a cell; empty text where a number is not known."""
     rows: list[tuple[str, ...]] = []
     for cell in status.cells:
         pretrain = cell.records.get("pretrain")
@@ -188,12 +189,13 @@ def _costs(status: SuiteStatus) -> list[tuple[str, ...]]:
 
 
 def _losses(status: SuiteStatus, out: Path) -> Markup | None:
-    """Training and held-out loss by step, a line each per cell."""
+    """Draw training and held-out loss by step, a line each per cell."""
     curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for cell in status.cells:
         stage = cell.cell.pretrain
         lines = read_log(stage.folder(out) / LOG_NAME) if stage else []
         held_out = [line for line in lines if "held_out" in line]
+        # Thinned, since a screen shows no more points. Held-out losses are few, and all of them stay.
         for line in lines[:: max(1, len(lines) // MAX_CURVE_POINTS)]:
             for task, loss in line.get("losses", {}).items():
                 _add_point(curves, task, cell.cell.label, line["step"], loss)
@@ -212,7 +214,7 @@ def _add_point(
 
 
 def _learned(status: SuiteStatus) -> list[tuple[str, ...]]:
-    """What every task of every cell learned: passes, then its metric in training, held-out, and without seeing."""
+    """Return what each task of each cell learned: passes, then its metric in training, held-out, without seeing."""
     rows: list[tuple[str, ...]] = []
     for cell in status.cells:
         pretrain = cell.records.get("pretrain")
@@ -293,14 +295,14 @@ def _command(suite: Suite, status: SuiteStatus) -> str:
 
 
 def _places(status: SuiteStatus) -> list[list[tuple[str, str]]]:
-    """The different environments that the records come from; this one where there is no record."""
+    """Return the different environments that the records come from; this one where there is no record."""
     records = [record for cell in status.cells for record in cell.records.values()]
     places = {str(record.environment): record.environment for record in records} or {"now": environment()}
     return [environment_facts(place) for place in places.values()]
 
 
 def _results(status: SuiteStatus, metrics: list[Metric]) -> dict[str, Any]:
-    """The numbers of the page for other programs, and for committing."""
+    """Return the numbers of the page for other programs, and for committing."""
     cells = [
         {
             "task_set": cell.cell.task_set.name,

@@ -1,4 +1,4 @@
-"""What a GPU owner runs once: is the GPU's path right, and how fast is it? Writes one JSON.
+"""Check a GPU, once, by its owner: is its path right, and how fast is it? Writes one JSON.
 
     python -m benchmarks.studies.gpu.gpu_check --out gpu_check.json
 
@@ -162,6 +162,7 @@ def copies_per_step(shards: Path, device: torch.device, sizes: Sizes) -> list[di
     some bytes to the host: whether it failed."""
     config = pipeline_config(shards, sizes, {name: {} for name in IMAGE_TASKS}, backend="dali")
     with build_pipeline(config, seed=0, device=device) as pipeline:
+        # Untimed steps first: what is copied once, later steps find on the device.
         _take(pipeline, STEPS_PER_REPEAT)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             _take(pipeline, STEPS_PER_REPEAT)
@@ -178,7 +179,7 @@ def copies_per_step(shards: Path, device: torch.device, sizes: Sizes) -> list[di
 
 
 def compiled(device: torch.device, sizes: Sizes, num_repeats: int) -> Iterator[dict[str, Any]]:
-    """Tell how many times as fast `torch.compile` makes the tasks' arithmetic, and how far off in [0, 1]."""
+    """Yield how many times as fast `torch.compile` makes the tasks' arithmetic, and how far off in [0, 1]."""
     for name, call in pixel_arithmetic(device, sizes).items():
         faster = torch.compile(call, fullgraph=True)
         apart = float((faster() - call()).abs().max())
@@ -194,7 +195,7 @@ def compiled(device: torch.device, sizes: Sizes, num_repeats: int) -> Iterator[d
 
 
 def auto_is_right(timings: Mapping[str, Timed], device: torch.device) -> dict[str, Any]:
-    """Tell whether what `backend: auto` picks here is the faster one, for images and for clips."""
+    """Return what `backend: auto` picks here, and which backend is the faster one, for images and for clips."""
     choice = choose_backend("auto", device)
     faster = {
         what: max(("dali", "opencv"), key=lambda name: timings[f"{what}, {name}"].median_per_s)
@@ -219,9 +220,11 @@ def run(shards: Path, device: torch.device, sizes: Sizes, num_repeats: int) -> d
         say(f"{check.name}: {check.found:.4g} {check.unit}, {check.allowed:g} allowed: {verdict}")
         checks.append(asdict(check) | {"is_ok": check.is_ok})
     results: dict[str, Any] = {"checks": checks, "num_failed": sum(not check["is_ok"] for check in checks)}
+    # How fast a wrong path is, nobody needs to know.
     if results["num_failed"]:
         return results
     timings: dict[str, Timed] = {}
+    # Group by group, closed in between: pipelines that are open hold threads, and memory of the device.
     for jobs_of in (decode_jobs, pipeline_jobs):
         with ExitStack() as stack:
             timings |= time_jobs(jobs_of(shards, device, sizes, stack), device, num_repeats)

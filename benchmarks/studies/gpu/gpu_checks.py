@@ -1,4 +1,4 @@
-"""Is a GPU's path equal to the CPU's? Pixels per operation, tasks given equal pixels, flow, and restarts to the bit.
+"""Compare a GPU's path with the CPU's: pixels per operation, tasks given equal pixels, flow, restarts to the bit.
 
 Everything runs on a CPU too (device "cpu": the DALI backend's CPU graph), which proves the script and no GPU.
 """
@@ -63,7 +63,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What batches are made of: the paper's sizes unless told otherwise."""
+    """Sizes of batches; the defaults are the paper's."""
 
     batch_size: int = 64
     clip_batch_size: int = 8
@@ -71,7 +71,7 @@ class Sizes:
 
 
 def check_all(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Comparison]:
-    """Every comparison in turn."""
+    """Yield every comparison in turn."""
     yield from check_images(shards, device, sizes)
     yield from check_clips(shards, device, sizes)
     yield from check_tasks(shards, device, sizes)
@@ -81,14 +81,14 @@ def check_all(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Comp
 
 
 def read_samples(shards: Path, kind: str, count: int) -> tuple[SampleTable, list[memoryview]]:
-    """The first `count` encoded samples of a kind, over again if there are fewer; and their table."""
+    """Return the table of a kind, and its first `count` encoded samples, over again if there are fewer."""
     table = load_manifest(shards).select("image" if kind == "image" else "clip", "train")
     reader = SampleReader(table)
     return table, [reader.read(row % len(table)) for row in range(count)]
 
 
 def check_images(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Comparison]:
-    """The DALI backend on `device` against OpenCV, operation by operation."""
+    """Compare the DALI backend on `device` with OpenCV, operation by operation."""
     table, encoded = read_samples(shards, "image", sizes.batch_size)
     short_px = int(min(table.width[: len(encoded)].min(), table.height[: len(encoded)].min()))
     dali, opencv = DaliBackend(device=device, num_threads=2), OpenCVBackend(num_threads=2)
@@ -104,7 +104,7 @@ def check_images(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[C
 
 
 def check_clips(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Comparison]:
-    """Clips at full size and at half of it, every other one mirrored."""
+    """Compare clips at full size and at half of it, every other one mirrored."""
     _, encoded = read_samples(shards, "clip", sizes.clip_batch_size)
     flips, canvas = np.arange(len(encoded)) % 2 == 1, sizes.canvas
     dali, opencv = DaliBackend(device=device, num_threads=2), OpenCVBackend(num_threads=2)
@@ -124,7 +124,7 @@ def _levels(name: str, ours: torch.Tensor, theirs: torch.Tensor, allowed: tuple[
 
 
 def check_tasks(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Comparison]:
-    """Each task's batch on the device against that on the CPU, from the same pixels and geometry."""
+    """Compare each task's batch on the device with that on the CPU, from the same pixels and geometry."""
     opencv = OpenCVBackend(num_threads=2)
     for name in TASKS:
         task, pixels, geometry, keys = task_inputs(name, shards, sizes, opencv)
@@ -138,12 +138,13 @@ def check_tasks(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Co
 def task_inputs(
     name: str, shards: Path, sizes: Sizes, opencv: OpenCVBackend
 ) -> tuple[Task, torch.Tensor, Geometry, tuple[str, ...]]:
-    """A task with its default options, and a batch of pixels on the CPU for it."""
+    """Return a task with its default options, and a batch of pixels on the CPU for it."""
     task = TASKS[name](TASKS[name].config_class(), sizes.canvas)
     count = sizes.batch_size if task.source == "image" else sizes.clip_batch_size
     table, encoded = read_samples(shards, task.source, count)
     keys = tuple(f"{table.keys[row % len(table)]}-{row}" for row in range(count))
     geometry = stack_geometry([task.draw(rng_for(0, 0, key, name)) for key in keys])
+    # Read by the supervised task alone; which label it is does not matter to the comparison.
     geometry["label"] = np.zeros(count, np.int64)
     canvas, flips = sizes.canvas, np.zeros(count, bool)
     if task.source == "clip":
@@ -155,25 +156,26 @@ def task_inputs(
 
 
 def _changed(cpu: TaskBatch, other: TaskBatch) -> float:
-    """The largest share of values that differ, over all targets and the weight; real numbers by more than 1e-4."""
+    """Return the largest share of values that differ, over all targets and the weight; real numbers by over 1e-4."""
     tensors = [(cpu.weight, other.weight), *((cpu.target[name], other.target[name]) for name in cpu.target)]
     return max(float(((one.double() - two.double()).abs() > 1e-4).double().mean()) for one, two in tensors)
 
 
 def check_flow(device: torch.device) -> Comparison:
-    """The flow unit on a pan of known direction and length."""
+    """Measure the error of the flow unit on a pan of known direction and length."""
     from pipelines.decode.dali_flow import HardwareFlow
 
     wide = made_picture(5, 260, 420)
     frames = np.stack([wide[2 * t : 2 * t + 240, 3 * t : 3 * t + 320] for t in range(5)])
     flow = HardwareFlow(device=device).clip_flow(torch.from_numpy(frames)[None].to(device))
+    # Without the border, where content leaves the view and has no match.
     error = (flow[0, :, 40:-40, 40:-40] - torch.tensor(PAN_XY, device=device)).norm(dim=-1).median()
     return Comparison(name="flow of a pan, median error", unit="px", found=float(error), allowed=0.5)
 
 
 def pixel_arithmetic(device: torch.device, sizes: Sizes) -> dict[str, Callable[[], torch.Tensor]]:
-    """What tasks do pixel by pixel in dozens of calls, of which `torch.compile` can make one, each on a batch:
-    lightness, of colorization, and jitter, of exemplar. Nothing else moves as many bytes again and again."""
+    """Return what tasks do pixel by pixel in dozens of calls, each on a batch: lightness, of colorization, and jitter,
+    of exemplar. `torch.compile` can make one call of them. Nothing else moves as many bytes again and again."""
     generator = torch.Generator().manual_seed(0)
     side, task = sizes.canvas.canvas_px, Exemplar(ExemplarConfig(), sizes.canvas)
     geometry = stack_geometry([task.draw(rng_for(0, 0, str(row), task.name)) for row in range(sizes.batch_size)])
@@ -185,7 +187,7 @@ def pixel_arithmetic(device: torch.device, sizes: Sizes) -> dict[str, Callable[[
 
 
 def check_restarts(shards: Path, device: torch.device, sizes: Sizes) -> Comparison:
-    """Batches after a restart at every one of the first steps against those of one unbroken run, by hash."""
+    """Compare batches after a restart at every one of the first steps with those of one unbroken run, by hash."""
     config = pipeline_config(shards, sizes, {name: {} for name in TASKS}, backend="dali")
     with build_pipeline(config, seed=0, device=device) as pipeline:
         positions, unbroken = [], []
@@ -194,6 +196,7 @@ def check_restarts(shards: Path, device: torch.device, sizes: Sizes) -> Comparis
             unbroken.append({name: digest(batch) for name, batch in next(pipeline).batches.items()})
     num_different = 0
     for position, expected in zip(positions, unbroken, strict=True):
+        # A new pipeline for each: one that was only set back would still have its targets cached.
         with build_pipeline(config, seed=0, device=device) as pipeline:
             pipeline.restore(position)
             found = {name: digest(batch) for name, batch in next(pipeline).batches.items()}
@@ -206,7 +209,7 @@ def check_restarts(shards: Path, device: torch.device, sizes: Sizes) -> Comparis
 def pipeline_config(
     shards: Path, sizes: Sizes, tasks: Mapping[str, Mapping[str, object]], *, backend: str
 ) -> PipelineConfig:
-    """A pipeline of these tasks at these sizes."""
+    """Return the config of a pipeline of these tasks at these sizes."""
     options = {
         "images": shards,
         "clips": shards,
@@ -223,7 +226,7 @@ def pipeline_config(
 
 
 def digest(batch: TaskBatch) -> str:
-    """sha256 of every tensor of a batch, by name."""
+    """Return one sha256 over the tensors of a batch and their names."""
     hashed = hashlib.sha256()
     for name, tensor in {"inputs": batch.inputs, "weight": batch.weight, **batch.target}.items():
         hashed.update(name.encode())

@@ -1,4 +1,4 @@
-"""What `build_speed.py` times, each in a fresh process: fourfold, serial webdataset loops, tar, a huge plan.
+"""Contenders of `build_speed.py`, each in a fresh process: fourfold, serial webdataset loops, tar, a huge plan.
 
 Time runs from the first look at the sources to the last file closed; imports of the contender's own packages are not
 in it, worker processes are.
@@ -138,9 +138,11 @@ def simulate(num_samples: int, out: Path) -> None:
 
 
 def _simulated_rows(start: int, end: int, group: int, place: int) -> pa.RecordBatch:
-    """Images class/0000000000.jpg, class/0000000001.jpg, ... of about 5 kB."""
+    """Return rows of images class/0000000000.jpg, class/0000000001.jpg, ... of about 5 kB."""
     numbers = np.arange(start, end)
     names = _first_names()[: len(numbers)].copy()
+    # Digits are added letter by letter, which is much faster than formatting names. `start` is a multiple of a
+    # batch's rows, so that no sum of two digits carries.
     names[:, 6:-4] += np.frombuffer(b"%010d" % start, np.uint8) - ord("0")
     keys = np.ascontiguousarray(names[:, :-4]).view(f"S{6 + DIGITS}").ravel().tolist()
     values: dict[str, Any] = {
@@ -163,7 +165,7 @@ def _simulated_rows(start: int, end: int, group: int, place: int) -> pa.RecordBa
 
 @cache
 def _first_names() -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """One batch's names in letters; the next batches' differ in the first digits only."""
+    """Return one batch's names in letters; those of later batches differ in the first digits only."""
     names = b"".join(b"class/%010d.jpg" % number for number in range(SIMULATED_BATCH_ROWS))
     return np.frombuffer(names, np.uint8).reshape(SIMULATED_BATCH_ROWS, -1)
 
@@ -187,7 +189,7 @@ def _column(value: Any, kind: pa.DataType, count: int) -> pa.Array:
 
 
 def _texts(letters: np.ndarray[Any, np.dtype[np.uint8]]) -> pa.Array:
-    """Each row of letters as a string."""
+    """Return each row of letters as a string."""
     count, length = letters.shape
     offsets = np.arange(count + 1, dtype=np.int32) * length
     return pa.Array.from_buffers(

@@ -1,4 +1,4 @@
-"""A build of shards killed at random moments, started again each time: is the result that of an unbroken build?
+"""Kill a build of shards at random moments, start it again each time, and compare with an unbroken build.
 
     python -m benchmarks.studies.shards.build_kill --kills 20
 
@@ -93,6 +93,7 @@ def kill_again_and_again(
             break
         process = _start(images, broken, samples_per_shard)
         if is_killed := _killed_after(rng.uniform(0, whole_s), process):
+            # After a kill files may be missing, but what stands under a final name must be whole.
             result.problems += _differences(want, broken, is_finished=False)
         else:  # nothing is left to kill: begin again
             if process.returncode != 0:
@@ -101,6 +102,7 @@ def kill_again_and_again(
             shutil.rmtree(broken)
         result.num_kills += is_killed
         result.num_finished += not is_killed
+    # What the last kill left behind must come to the same end, too.
     if _start(images, broken, samples_per_shard).wait() != 0:
         result.problems.append("the last build, which was not killed, failed")
     result.problems += _differences(want, broken, is_finished=True)

@@ -1,4 +1,4 @@
-"""How fast shards are built: small images, fourfold against serial webdataset loops and tar; memory; a huge plan.
+"""Measure how fast shards are built: small images, fourfold against webdataset loops and tar; memory; a huge plan.
 
     python -m benchmarks.studies.shards.build_speed --out record.json
 

@@ -1,4 +1,4 @@
-"""Does a sample cost more in a larger data set, in more shards, or in a later epoch, and does memory grow?
+"""Cost of a sample in larger data sets, in more shards and in later epochs, and memory along a long run.
 
     python -m benchmarks.studies.throughput.growth --out growth.json   some minutes; --memory-batches 5000 for a look
 
@@ -122,6 +122,7 @@ def _opened(folder: Path, one: DataSet, batch_size: int) -> Pipeline:
     start_s = time.perf_counter()
     pipeline = build_pipeline(PipelineConfig.model_validate(config), seed=0)
     batch = one.epoch * one.num_samples // batch_size
+    # Restored to its place, since running up to it would take whole epochs.
     pipeline.restore({"step": batch, "image_batch": batch, "clip_batch": 0})
     _take(pipeline, 1)
     one.first_step_s = time.perf_counter() - start_s
@@ -144,6 +145,7 @@ def measure_memory(folder: Path, options: GrowthOptions) -> dict[str, Any]:
             if batch % every == 0:
                 taken.append(batch)
                 used_mib.append(_anonymous_bytes() / MIB)
+    # Without the first fifth, in which caches and pools still fill.
     settled = len(taken) // 5
     slope = float(np.polyfit(taken[settled:], used_mib[settled:], 1)[0])
     return {

@@ -49,7 +49,7 @@ def check_agreement(shards: Path, configs: Mapping[str, PipelineConfig]) -> dict
 
 
 def check_same_bits(one: PipelineConfig, other: PipelineConfig) -> None:
-    """Raises DataError unless the first steps of the two are equal in every tensor."""
+    """Check that the first steps of the two are equal in every tensor. Raises DataError."""
     first, second = _first_step(one).batches, _first_step(other).batches
     for name, batch in first.items():
         pairs = [(batch.inputs, second[name].inputs), (batch.weight, second[name].weight)]
@@ -89,6 +89,7 @@ def _plain_tensors(shards: Path, step: Step) -> dict[str, torch.Tensor]:
     for index in range(NUM_COMPARED):
         geometry = {name: {k: v[index] for k, v in batch.geometry.items()} for name, batch in step.batches.items()}
         encoded = bytes(reader.read(rows[step.batches["exemplar"].keys[index]]))
+        # The noise of left-out channels is other noise here; `_kept` compares the channel without noise only.
         sample = make_sample(encoded, geometry | {"canvas": geometry["exemplar"]}, np.random.default_rng(0))
         made.append(sample | {f"colorization {name}": value for name, value in sample["colorization"].items()})
         channels.append(geometry["relative_position"]["channel"])

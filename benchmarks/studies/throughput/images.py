@@ -1,4 +1,4 @@
-"""All three image tasks from one decode, beside the limit and beside what people use today.
+"""Throughput of the three image tasks from one decode, beside the limit and beside common loaders.
 
     python -m benchmarks.studies.throughput.images --photos FOLDER --out images.json
 
@@ -65,6 +65,7 @@ class ImagesOptions:
 
 
 def measure(options: ImagesOptions) -> dict[str, Any]:
+    # Before anything else, since it may start this program again.
     restart_with_ffmpeg()
     use_cores(options.num_cores)
     with temporary_folder() as folder:
@@ -121,7 +122,7 @@ def _ours(config: PipelineConfig) -> Batches:
 
 
 def config_of(shards: Path, backend: str, options: ImagesOptions, *, num_workers: int = 0) -> PipelineConfig:
-    """`num_workers`: processes; 0 for threads of this one."""
+    """Return the pipeline's config. `num_workers`: processes; 0 for threads of this one."""
     sizes = {"canvas_px": CANVAS_PX, "batch_size": options.batch_size}
     made_by = {"backend": backend, "num_threads": options.num_cores, "num_workers": num_workers}
     return PipelineConfig.model_validate({"images": shards, "tasks": TASKS, **sizes, **made_by})
@@ -134,6 +135,7 @@ def _open(found: dict[str, Callable[[], Batches]], stack: ExitStack) -> tuple[di
     for name, contender in found.items():
         try:
             batches = stack.enter_context(closing(contender()))
+            # A generator's imports fail at its first batch, not when it is made.
             next(batches)
             opened[name] = batches
         except (ImportError, RuntimeError) as error:

@@ -84,7 +84,7 @@ def our_batch(engine: EngineName, num_threads: int, backend: OpenCVBackend, enco
 
 @cache
 def _task(engine: EngineName, num_threads: int) -> MotionSegmentation:
-    """Nothing is remembered, so that every repeat labels anew."""
+    """Return the task without a cache, so that every repeat computes the labels again."""
     config = MotionSegmentationConfig(engine=engine, num_threads=num_threads, remembered_clips=0)
     return MotionSegmentation(config, CANVAS)
 
@@ -144,6 +144,7 @@ class ClipWorkers:
 
     def __init__(self, folder: Path, encoded: Views, num_workers: int) -> None:
         """`folder`: of the shards; does not exist yet."""
+        # A size that divides the number of clips, so that a pass holds each of them once.
         step_clips = next(size for size in range(MAX_STEP_CLIPS, 0, -1) if len(encoded) % size == 0)
         config = PipelineConfig.model_validate(
             {

@@ -42,12 +42,12 @@ VIEW_NUMBERS = {"centre_xy", "scale", "rotation_deg", "pca_factor", "power", "fa
 
 
 def plain_loader(images: Path, batch_size: int, num_workers: int) -> Batches:
-    """DataLoader over files."""
+    """Yield batches of a DataLoader over files."""
     yield from DataLoader(PlainDataset(images), batch_size=batch_size, num_workers=num_workers)
 
 
 def webdataset_loader(shards: Path, batch_size: int, num_workers: int) -> Batches:
-    """WebLoader over tars, in a shuffle buffer of webdataset's usual size."""
+    """Yield batches of a WebLoader over tars, in a shuffle buffer of webdataset's usual size."""
     import webdataset
 
     urls = sorted(str(path) for path in shards.glob("*.tar"))

@@ -1,4 +1,4 @@
-"""How much of its time does a trainer wait for data, and from which speed of the device on is the pipeline the limit?
+"""Measure how long a trainer waits for data, and from which speed of the device on the pipeline is the limit.
 
     python -m benchmarks.studies.throughput.waiting --out waiting.json   some minutes; --seconds 1 for a look
 
@@ -53,14 +53,14 @@ class WaitingOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumed:
-    """What one device got. wait_ratio: share of the time in which it waited for data, 0 to 1."""
+    """Rate at which one device got samples. wait_ratio: share of the time in which it waited for data, 0 to 1."""
 
     samples_per_s: float
     wait_ratio: float
 
 
 def consume(pipeline: Pipeline, rate_per_s: int, seconds: float, batch_size: int) -> Consumed:
-    """Be a device of that rate for some time, from the moment on when the steps held ready are used up."""
+    """Act as a device of that rate for some time, once the steps held ready are used up."""
     for _ in range(pipeline.memory.prefetch_batches + 1):
         next(pipeline)
     step_s = batch_size / rate_per_s if rate_per_s else 0.0
@@ -113,7 +113,7 @@ def simulate(shards: Path, options: WaitingOptions) -> dict[str, Any]:
 
 
 def _device(rate_per_s: int, found: list[Consumed], capacity_per_s: float, num_threads: int) -> dict[str, Any]:
-    """expected_wait_ratio: of a device that is never kept waiting by anything but the mean rate."""
+    """Return the row of a device. expected_wait_ratio: its wait if nothing but the mean rate counted."""
     waits = spread_of([one.wait_ratio for one in found])
     return {
         "rate_per_s": rate_per_s,

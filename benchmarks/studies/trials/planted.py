@@ -36,7 +36,7 @@ class Plant:
 
 
 def throttled_reads(folder: Path, bytes_per_s: float) -> AbstractContextManager[None]:
-    """Have shards of a folder come at that many bytes per second."""
+    """Slow down the reading of a folder's shards to that many bytes per second."""
     read = SampleReader.read
 
     def slow(self: SampleReader, row: int) -> memoryview:
@@ -50,7 +50,7 @@ def throttled_reads(folder: Path, bytes_per_s: float) -> AbstractContextManager[
 
 
 def stalling_reads(folder: Path, every: int, seconds: float) -> AbstractContextManager[None]:
-    """Stall: every so many samples, one of a folder takes that long, as when a connection is opened anew."""
+    """Delay one of every `every` samples of a folder by that time, as a connection that is opened anew does."""
     read = SampleReader.read
     counts: WeakKeyDictionary[SampleReader, int] = WeakKeyDictionary()
 
@@ -66,7 +66,7 @@ def stalling_reads(folder: Path, every: int, seconds: float) -> AbstractContextM
 
 
 def blocking_transfer(bytes_per_s: float) -> AbstractContextManager[None]:
-    """Have batches go to the device at that many bytes per second; whoever sends them waits."""
+    """Send batches to the device at that many bytes per second; the sender waits."""
     to = TaskBatch.to
 
     def slow(self: TaskBatch, device: torch.device | str) -> TaskBatch:

@@ -106,6 +106,7 @@ def _gain(case: Case, shards: TrialShards) -> dict[str, Any]:
         option = next((one for one in options_of(measured) if one.name == case.option), None)
         if option is None:
             return {"option": case.option, "not_measured": "not offered"}
+        # With the cores that were free: the change is measured beside the same load by others.
         predicted = option.gain(measured.model_here)
         try:
             applied = apply_option(config, option, APPLY_S, APPLY_REPEATS)
@@ -128,8 +129,8 @@ def simulations(shards: TrialShards) -> Jobs:
 
 
 def _simulated(case: Case, shards: TrialShards) -> dict[str, Any]:
-    """Simulate a measured pipeline. The simulation is told what the cores to be had were and by how much CPU seconds
-    grew in the run; what is tested is its structure: threads, queues, waits and the consumer."""
+    """Simulate a measured pipeline. The free cores and the growth of CPU seconds come from the run, so that the
+    structure is what is tested: threads, queues, waits and the consumer."""
     with cpu_threads(0), case.slow(shards.images):
         measured = measure(config_of(case, shards), MEASURE_S)
     simulated = simulate(measured.model_here, NUM_SIMULATED_STEPS)

@@ -108,6 +108,7 @@ class _Run:
     def _end(self) -> None:
         """End the pool. Workers in the middle of a stage save a checkpoint first."""
         if self._working:
+            # SIGTERM makes a worker save and leave; to shut the pool down alone would wait for whole stages.
             for process in multiprocessing.active_children():
                 process.terminate()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -142,6 +143,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker
+    # A parent that is killed can send no signal, but its sentinel closes.
     wait_for_sentinel([parent.sentinel])
     os._exit(1)
 
