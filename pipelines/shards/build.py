@@ -161,6 +161,8 @@ class _Build:
             num_items=planned.num_items,
             is_mixed=config.shuffle and len(kinds) == 1,
         )
+        # What the listing rejected counts from the start: a list of missing files should end a build before it packs
+        # any.
         self._budget.add(len(planned.listing.rejects), len(planned.listing.rejects))
 
     def make(self, engine: BuildEngine) -> None:
@@ -243,6 +245,7 @@ class _Build:
             )
 
     def _stopped(self, what: str) -> DataError:
+        # Written now, since a build that stops publishes nothing else that names them.
         listed = self.planned.listing.rejects
         first = write_rejects(self.storage, self.planned.plan, listed, self._names)
         shown = "; ".join(f"{reject.source}: {reject.reason}" for reject in first)

@@ -1,4 +1,4 @@
-"""Tars of others in, a folder that pipelines read as any other out: `fourfold shards adopt`.
+"""Tars made by others in, a folder of shards that pipelines read out: `fourfold shards adopt`.
 
 The tars are listed, worker processes scan them, and the manifest is put together from the records of the scans. Not a
 byte of a tar is copied or changed. A run that was killed, or is run again, scans only tars that are new or have another
@@ -49,7 +49,7 @@ RESUME_HINT = "Make room or mend it, then run the same command again: tars that 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptSummary:
-    """What was adopted. num_reused: tars that a run before had read. num_unlabelled: images without a label.
+    """Counts of an adoption. num_reused: tars that a run before had read. num_unlabelled: images without a label.
 
     num_renamed: samples whose key another tar has, too. num_empty: tars in which nothing is usable.
     """
@@ -114,6 +114,7 @@ def adopt_tars(
 
 def _claim(storage: Storage) -> None:
     """Refuse a folder with a build in it; note that it is one of adopted tars."""
+    # A folder of adopted tars has a manifest, too: only the note tells it from a build, whose tars lie in the folder.
     if storage.size(NOTE_NAME) is None and storage.size(MANIFEST_NAME) is not None:
         raise UsageError(f"{storage.location}: holds shards that were built. Give --out another folder.")
     storage.write(NOTE_NAME, b"{}")
@@ -138,6 +139,7 @@ def _scan_all(listed: Sequence[ListedTar], settings: ScanSettings, num_workers: 
 
 def _scan_in_workers(todo: Sequence[TarToScan], settings: ScanSettings, num_workers: int) -> Iterator[str]:
     work = partial(scan_tar, settings=settings)
+    # No process for a single tar: starting it would take as long as many a scan.
     if num_workers <= 1:
         yield from map(work, todo)
         return
@@ -161,6 +163,7 @@ def _publish(listed: Sequence[ListedTar], storage: Storage, max_reject_ratio: fl
         keys.add(scanned.rows.column("key").to_pylist())
         num_images += scanned.rows.num_rows
         num_rejects += len(scanned.rejects)
+    # Written even if the next step ends the run, since its message points to this file.
     _write_rejects(storage, (reject for _, one in _records(listed, storage) for reject in one.rejects))
     # 2. Too many rejects end it here, before a manifest of yesterday is replaced.
     _check_rejects(listed, storage, num_images, num_rejects, max_reject_ratio)
@@ -244,6 +247,7 @@ def _seen_from(storage: Storage, location: str) -> str:
 
 
 def _write_rejects(storage: Storage, rejects: Iterable[Reject]) -> None:
+    # None left: a list of an earlier run would tell of tars that are mended by now.
     lines = [json.dumps(asdict(reject), ensure_ascii=False, sort_keys=True).encode() + b"\n" for reject in rejects]
     if not lines:
         storage.remove(REJECTS_NAME)

@@ -1,4 +1,4 @@
-"""What a user names (tars, folders of tars, patterns, URLs) as a list of tars, each with its name and split.
+"""Tars that a user names (as tars, folders, patterns or URLs) as a list, each with its name and split.
 
 A split comes from the names that datasets use: imagenet1k-train-0000.tar, val/00012.tar. It counts only if every tar
 has one; else all tars are in "train".
@@ -54,6 +54,7 @@ def list_tars(given: Sequence[str | Path], split: str = "auto") -> list[ListedTa
         what = f"{doubled[0]} is named {locations.count(doubled[0])} times" if doubled else "no tar given"
         raise UsageError(f"shards adopt: {what}. Name each tar once.")
     splits = [_split(location) for location in locations] if split == "auto" else [split] * len(locations)
+    # One tar without a split makes all of them doubtful: a word in some of the names may mean something else.
     if None in splits:
         splits = ["train"] * len(locations)
     names = _unique_names(locations)
@@ -87,6 +88,7 @@ def _matches(given: str) -> list[str]:
         return _remote_matches(given)
     path = os.path.abspath(os.path.expanduser(given.removeprefix("file://")))
     if os.path.isdir(path):
+        # Hidden files are parts of unfinished copies, or what macOS puts beside a file.
         found = sorted(str(one) for one in Path(path).rglob("*.tar") if not one.name.startswith("."))
         what = "no .tar in this folder"
     elif os.path.lexists(path):
@@ -128,6 +130,7 @@ def _unique_names(locations: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     names = []
     for location in locations:
+        # What follows "?" in a URL is a signature or a version, and no part of the name.
         folder, _, name = location.partition("?")[0].rpartition("/")
         stem = _safe(name.removesuffix(".tar"))
         wanted = [stem, f"{_safe(folder.rpartition('/')[2])}-{stem}"]

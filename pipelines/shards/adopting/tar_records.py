@@ -24,7 +24,7 @@ HEADER_KEY = b"fourfold"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScannedTar:
-    """What was found in a tar. rows: of SAMPLE_SCHEMA, whose labels count in `labels`, the tar's own class names.
+    """Findings of a scan. rows: of SAMPLE_SCHEMA; their labels are indices into `labels`, the tar's own class names.
 
     fingerprint: of the settings. modified_ns, is_trusted: as in `Elsewhere`. num_ignored: members that are neither
     images nor videos nor labels.
@@ -70,18 +70,21 @@ def load_scan(storage: Storage, shard_name: str) -> ScannedTar | None:
         header["rejects"] = tuple(Reject(**reject) for reject in header["rejects"])
         scanned = ScannedTar(**header, rows=rows.replace_schema_metadata(None))
         return scanned if rows.schema.equals(SAMPLE_SCHEMA) and storage.size(index_name(shard_name)) else None
+    # A record that cannot be used is no error: its tar is scanned again.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
         return None
 
 
 def is_unchanged(scanned: ScannedTar) -> bool:
-    """Whether the tar still has the size, and on this machine the time of change, that it had when it was read."""
+    """Return whether the tar still has the size, and on this machine the time of change, that it had when read."""
     try:
         if not is_remote(scanned.location):
             facts = os.stat(scanned.location)
             return (facts.st_size, facts.st_mtime_ns) == (scanned.num_bytes, scanned.modified_ns)
         with remote_errors(scanned.location):
             system, path = filesystem(scanned.location)
+            # Not every store has a time of change, and a copy has another one: a remote tar is judged by its size.
             return int(system.info(path)["size"]) == scanned.num_bytes
+    # Gone or out of reach: the scan of it says what is wrong.
     except (OSError, KeyError, TypeError, ValueError):
         return False

@@ -1,4 +1,4 @@
-"""One tar of others in; where its usable images are, how large, and their labels out. Nothing in the tar changes.
+"""Scan of one tar made by others: places, sizes and labels of its usable images. Nothing in the tar changes.
 
 Members are found by their headers and images by their offset in the mapped file. A header check touches a few pages of
 each image; sha256 reads all bytes, once.
@@ -36,7 +36,7 @@ VIDEO_HINT = "a video; adopt takes images, and a build cuts videos into clips: f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanSettings:
-    """How tars are looked at. labels: whether to read them; label_field: of .json members, None is "label"."""
+    """Settings of a scan. has_labels: whether to read labels; label_field: of .json members, None is "label"."""
 
     storage: Storage
     form: ImageForm
@@ -62,6 +62,7 @@ def scan_tar(tar: TarToScan, settings: ScanSettings) -> str:
     try:
         with _on_this_machine(tar.location) as (path, digest):
             scanned, index = _scan(path, tar, settings, digest)
+        # The record last: it stands for a tar whose index is there.
         settings.storage.write(index_name(tar.name), index)
         save_scan(settings.storage, tar.name, scanned)
     except OSError as error:
@@ -99,6 +100,7 @@ def _scan(path: Path, tar: TarToScan, settings: ScanSettings, digest: str | None
             facts = f"{before.st_size} {before.st_mtime_ns}"
             digest = _facts_sha256(facts, rows) if settings.is_trusted else _sha256(file)
         after = os.stat(path)
+    # Only now are both known: a tar that another process still writes passes every check of its members.
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise DataError(f"{tar.location}: it changed while it was read. Adopt it again when it is complete.")
     remote = is_remote(tar.location)
@@ -187,6 +189,7 @@ def _index(file: BinaryIO, offsets: set[int]) -> bytes:
         for member in tar_members(file):
             if member.kind != "file":
                 continue
+            # DALI groups neighbours of one stem, up to the first dot of the file name, and so does WebDataset.
             folder, slash, base = member.name.rpartition("/")
             stem, _, extension = base.partition(".")
             if folder + slash + stem != group:

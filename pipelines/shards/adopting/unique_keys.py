@@ -19,7 +19,7 @@ def _hashes(keys: Sequence[str]) -> Uint64s:
 
 
 class UniqueKeys:
-    """`add` the keys of all tars, then ask for the `renamed` keys of one after the other, in the same order.
+    """Renaming of keys: `add` the keys of all tars, then get the `renamed` keys of each tar, in the same order.
 
     Memory: 16 bytes per key, and the text of the keys that occur more than once.
     """
@@ -37,6 +37,7 @@ class UniqueKeys:
 
     def renamed(self, keys: Sequence[str]) -> list[str]:
         """Return the keys of the next tar, in order, none of which was returned before."""
+        # Sorted once, when all are known: the repeated ones are the neighbours that are equal.
         if self._sorted is None:
             self._sorted = np.sort(np.concatenate(self._parts)) if self._parts else np.empty(0, np.uint64)
             self._repeated = np.unique(self._sorted[1:][self._sorted[1:] == self._sorted[:-1]])
@@ -60,6 +61,7 @@ class UniqueKeys:
 
     def _is_taken(self, name: str) -> bool:
         assert self._sorted is not None
+        # By hash: the text of all keys is not kept. A wrong hit only skips a number.
         digest = np.uint64(xxhash.xxh3_64_intdigest(name.encode()))
         place = int(np.searchsorted(self._sorted, digest))
         return name in self._given or (place < len(self._sorted) and self._sorted[place] == digest)

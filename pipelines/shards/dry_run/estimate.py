@@ -75,6 +75,7 @@ def _job(config: BuildConfig, plan: ShardPlan, folder: Path) -> ShardJob:
         image_form=config.image_form() if "image" in kinds else None,
         clip_form=config.clip_form() if "clip" in kinds else None,
         labels=plan.labels,
+        # Versions do not matter: nothing of the trial is kept for a later build.
         libraries={kind: {} for kind in KINDS},
     )
 
@@ -123,6 +124,7 @@ def _make_s(plan: ShardPlan, trials: dict[Kind, Trial], num_workers: int) -> flo
 
 
 def _free_bytes(out: Path) -> int | None:
+    # The folder itself is not made by a dry run; the disk it would be on is that of its first parent there is.
     there = next(path for path in [out, *out.absolute().parents] if path.exists())
     try:
         return shutil.disk_usage(there).free

@@ -59,6 +59,7 @@ def compare_reading(paths: Sequence[Path], folder: Path) -> ReadComparison | Non
         # Dirty pages cannot be dropped from the cache.
         _sync(tar)
         is_cold = _can_drop(tar) and sum(_can_drop(path) for path in files) >= COLD_RATIO * len(files)
+        # In random order: the order of the list may be the order on the disk, which training does not read in.
         shuffled = random.Random(0).sample(files, len(files))
         files_s, tar_s = _median_s(shuffled, is_cold), _median_s([tar], is_cold)
     finally:

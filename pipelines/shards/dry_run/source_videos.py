@@ -37,6 +37,7 @@ class SourceVideos:
 
 def look_at_videos(parts: Sequence[PlannedShard], num_frames: int, fps: float) -> SourceVideos | None:
     """Return the facts of up to 12 videos in parts of shards; None if none can be read. num_frames, fps: of a clip."""
+    # One entry for each video: a long one is divided among parts and would count several times.
     items = {(item.location, item.offset): item for part in parts for item in part.items()}
     reader = ItemReader()
     try:
@@ -50,6 +51,7 @@ def summarize(found: Sequence[VideoInfo], num_frames: int, fps: float) -> Source
     """Return the facts of videos that were probed already, one or more."""
     gops = [info.gop_frames for info in found if info.gop_frames is not None]
     rates = [info.fps for info in found if info.fps is not None]
+    # Only rates that are known: some containers state none.
     source_fps = median(rates) if rates else fps
     span_frames = (num_frames - 1) / fps * source_fps + 1
     return SourceVideos(

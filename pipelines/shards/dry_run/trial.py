@@ -79,6 +79,7 @@ def spread(plan: ShardPlan, kind: Kind) -> list[PlannedShard]:
         rows = _evenly(shard.rows.num_rows, -(-MAX_ITEMS[kind] // len(chosen)))
         num_steps = -(-len(rows) // STEP_ITEMS[kind])
         parts += [_with_rows(shard, rows[step::num_steps]) for step in range(num_steps)]
+    # Mixed, because the trial ends when its time is over, maybe after a few of them.
     random.Random(0).shuffle(parts)
     return parts
 
@@ -144,6 +145,7 @@ def _make(part: PlannedShard, job: ShardJob) -> _Made:
     start_s = time.perf_counter()
     make_shard(part, job)
     seconds = time.perf_counter() - start_s
+    # Read from the record: a made shard says only what a build needs at once.
     record = load_record(job.storage, part.name)
     assert record is not None
     return _Made(part, record, seconds)

@@ -52,6 +52,7 @@ def with_fresh_exif(
     pieces, place, fresh = [], 0, _fresh_block(extension, orientation)
     for start, end in blocks:
         pieces += [encoded[place:start], fresh]
+        # One fresh block in place of the first; the others go, since the decoders obey different ones.
         place, fresh = end, b""
     changed = b"".join([*pieces, encoded[place:]])
     if extension != "webp":

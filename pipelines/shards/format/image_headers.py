@@ -132,6 +132,7 @@ def format_name(encoded: Buffer) -> str:
         if start[place : place + len(magic)] == magic:
             return name
     if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
+        # Last: nearly any bytes without zeros pass for text.
         return "PPM"
     if start.isascii() and start.decode("ascii").replace("\n", " ").replace("\r", " ").replace("\t", " ").isprintable():
         return "an HTML page" if b"<" in start[:16] else "text"
@@ -174,6 +175,7 @@ def _jpeg_header(encoded: Buffer) -> ImageHeader:
 
 def _png_header(encoded: Buffer) -> ImageHeader:
     width, height, bit_depth, color = _ihdr(encoded, 16)
+    # The checksum first: sizes that a flipped bit has changed would pass every later check.
     if encoded[12:16] != b"IHDR" or zlib.crc32(encoded[12:29]) != int.from_bytes(encoded[29:33], "big"):
         raise ValueError("damaged PNG header")
     place, num_frames, has_alpha, has_pixels = 33, 1, color >= 4, False
@@ -202,6 +204,7 @@ def _png_header(encoded: Buffer) -> ImageHeader:
 
 def _webp_header(encoded: Buffer) -> ImageHeader:
     end = 8 + int.from_bytes(encoded[4:8], "little")
+    # A RIFF file may be longer than it says, but not shorter: what follows is ignored by decoders.
     if len(encoded) < end:
         raise ValueError(f"cut off after {len(encoded)} of {end} bytes")
     kind = encoded[12:16]
@@ -228,6 +231,8 @@ def _extended_webp_header(encoded: Buffer, end: int) -> ImageHeader:
         elif kind == b"EXIF" and flags & WEBP_EXIF:
             tiff = encoded[place + 8 : place + 8 + length]
             tiff = tiff[6:] if tiff[:6] == b"Exif\0\0" else tiff
+            # Hidden only if a chunk before it is padded: DALI's parser takes the pad byte for the start of the next
+            # chunk.
             is_hidden = has_padding if not exif else is_hidden
             exif.append((place, min(end, place + 8 + length + (length & 1)), tiff))
         has_padding |= bool(length & 1)

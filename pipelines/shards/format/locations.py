@@ -1,4 +1,4 @@
-"""Where a user says that something is: a local path, or the URL of something that fsspec opens."""
+"""Locations that a user gives: a local path, or the URL of something that fsspec opens."""
 
 import errno
 import io
@@ -28,7 +28,7 @@ def as_location(value: Any) -> Any:
 
 
 class _AsLocation:
-    """What pydantic is told; it and fsspec are imported when needed, for worker processes would wait for them."""
+    """Schema for pydantic. It and fsspec are imported when needed, since worker processes would wait for them."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         from pydantic_core import core_schema
@@ -41,7 +41,7 @@ Location = Annotated[Path | str, _AsLocation()]
 
 
 def is_remote(location: Path | str) -> bool:
-    """Whether it is a URL of something else than this machine's files."""
+    """Return whether it is a URL of something else than this machine's files."""
     return isinstance(location, str) and "://" in location and not is_file_url(location)
 
 
@@ -74,6 +74,7 @@ def remote_errors(url: str) -> Iterator[None]:
     except OSError as error:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error) or type(error).__name__, url) from error
     except Exception as error:
+        # Clients raise errors of many classes of their own; callers can handle OSError alone.
         raise OSError(errno.EIO, f"{type(error).__name__}: {error}", url) from error
 
 

@@ -1,4 +1,4 @@
-"""What a folder of shards holds: `manifest.json` (labels, shards) and `samples.arrow` (where every sample's bytes are).
+"""Contents of a folder of shards: `manifest.json` (labels, shards), `samples.arrow` (where samples' bytes are).
 
 manifest.json: per shard name, kind, split, num_samples, shard_bytes and sha256, and of an adopted one where it lies;
 bytes and sha256 of samples.arrow.
@@ -150,7 +150,7 @@ def _compact(samples: pa.RecordBatch) -> pa.RecordBatch:
 
 
 class _HashedFile:
-    """What Arrow needs of a file to write to; hashes what passes."""
+    """The part of a file's interface that Arrow writes to; hashes what passes."""
 
     closed = False
 
@@ -205,8 +205,9 @@ def load_manifest(location: Path | str) -> Manifest:
 
 
 def _manifest(folder: Path, content: Mapping[str, Any]) -> Manifest:
-    """Raises ValueError, KeyError or TypeError if the content is damaged, DataError if samples.arrow is another."""
+    """Return the manifest. Raises ValueError, KeyError or TypeError if damaged, DataError for other samples.arrow."""
     shards = tuple(shard_from_json(item) for item in content["shards"])
+    # Two of a name would be one file, and the samples of one would be read from the tar of the other.
     if len({shard.name for shard in shards}) != len(shards):
         raise ValueError("a shard is named twice")
     labels = tuple(_text(label) for label in content["labels"])
@@ -281,6 +282,7 @@ def _text(value: Any) -> str:
 
 
 def _count(value: Any) -> int:
+    # `type`, not isinstance: True is an int in Python, and JSON's true is no count.
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"{value!r} is no count")
     return value

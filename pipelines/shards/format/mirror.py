@@ -1,4 +1,4 @@
-"""A local folder that stands for a remote one: its small files at once, its shards when `shard_place` fetches them."""
+"""A local folder that stands for a remote one: small files at once, shards when `shard_place` fetches them."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def cache_folder() -> Path:
 
 
 def is_mirror(folder: Path) -> bool:
-    """Whether a folder stands for a remote one."""
+    """Return whether a folder stands for a remote one."""
     return (folder / MIRROR_NOTE).is_file()
 
 
@@ -67,6 +67,7 @@ def _refresh(folder: Path, storage: Storage) -> None:
     before = copy.read_bytes() if copy.is_file() else b""
     if manifest == before and (folder / "samples.arrow").is_file():
         return
+    # Name and content: a rebuilt shard of the same name must be fetched again.
     kept = _checksums(manifest).items() & _checksums(before).items()
     for path in folder.glob("*.tar"):
         if path.name not in {name for name, _ in kept}:

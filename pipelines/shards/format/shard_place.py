@@ -1,4 +1,4 @@
-"""Where the tar of a shard is on this machine, and how it gets there: in its folder, elsewhere, or behind a URL.
+"""Places of shards' tars on this machine, and how they get there: in their folder, elsewhere, or behind a URL.
 
 built here                     FOLDER/NAME
 adopted, on this machine       the path that the manifest names, used where it lies
@@ -58,6 +58,7 @@ def shard_places(folder: Path, shards: Sequence[Shard]) -> list[ShardPlace]:
 
 def _cached(url: str) -> Path:
     """Return the path of a remote tar's copy; tars of one name from different URLs have different ones."""
+    # The readable name and a hash: names alone collide, a hash alone does not show what fills the cache.
     name = unquote(urlsplit(url).path).rpartition("/")[2].removesuffix(".tar") or "shard"
     digest = hashlib.sha256(url.encode()).hexdigest()
     return (
@@ -77,6 +78,7 @@ def check_whole(path: Path, shard: Shard, *, is_copy: bool = False) -> None:
         facts = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot read this shard ({error.strerror}). {fix}") from error
+    # Size and time, and no hash: every open of a pipeline checks all of its shards.
     if facts.st_size != shard.shard_bytes:
         fix = "Copy it again or build the shards again." if shard.elsewhere is None else ADOPT_AGAIN
         raise DataError(f"{path}: {facts.st_size} bytes, the manifest says {shard.shard_bytes}. {fix}")
@@ -103,6 +105,7 @@ def fetch(folder: Path, shard: Shard) -> Path:
             with remote_errors(url):
                 system, remote = filesystem(url)
                 system.get_file(remote, str(temporary))
+            # Before it gets its name: a tar under its final name is never checked again.
             _check_sha256(temporary, url, shard)
             temporary.replace(path)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Where shards are: a local folder, or a URL that fsspec opens (s3://, gs://, memory://; http:// to read only).
+"""Storage of shards: a local folder, or a URL that fsspec opens (s3://, gs://, memory://; http:// to read only).
 
 A `Storage` publishes files whole or not at all.
 """
@@ -33,6 +33,7 @@ READ_ONLY_PROTOCOLS = ("http", "https")
 def storage_of(location: Path | str) -> "Storage":
     """Return the storage at a path or URL. Touches nothing; raises UsageError for a URL that fsspec cannot open."""
     if is_remote(location):
+        # Opened once for its errors alone: an unknown protocol should not come up after minutes of work.
         filesystem(str(location))
         return RemoteStorage(str(location).rstrip("/"))
     return LocalStorage(as_location(location))
@@ -101,6 +102,7 @@ class LocalStorage(Storage):
     def make(self) -> None:
         try:
             (self.location / RECORD_FOLDER).mkdir(parents=True, exist_ok=True)
+            # Permissions do not tell everything: a read-only or full disk shows when a file is made.
             with tempfile.TemporaryFile(dir=self.location):
                 pass
         except OSError as error:
@@ -209,6 +211,7 @@ class RemoteStorage(Storage):
                 facts = system.info(path)
         except FileNotFoundError:
             return None
+        # Some stores list a folder as an object, too.
         return int(facts["size"]) if facts["type"] == "file" else None
 
     def remove(self, name: str) -> None:

@@ -77,6 +77,7 @@ class SampleFile:
         self._is_checked = bytearray(len(num_rows))
 
     def __reduce__(self) -> tuple[type["SampleFile"], tuple[Path, Sequence[int]]]:
+        # The file is opened anew: Arrow's readers cannot be pickled, and a mapping belongs to its process.
         return SampleFile, (self.path, self._num_rows)
 
     def batch(self, index: int) -> pa.RecordBatch:
@@ -102,6 +103,7 @@ class SampleFile:
         return reader
 
     def _check(self, batch: pa.RecordBatch, index: int) -> None:
+        # All of it once: Arrow trusts offsets, and a damaged one would read outside the mapping.
         batch.validate(full=True)
         if batch.num_rows != self._num_rows[index] or any(column.null_count for column in batch.columns):
             raise ValueError(f"batch {index}: {batch.num_rows} rows; need {self._num_rows[index]} without nulls")
@@ -214,6 +216,7 @@ class SampleTable:
         for index, end in zip(self.batch_indices, self._ends, strict=True):
             joined[start:end] = self.samples.batch(index).column(name).to_numpy()
             start = end
+        # All users of the table share one array.
         joined.setflags(write=False)
         return joined
 

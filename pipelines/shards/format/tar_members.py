@@ -53,6 +53,7 @@ def tar_members(file: BinaryIO) -> Iterator[TarMember]:
             for_next["path"] = _note(file, at, size).split(b"\0", 1)[0]
         elif kind != LONG_LINK:
             notes, for_next = for_all | for_next, {}
+            # Its map of holes takes blocks of its own between header and content.
             if kind == SPARSE:
                 at = _after_sparse_map(file, header, at)
             size = _number(notes["size"], at) if "size" in notes else size
@@ -138,6 +139,7 @@ def _after_sparse_map(file: BinaryIO, header: bytes, at: int) -> int:
 
 def _name(header: bytes) -> bytes:
     name = header[:100].split(b"\0", 1)[0]
+    # Old GNU headers use these bytes otherwise: only ustar's own has a prefix here.
     prefix = header[345:500].split(b"\0", 1)[0] if header[257:263] == b"ustar\0" else b""
     return prefix + b"/" + name if prefix else name
 

@@ -37,7 +37,7 @@ _PADDING = tuple(bytes(length) for length in range(BLOCK_BYTES))
 
 
 class Sample(NamedTuple):
-    """What goes into a tar. members: (extension, bytes), the jpg, png, webp or mp4 first. Sizes in pixels."""
+    """A sample to pack. members: (extension, bytes), the jpg, png, webp or mp4 first. Sizes in pixels."""
 
     key: str
     members: Sequence[tuple[str, bytes]]
@@ -117,6 +117,7 @@ class TarWriter:
         return TarFacts(0, "", _rows_of([]), b"")
 
     def _flush(self, end: bytes = b"") -> None:
+        # All that waits, in one go: single hashes and writes of small pieces cost more than the bytes in them.
         sizes = list(map(len, self._contents))
         paddings = [_PADDING[-size % BLOCK_BYTES] for size in sizes]
         members = zip(_headers(self._names, sizes), self._contents, paddings, strict=True)

@@ -19,6 +19,7 @@ def with_counted_padding(encoded: bytes) -> bytes:
     Decoders ignore a byte behind the end of what a chunk holds. `encoded`: a WebP of the extended format, whole.
     """
     changed = bytearray(encoded)
+    # A file may be longer than its RIFF header says; what follows belongs to no chunk.
     end = min(len(encoded), 8 + int.from_bytes(encoded[4:8], "little"))
     place = FIRST_CHUNK
     while place + 8 <= end:

@@ -153,6 +153,7 @@ class _Worker:
 
 def serve(descriptor: int, preload: Sequence[str]) -> None:
     """Run a worker: receive one callable, then tasks for it, until the pipe is closed."""
+    # As an interrupt, so that a temporary file is removed on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt), Connection(descriptor) as connection:
@@ -180,5 +181,6 @@ def _answer(work: Callable[[Any], Any], task: Any) -> bytes:
 
 def _end_with_parent() -> None:
     """Exit when the parent is gone. The temporary file stays behind, and the next build removes it."""
+    # Nothing is ever written to it: the read ends when the parent's end of the pipe is gone.
     os.read(0, 1)
     os._exit(1)

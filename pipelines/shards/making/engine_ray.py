@@ -86,6 +86,7 @@ class RayEngine:
                     names[remote.remote(shared_work, task)] = task.name
                 if not names:
                     return
+                # One at a time, so that the next task is handed out as soon as one is finished.
                 finished, _ = self._ray.wait(list(names), num_returns=1)
                 yield self._result(finished[0], names.pop(finished[0]))
         finally:

@@ -135,6 +135,7 @@ class _Progress:
             num_new += 1
             new_bytes += len(sample.members[0][1])
             if time.monotonic() - told_s > TELL_EVERY_S:
+                # Clips are planned by an estimated duration, and there may be more of them.
                 num_new = min(num_new, self._num_planned - self.num_told)
                 tell(num_new, new_bytes)
                 self.num_told += num_new
@@ -168,6 +169,7 @@ def _write(name: str, samples: Iterator[Sample], storage: Storage) -> TarFacts:
     # A tar without samples is none that readers could open: nothing is written before there is a first one.
     first = next(samples, None)
     if first is None:
+        # A tar of an earlier build may stand under this name, and would pass for this shard's.
         storage.remove(name)
         storage.remove(index_name(name))
         return TarWriter.nothing()
@@ -220,6 +222,7 @@ def _images(shard: PlannedShard, job: ShardJob, reader: ItemReader, left_out: _L
 
 
 def _clips(shard: PlannedShard, job: ShardJob, reader: ItemReader, left_out: _LeftOut) -> Iterator[Sample]:
+    # Imported here: PyAV and OpenCV take a while, and a shard of images needs only one of them.
     from pipelines.shards.media.clip_bytes import encode_clip
 
     form = job.form_of("clip")

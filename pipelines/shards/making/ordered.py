@@ -27,5 +27,6 @@ def ordered_map(work: Callable[[Item], Result], items: Iterable[Item], num_threa
             while pending:
                 yield pending.popleft().result()
         finally:
+            # After an error or an early end, work that has not begun would hold the pool's shutdown up.
             for future in pending:
                 future.cancel()

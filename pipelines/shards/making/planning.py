@@ -95,6 +95,7 @@ def plan_build(
 
 def probe_videos(items: Sequence[SourceItem]) -> list[VideoFacts | None]:
     """Return what the headers of videos say; None where one cannot be read. Raises nothing for a damaged one."""
+    # A reader for each thread: it keeps files open and moves in them.
     readers = threading.local()
 
     def probe(item: SourceItem) -> VideoFacts | None:

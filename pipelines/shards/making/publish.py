@@ -133,6 +133,7 @@ def _write_lines(file: BinaryIO, rejects: Iterable[Reject]) -> None:
 
 
 def _records(storage: Storage, outlines: Sequence[ShardOutline]) -> Iterator[ShardRecord]:
+    # A local read is too short to gain from threads.
     num_threads = 1 if storage.path(REJECTS_NAME) else NUM_REMOTE_READS
     names = [outline.name for outline in outlines]
     for name, record in zip(names, ordered_map(partial(load_record, storage), names, num_threads), strict=True):

@@ -28,6 +28,7 @@ class RejectBudget:
         if self.num_rejects > self.max_ratio * self.num_items:
             return True
         if not self.is_mixed or self.num_seen < MIN_SAMPLE:
+            # Sorted sources, or clips before images, may put all bad items first: then only the whole count can tell.
             return False
         expected = self.max_ratio * self.num_seen
         return self.num_rejects > expected + SAMPLE_SIGMAS * math.sqrt(expected * (1 - self.max_ratio) + 1)

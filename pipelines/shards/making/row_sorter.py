@@ -65,6 +65,7 @@ class RowSorter:
         """Yield all rows in order, in batches of about RUN_ROWS or FIRST_RUN_ROWS; `add` must not be called after."""
         self._collect()
         if self._num_pending:
+            # What is left at the end stays in memory: writing it would only mean to read it back.
             blocks = list(_blocks(self._sorted(self._take_pending())))
             self._runs.append(_Run(blocks.__getitem__, self._by, [_first(block, self._by) for block in blocks]))
         bounds = iter([*self._bounds(), None])

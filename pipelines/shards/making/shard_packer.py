@@ -32,6 +32,7 @@ def shard_ends(sample_bytes: npt.NDArray[np.int64], limits: Limits) -> list[int]
     ends: list[int] = []
     start = before = 0
     while True:
+        # The sample that crosses the limit still belongs to the shard, hence one more.
         by_bytes = int(np.searchsorted(total, before + limits.max_bytes)) + 1
         end = min(start + limits.max_samples, by_bytes)
         if end > len(total):
@@ -79,6 +80,8 @@ class ClipCutter:
         for row, (num_clips, clip_bytes, is_whole) in enumerate(zip(*columns, strict=True)):
             first = 0
             while first < num_clips:
+                # A whole one is of unknown length, or cannot be sought: each part of it would be decoded from the
+                # start.
                 end = num_clips if is_whole else min(num_clips, first + self._room(clip_bytes))
                 ranges.append((row, first, end))
                 self._num_samples += end - first

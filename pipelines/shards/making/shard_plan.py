@@ -276,6 +276,7 @@ class Planner:
     def _clips(self, facts: VideoFacts | None) -> tuple[int, int, bool]:
         rules = self._rules
         if facts is None or facts.duration_s is None or min(facts.width, facts.height) < 1:
+            # A guess: the worker that decodes the video will know better, or reject it.
             return 1, SIDECAR_BYTES, True
         num_clips = max(1, math.floor((facts.duration_s - rules.clip_s) / rules.stride_s + 1e-6) + 1)
         scale = min(1.0, rules.clip_short_side_px / min(facts.width, facts.height))

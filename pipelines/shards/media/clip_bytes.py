@@ -67,7 +67,7 @@ ENCODERS: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipForm:
-    """What a stored clip looks like, and which runs of frames become clips. Raises ValueError for impossible values."""
+    """Form of stored clips, and rules for which frames become clips. Raises ValueError for impossible values."""
 
     num_frames: int = 10
     """Frames of a clip; memory and time grow with it."""
@@ -103,7 +103,7 @@ class ClipForm:
 
     @property
     def stride_ticks(self) -> int:
-        """Start to start, in ticks of 1 / fps."""
+        """Ticks of 1 / fps from the start of a clip to the next one's."""
         return self.num_frames if self.stride_s is None else max(1, round(self.stride_s * self.fps))
 
 
@@ -178,6 +178,7 @@ def read_clips(
         # 3. What broke the video comes last: the clips before the break are good.
         if maker.error is not None:
             raise maker.error
+    # Of a whole video only: a part of one may well be too short for a clip.
     if is_empty and first_tick == 0 and end_tick is None:
         need_s = (form.num_frames - 1) / form.fps
         raise UnusableError(
@@ -287,11 +288,13 @@ def encode_clip(frames: Sequence[av.VideoFrame], form: ClipForm) -> bytes:
     quality = str(DEFAULT_QUALITY[form.codec] if form.quality is None else form.quality)
     options = {key: quality if value == QUALITY else value for key, value in options.items()}
     buffer = io.BytesIO()
+    # 29.97 becomes 30000/1001, so that all frames have exact times.
     rate = Fraction(form.fps).limit_denominator(1001)
     with av.open(buffer, "w", "mp4", options={"fflags": "+bitexact"}) as container:
         stream = cast(av.VideoStream, container.add_stream(name, rate=rate, options=options))
         stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, pixel_format
         context = stream.codec_context
+        # One thread and one group of pictures: the bytes must not depend on the machine.
         context.gop_size, context.thread_count = len(frames), 1
         context.flags |= av.codec.context.Flags.bitexact
         context.color_range = ColorRange.JPEG if form.codec == "mjpeg" else ColorRange.MPEG

@@ -31,7 +31,7 @@ class DroppedClip:
 
 
 class Tick(NamedTuple, Generic[Item]):
-    """What is shown at a tick: an item, its number among the source frames, and the number of its shot."""
+    """Content of a tick: an item, its number among the source frames, and the number of its shot."""
 
     tick: int
     frame_index: int
@@ -61,6 +61,7 @@ def nearest_frames(timed: Iterable[tuple[float, int, Item]], fps: float, first_t
         return
     index, (time_s, shot, item) = first
     tick = max(first_tick, tick_after(time_s - 0.5 / fps, fps))
+    # The sentinel stands for an end that never comes, so that the last frame is handled like the others.
     for next_index, (next_s, next_shot, next_item) in chain(source, [(-1, (math.inf, -1, item))]):
         is_held = next_s - time_s <= MAX_HOLD_S
         until_s = (time_s + next_s) / 2 if is_held else time_s + 0.5 / fps

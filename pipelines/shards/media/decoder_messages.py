@@ -56,7 +56,7 @@ def _is_damage(message: str, encoded: bytes) -> bool:
 
 @contextmanager
 def captured_messages() -> Iterator[list[str]]:
-    """Give a list that holds, after the block, the lines that decoders printed in it; other lines go on to stderr."""
+    """Yield a list that holds, after the block, the lines that decoders printed in it. Other lines reach stderr."""
     lines: list[str] = []
     with _lock:
         try:
@@ -70,6 +70,7 @@ def captured_messages() -> Iterator[list[str]]:
             yield lines
         finally:
             os.dup2(stderr, 2)
+            # The position shows whether anything was printed, without a read.
             if os.lseek(notes, 0, os.SEEK_CUR):
                 lines += _drain(notes, stderr)
             os.close(stderr)

@@ -1,4 +1,4 @@
-"""Which way up a video frame is shown: quarter turns and a mirror, from the display matrix that its file carries.
+"""Turns of video frames: quarter turns and a mirror, from the display matrix that a file carries.
 
 Phones store frames as the sensor sees them and a matrix that turns them. Front cameras mirror as well, which an angle
 alone cannot say. Players, FFmpeg among them, apply the whole matrix, and so does this.
@@ -17,7 +17,7 @@ MATRIX_BYTES: Final = 36
 
 
 class Turn(NamedTuple):
-    """What makes a frame upright: first a clockwise turn by 0, 90, 180 or 270 degrees, then a mirror, left to right."""
+    """Turn that makes a frame upright: first clockwise by 0, 90, 180 or 270 degrees, then a mirror, left to right."""
 
     rotation_deg: int = 0
     is_mirrored: bool = False

@@ -158,7 +158,7 @@ def _check_size(width: int, height: int, form: ImageForm) -> None:
 
 
 def _is_converted(header: ImageHeader, form: ImageForm) -> bool:
-    """Whether its pixels are encoded anew."""
+    """Return whether its pixels are encoded anew."""
     is_too_large = form.short_side_px is not None and min(header.width, header.height) > form.short_side_px
     is_turned = header.orientation != 1 and (form.orientation == "apply" or header.is_animated)
     return is_too_large or is_turned or header.mode == "cmyk"
@@ -186,6 +186,7 @@ def _decode_as(header: ImageHeader, encoded: bytes, scale: int, *, is_gray: bool
     """Decode upright pixels, each side 1/scale of what the header says. Raises UnusableError also if it is not."""
     pixels = _decode(encoded, REDUCED[scale][is_gray], NAMES[header.extension])
     width, height = header.upright_size()
+    # Rounded up, as libjpeg does with the sides of a reduced picture.
     if pixels.shape[:2] != (-(-height // scale), -(-width // scale)):
         raise UnusableError(f"its header says {width} x {height} px, but it decodes to another size")
     return pixels

@@ -55,6 +55,7 @@ def decode_by_pillow(
     """
     compression = None
     try:
+        # Pillow prints warnings about large or odd files; here the checks below decide.
         with warnings.catch_warnings(action="ignore"), captured_messages():
             image = _opened(name, encoded)
             compression = image.info.get("compression")

@@ -108,7 +108,7 @@ def _missing(frame: SmallFrame, other: SmallFrame) -> float:
 
 
 class _Seen(NamedTuple):
-    """What is kept of a frame: its small copy, and the mismatch with the frame before (infinite: another size)."""
+    """State kept of a frame: its small copy, and the mismatch with the frame before (infinite: another size)."""
 
     small: SmallFrame
     mismatch: float

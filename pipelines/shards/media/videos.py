@@ -58,7 +58,7 @@ PROGRESSIVE: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
-    """What a header says; None: it does not, or it was not measured. Width and height in pixels before rotation."""
+    """Facts of a header; None: it does not say, or it was not measured. Sides in pixels before rotation."""
 
     duration_s: float | None
     width: int
@@ -122,6 +122,7 @@ def open_video(
     # With the prefix, a name such as "http:x.mp4" is a file and nothing else.
     source = f"file:{file}" if isinstance(file, str) else file
     with _as_unusable():
+        # A file object may have been read from before.
         if not isinstance(file, str):
             file.seek(0)
         with av.open(source, "r", metadata_errors="replace", options=options) as container:
@@ -145,6 +146,7 @@ def _as_unusable() -> Iterator[None]:
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     for stream in container.streams.video:
+        # The cover picture of an audio file is a video stream, too.
         if not stream.disposition & av.stream.Disposition.attached_pic:
             if stream.codec_context is None:
                 raise UnusableError("no decoder for its video stream")
@@ -183,6 +185,7 @@ def probe_video(file: str | BinaryIO, measure_gop: bool = False, *, max_pixels: 
             return info
         packets = [packet for packet in islice(video.container.demux(video.stream), GOP_PACKETS) if packet.size]
         gop_frames, is_variable_rate = _gop_frames(packets), _is_variable_rate(packets)
+    # Opened again, since the packets of the start have been taken from the first container.
     with open_video(file, max_pixels=max_pixels) as video:
         first = next(_decoded(video)).frame
         return replace(
@@ -212,7 +215,7 @@ def _gop_frames(packets: Sequence[Packet]) -> int | None:
 
 
 def _is_variable_rate(packets: Sequence[Packet]) -> bool | None:
-    """Whether frames of the first packets last unequally, by more than a container's rounding to whole ms."""
+    """Return whether frames of the first packets last unequally, by more than a container's rounding to whole ms."""
     times_s = sorted(float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None)
     # The end of the window is left out: frames shown earlier may be in packets that were not read.
     lasts_s = [after - before for before, after in pairwise(times_s[: max(3, len(times_s) - 16)])]
@@ -235,6 +238,7 @@ def frames_from(
         if frames is not None:
             yield video, _from(frames, from_s)
             return
+    # Opened again, since the search for a keyframe may have moved the first container.
     with open_video(file, num_threads=num_threads, max_pixels=max_pixels) as video:
         yield video, _from(_decoded(video), from_s)
 
@@ -252,6 +256,7 @@ def _from(frames: Iterator[TimedFrame], from_s: float) -> Iterator[TimedFrame]:
 
 def _sought(video: OpenVideo, from_s: float) -> Iterator[TimedFrame] | None:
     """Seek: frames from a keyframe at or before `from_s` on; None if none is found."""
+    # Times count from the first frame that is shown, so one has to be decoded before the seek.
     first = next(iter(_shown(video, video.container.demux(video.stream))), None)
     if first is None or first.time is None:
         return None
@@ -276,6 +281,7 @@ def _packets_from(video: OpenVideo, time_s: float) -> Iterator[Packet]:
     try:
         video.container.seek(int(time_s / video.stream.time_base), stream=video.stream)
     except av.error.FFmpegError:
+        # No damage: the caller decodes from the start.
         return iter(())
     return video.container.demux(video.stream)
 

@@ -41,7 +41,7 @@ COMPRESSIONS = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b
 
 
 class _Tar(NamedTuple):
-    """`location` as in SourceItem, `name` as shown to people. label_field: key of the label in .json; None: no labels.
+    """Tar to list. location: as in SourceItem. name: shown to people. label_field: key in .json; None: no labels.
 
     is_flat: so many images outside of folders come first that folders after them mean nothing.
     """
@@ -174,6 +174,7 @@ def _layout(file: BinaryIO, *, with_labels: bool) -> Layout | None:
                     return None
             finder.add(folders, is_image=kind == "image")
     except DamagedTarError:
+        # Told when the members are listed; the folders before the damage count.
         pass
     layout = finder.layout()
     return layout if with_labels else Layout(split_level=layout.split_level, is_train_open=layout.is_train_open)

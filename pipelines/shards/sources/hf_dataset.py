@@ -104,6 +104,7 @@ def _load(folder: Path) -> Any:
     except ImportError as error:
         raise UsageError(f"{folder}: reading it needs Hugging Face datasets: pip install 'fourfold[hf]'") from error
     try:
+        # As Arrow: other formats decode an image as soon as its row is looked at.
         return datasets.load_from_disk(str(folder)).with_format("arrow")
     except Exception as error:  # it lets through whatever JSON, Arrow or the disk raise
         raise DataError(f"{folder}: cannot load this dataset ({error}). Save it again with save_to_disk.") from error

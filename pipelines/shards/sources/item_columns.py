@@ -97,6 +97,7 @@ def renumbered(rows: pa.RecordBatch, table: Sequence[Place]) -> tuple[pa.RecordB
     if not numbers.any():  # one folder, the first in the table: nothing changes
         return rows, tuple(table[:1])
     used, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    # In the order of use, so that a shard does not depend on what else the sources hold.
     order = np.argsort(first)
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order))

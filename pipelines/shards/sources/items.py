@@ -1,4 +1,4 @@
-"""One thing to pack: where its bytes are, under which key and label.
+"""Source items, the things to pack: where the bytes of each are, under which key and label.
 
 A `SourceItem` is a file, a member of a tar (read by its offset, never extracted) or a row of a saved dataset, on
 this machine or behind a URL. Listings make them by the million; `ItemReader` (item_reader.py) turns one into bytes.
@@ -122,6 +122,7 @@ def safe_key(source: str) -> str:
     encoded = key.encode()
     if len(encoded) <= MAX_KEY_BYTES:
         return key
+    # A hash of the whole name, since names of one data set often differ at their ends only.
     digest = blake2b(encoded, digest_size=4).hexdigest()
     return f"{encoded[: MAX_KEY_BYTES - 9].decode(errors='ignore')}_{digest}"
 

@@ -1,4 +1,4 @@
-"""What folders mean: their names in; the level whose folders are splits, and the level that names classes, out.
+"""Meaning of folders: names in; the level whose folders are splits, and the level that names classes, out.
 
 Splits: the first level that branches, if all folders there are named train, val, valid, validation, dev or test.
 Classes: the first level that branches below. Pictures that lie beside or above class folders have no label, and
@@ -53,6 +53,7 @@ class Layout:
         if self.split_level is not None and len(folders) > self.split_level:
             split = split_of_folder(folders[self.split_level])
             folders = [*folders[: self.split_level], *folders[self.split_level + 1 :]]
+            # Left to the rule of --val, which takes its share from train.
             if split == "train" and self.is_train_open:
                 split = None
         if self.class_level is None or len(folders) <= self.class_level:

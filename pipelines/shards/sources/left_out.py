@@ -1,4 +1,4 @@
-"""What a build leaves out: files, labels and notes in; one line for each sort of loss, with number and example, out."""
+"""Losses of a build: files, labels and notes in; one line for each sort of loss, with number and example, out."""
 
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
@@ -42,6 +42,7 @@ class LeftOut:
             num_unlabelled -= len(videos) - len(labelled)
             self.num_labelled_videos += len(labelled)
             self._labelled_video = self._labelled_video or (labelled[0].source if labelled else "")
+        # One example is enough: a search in every batch would take longer than the counts.
         if num_unlabelled and not self._unlabelled:
             self._unlabelled = next(item.source for item in items if item.label is None and item.kind == "image")
         self.num_unlabelled += num_unlabelled

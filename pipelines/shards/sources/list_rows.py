@@ -106,6 +106,7 @@ def _csv_rows(file: BinaryIO, where: str, columns: ListColumns, facts: ListFacts
         raise UsageError(f"{where}:{header.number}: {OPEN_QUOTE}.")
     chosen = _choose(names, columns, where, facts)
     indices = [None if name is None else names.index(name) for name in chosen]
+    # From here on, a record that joins several lines is judged by its column of paths.
     feed.path_index = indices[0]
     for record in records:
         values = record.values
@@ -181,6 +182,7 @@ def _records(feed: _Lines, delimiter: str) -> Iterator[_Record]:
             return
         except csv.Error as error:
             values = None
+            # A value larger than csv's limit: to read its line once more would end in the same error.
             if len(feed.taken) == 1 and "limit" in str(error):
                 raise csv.Error(f"line {feed.number}: {error}") from error
         if values is not None and (len(feed.taken) == 1 or not _joins_rows(feed, delimiter)):
@@ -249,6 +251,7 @@ def _parquet_rows(file: BinaryIO, where: str, columns: ListColumns, facts: ListF
     nested = {name for name in schema.names if types.is_nested(schema.field(name).type)}
     chosen = _choose(schema.names, columns, where, facts, no_labels=nested)
     path_type = schema.field(chosen[0]).type
+    # Bytes and structs are pictures inside of the file, to which no path leads.
     if not (types.is_string(path_type) or types.is_large_string(path_type) or types.is_dictionary(path_type)):
         raise UsageError(
             f"{where}: column {chosen[0]} holds {str(path_type)[:60]}; need paths or URLs. Name another path_column; "

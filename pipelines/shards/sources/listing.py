@@ -118,6 +118,7 @@ def list_sources(
     with_labels = labels == "auto"
     given = [(source, split) for source, split in _with_splits(sources)]
     fixed = [(source, split) for split, several in splits.items() for source in several]
+    # Sources for train but none for val: then the rule of --val divides those for train.
     is_open = open_train(splits)
     found = [
         *(

@@ -64,6 +64,7 @@ def _layout(location: Path | str, columns: ListColumns) -> Layout:
         if "split" in facts.chosen:
             return Layout()
         if isinstance(row.path, str) and kind_of(row.path):
+            # Only the level of splits is looked for: labels come from a column, not from folders.
             finder.add(_source(row.path).split("/")[:-1], is_image=False)
             if not finder.has_split_level:
                 return Layout()
@@ -122,6 +123,7 @@ def _remote_item(url: str) -> SourceItem:
     parts = urlsplit(url)
     kind = kind_of(parts.path) or "image"
     url = printable(url)
+    # Without a suffix, the query may be all that tells images apart, so it stays.
     source = _source(f"{parts.netloc}{parts.path}" if kind_of(parts.path) else url.partition("://")[2])
     return SourceItem(url, "file", 0, -1, 0, source, safe_key(source), kind)
 

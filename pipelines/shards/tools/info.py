@@ -1,4 +1,4 @@
-"""What a folder of shards holds, per kind and split: counts, sizes, labels, formats, and what may hurt training.
+"""Summary of a folder of shards, per kind and split: counts, sizes, labels, formats, and what may hurt training.
 
 Reads the manifest and the small .idx files, and one sidecar per clip shard; no image or clip is decoded.
 """
@@ -156,7 +156,7 @@ def _num_rejects(storage: Storage) -> int:
 
 
 def _is_missing(manifest: Manifest, shard: Shard, names: set[str]) -> bool:
-    """Whether a tar is not there; of one behind a URL, only reading it tells."""
+    """Return whether a tar is not there; of one behind a URL, only reading it tells."""
     if shard.elsewhere is None:
         return shard.name not in names
     path, url = shard_place(manifest.folder, shard)

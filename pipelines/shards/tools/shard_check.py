@@ -1,4 +1,4 @@
-"""One shard against what the manifest says of it: size, sha256, tar structure, index, rows, and at will every pixel.
+"""Check of one shard against its manifest: size, sha256, tar structure, index, rows, and at will every pixel.
 
 Nothing is extracted and no size is believed: members are found by their headers, in constant memory per member.
 """
@@ -73,6 +73,7 @@ def _problems(storage: Storage, shard: Shard, samples: pa.RecordBatch, decode: b
         yield from _index_problems(storage, index_name(shard.name), groups)
         found = list(_row_problems(file, shard.kind, samples, groups))
         yield from _shortened(found)
+        # Pixels are not looked at where places are wrong: they would be those of other samples.
         if decode and not found:
             yield from _shortened(_decode_problems(file, shard.kind, samples))
 
@@ -170,6 +171,7 @@ def read_groups(file: BinaryIO) -> list[tuple[str, list[Member]]]:
 
 
 def _check_end(file: BinaryIO, end: int) -> None:
+    # Readers stop at the end mark: what came behind it would be hashed and copied, and never seen.
     file.seek(end)
     num_zeros = 0
     while chunk := file.read(CHUNK_BYTES):

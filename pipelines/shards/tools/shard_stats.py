@@ -37,6 +37,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> "Spread":
+        # Values that occur, not interpolated ones: sides of images are whole pixels.
         low, p5, median, p95, high = np.quantile(values, [0, 0.05, 0.5, 0.95, 1], method="nearest").tolist()
         return cls(min=low, p5=p5, median=median, p95=p95, max=high)
 

@@ -1,4 +1,4 @@
-"""Is a folder of shards what its manifest says? Every byte is read once; the answer is a list of problems."""
+"""Check whether a folder of shards is what its manifest says. Every byte is read once; the result lists problems."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -51,6 +51,7 @@ def verify_shards(location: Path | str, *, decode: bool = False, num_workers: in
             found |= {task.name: problems} if problems else {}
             bar.advance(task.shard.num_samples)
             bar.show(problems=sum(map(len, found.values())))
+    # In the order of the manifest, whichever shard was checked first.
     of_shards = [problem for shard in manifest.shards for problem in found.get(shard.name, [])]
     return [
         *_samples_problems(manifest),
@@ -79,6 +80,7 @@ def _tasks(
             samples = manifest.samples_of(index)
         except DataError as error:
             found[shard.name] = [f"{shard.name}: {error}"]
+            # An empty part, so that parts keep the numbers of their shards.
             keys.add([])
             continue
         keys.add(samples.column("key").to_pylist())
@@ -123,6 +125,7 @@ def _in_processes(tasks: Iterator[_Task], num_workers: int) -> Iterator[tuple[_T
             if name not in under_way:
                 raise
             yield under_way.pop(name), [f"{name}: decoding it ends the process (a decoder crashed, or memory ran out)"]
+            # The other tasks under way were ended along with it, are not to blame, and run again.
             waiting += under_way.values()
             under_way.clear()
 
