@@ -35,7 +35,8 @@ demo: setup
 	$(BIN)/fourfold demo
 
 test: lint
-	$(BIN)/python -m pytest
+# Whole files to a process: what a file's tests share is made once. One thread each, as there is a process per core.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
