@@ -60,6 +60,7 @@ def examine(folder: Path = Path()) -> Diagnosis:
     checks = tuple(check for part in parts for check in part())
     checks += (_disk(folder),)
     is_usable = all(check.status != "missing" for check in checks)
+    # What is missing cannot be imported, and the choice is made by the code that imports it.
     return Diagnosis(checks=checks, will_use=_will_use() if is_usable else {}, is_usable=is_usable)
 
 

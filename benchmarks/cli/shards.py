@@ -122,6 +122,7 @@ def _divided(sources: list[str], split_options: list[str]) -> tuple[list[str], d
             raise UsageError(f"--split {option}: need NAME=SOURCE, for example --split train=photos/.")
         splits.setdefault(match[1], []).append(match[2])
     for source in sources:
+        # A file may have "=" in its name: what exists is a source.
         match = None if os.path.lexists(source) else SPLIT_SOURCE.fullmatch(source)
         if match:
             splits.setdefault(match[1], []).append(match[2])
@@ -144,6 +145,7 @@ def _checked(path: Path | None, options: dict[str, Any], overrides: list[str]) -
                 f"shards build: {what} given. Say for example: fourfold shards build photos/ --out shards; "
                 f"or give a --config FILE that has {name}."
             )
+    # The values of options stand in no line of the file.
     lines = {place: line for place, line in lines.items() if place[0] not in options}
     return validate(BuildConfig, settings, source=str(path or "shards build"), lines=lines)
 

@@ -31,6 +31,7 @@ def spread_of(values: Sequence[float]) -> Spread:
     """Return the spread of at least one value. Raises ValueError for none."""
     if not values:
         raise ValueError("values = []; need at least one repeat.")
+    # Each repeat falls above or below the true median like a coin, so that ranks alone bound it.
     ordered, rank = sorted(values), int(binom.ppf((1 - CONFIDENCE) / 2, len(values), 0.5))
     low, high = (ordered[rank - 1], ordered[-rank]) if rank else (None, None)
     return Spread(

@@ -17,6 +17,7 @@ def turns(names: Collection[str], num_repeats: int, *, num_warm_up: int = 0) -> 
     """
     for repeat in range(-num_warm_up, num_repeats):
         order = list(names)
+        # The first of a round finds other caches than the last, so that each takes every place in turn.
         first = repeat % max(len(order), 1)
         for name in order[first:] + order[:first]:
             if name in names:

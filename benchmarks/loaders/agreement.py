@@ -84,6 +84,7 @@ def check_pass(batches: Iterable[Batch], setting: Setting) -> dict[str, dict[str
     finish: Finish = finish_of(setting.make, setting.canvas_px)
     agreement = Agreement()
     for batch in batches:
+        # A negative row would pass as one counted from the end.
         if not all(0 <= row < len(reference_NHW3) for row in batch.rows):
             raise DataError(f"gave samples {batch.rows}; there are {len(reference_NHW3)}")
         agreement.add(batch, finish(torch.from_numpy(reference_NHW3[batch.rows])))
@@ -96,6 +97,7 @@ def check_pass(batches: Iterable[Batch], setting: Setting) -> dict[str, dict[str
 def difference(kind: str, found: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
     """Return absolute differences, float32: "inputs" in levels of 255, "bins" (B, K, h, w) by the first one's color."""
     if kind == "bins":
+        # Neighbouring bins are nearly one color: the difference of their numbers would say nothing.
         colors = torch.tensor(ab_bins())
         found, want = colors[found[:, 0]], colors[want[:, 0]]
     return found.to(torch.float32).sub(want.to(torch.float32)).abs().mul(255 if kind == "inputs" else 1)

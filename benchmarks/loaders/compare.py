@@ -84,6 +84,7 @@ class Loaders:
             extra = CONTENDERS[name].extra
             hint = f"not installed: pip install '{extra}' ({error})"
             self.missing[name] = hint if error.is_missing and extra else str(error)
+            # Ended at once: it would keep cores busy while the others are timed.
             self.children.pop(name).close()
             self.report(f"{name}: not measured: {self.missing[name]}")
             return {}

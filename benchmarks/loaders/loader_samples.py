@@ -68,6 +68,7 @@ def prepare_samples(options: CompareOptions, folder: Path) -> Samples:
     for path, content in zip(paths, encoded, strict=True):
         path.write_bytes(content)
     write_reference(paths, boxes_N4, options.canvas_px, folder / "reference.npy")
+    # Only headers are checked: Pillow has just decoded all of the files for the reference.
     config = BuildConfig(
         sources=[folder / "files"],
         out=folder / "shards",

@@ -104,6 +104,7 @@ def make_profile(
         progress("the pipeline, stage by stage")
         truncated = measure_truncated(config, STAGES_SHARE * config.seconds)
         live = record_live(config, TRACE_SHARE * config.seconds)
+    # Outside of the block, since each loader sets the threads of its own process.
     loaders = compare_loaders(compared, lambda text: progress(f"loaders: {text}")) if compared else None
     return Profile(
         source=source,

@@ -33,6 +33,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner) for inner in value]
+    # Numbers of NumPy and of torch, without importing either.
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         return value.item()
     return str(value) if isinstance(value, Path) else value

@@ -64,6 +64,7 @@ def _pretrain_stage(suite: Suite, data: "_Data", task_set: TaskSet, depth: int, 
         config = {"pipeline": {"tasks": {}}, "trunk": config["trunk"], "seed": seed}
     inputs = {}
     folders: dict[Kind, Path | None] = {"image": suite.config.images, "clip": suite.config.clips}
+    # Only data that the tasks read: new clips must not start a pretraining on images again.
     for source, folder in folders.items():
         if folder is not None and any(TASKS[name].source == source for name in task_set.tasks):
             inputs[f"{source}s"] = data.of_split(folder, source, suite.config.train_split)
@@ -79,6 +80,7 @@ def _evaluation_stage(suite: Suite, data: "_Data", name: str, label: str, pretra
     assert folder is not None  # checked by SuiteConfig
     config = {
         "options": suite.evaluations[name].model_dump(mode="json"),
+        # To read from. It is not part of the key, which has the sha256 of the content.
         "images": str(folder),
         "train_split": splits[0],
         "test_split": splits[1],

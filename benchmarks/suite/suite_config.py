@@ -138,6 +138,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
         evaluations=_evaluations(config, str(path), lines),
         lines=lines,
     )
+    # Every cell is checked now, and not when its turn comes after hours.
     _check_pretrain(suite)
     return suite
 

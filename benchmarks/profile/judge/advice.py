@@ -112,6 +112,7 @@ def _settings_options(config: ProfileConfig, model: PipelineModel) -> Iterator[O
             change=lambda model: replace(model, num_threads=num_cores()),
             settings={"pipeline.num_threads": num_cores()},
         )
+    # A deeper queue bridges uneven reads, and costs nothing but memory.
     if config.pipeline.prefetch_batches < MANY_PREFETCHED:
         yield Option(
             name="prefetch",
@@ -207,6 +208,7 @@ def _motion_options(config: PipelineConfig, device: torch.device) -> Iterator[Op
     num_clips = sum(len(load_manifest(source.path).select("clip", config.split)) for source in sources)
     num_clips *= 2 if 0 < config.flip_probability < 1 else 1  # a mirrored clip is another one
     if task.remembered_clips < num_clips:
+        # Two costs change: of a clip whose target is cached, only one frame is decoded.
         decode_s, motion_s = alternatives.cost_with_targets_cached(config, device)
         yield Option(
             name="remember",

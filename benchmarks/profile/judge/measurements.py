@@ -125,6 +125,7 @@ def consumer_cost(windows: Sequence[Window], *, is_overlapped: bool) -> Consumer
     step_s = median_of(windows, lambda window: window.step_s / window.num_steps)
     cpu_s = median_of(windows, lambda window: window.use.own_s / window.num_steps)
     found = ConsumerCost(transfer_s=transfer_s, step_wait_s=step_s, is_overlapped=is_overlapped)
+    # A device that only waits: its step takes no cores from the pipeline.
     if cpu_s < IDLE_RATIO * step_s or step_s < 1e-4:
         return found
     # A step that computes: its CPU seconds on as many threads as they fill, and the rest of its time is waiting.

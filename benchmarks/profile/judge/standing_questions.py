@@ -43,6 +43,7 @@ def standing_questions(measured: Measurements) -> tuple[tuple[str, str], ...]:
 
 def storage(model: PipelineModel) -> str:
     """Say what storing samples in another way could give at most: what free reading would."""
+    # Reading that costs nothing is the bound of all ways of storing, so that none has to be tried.
     free = model.with_feeds(read_s=0.0, waits_s=(0.0,))
     gain = simulate(free).samples_per_s / simulate(model).samples_per_s
     share = model.cpu_by_stage()["read"] / max(model.cpu_s, 1e-12)

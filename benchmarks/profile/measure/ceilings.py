@@ -183,6 +183,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {"image": _decode_image, "clip"
 
 def _copy_job() -> Job:
     """Copy memory with one thread; read and written bytes are counted once."""
+    # Ones, because pages that were never written are one page of zeros, which stays in the processor's cache.
     source = np.ones(COPY_BYTES, np.uint8)
     return Job(unit="bytes", num_items=COPY_BYTES, run=partial(np.copyto, np.empty_like(source), source))
 
@@ -190,6 +191,7 @@ def _copy_job() -> Job:
 def _flow_jobs(clip: bytes) -> dict[str, Job]:
     with av.open(io.BytesIO(clip), mode="r") as container:
         frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)][:4]
+    # At the size that the limit is stated for, whatever the size of the clips.
     gray_THW = np.stack([cv2.resize(frame, (320, 240)) for frame in frames])
     y, x = np.mgrid[4:240:8, 4:320:8]
     points_N2 = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
@@ -234,6 +236,7 @@ def _matrix_job(device: torch.device) -> Job:
 
 def read_speed(paths: Sequence[Path], samples: Sequence[Span]) -> DiskSpeed:
     """Measure reading. `paths`: read from start to end, up to MAX_BYTES. `samples`: read in random order."""
+    # Always the same samples, so that a second measurement reads the same places.
     chosen = random.Random(0).sample(list(samples), min(len(samples), MAX_RANDOM_READS))
     orders = {"sequential": _beginnings(paths), "random": chosen}
     num_bytes = {name: sum(size for _, _, size in spans) for name, spans in orders.items()}

@@ -176,6 +176,7 @@ class _StageUse:
 
     def median_cpu_s(self, name: str) -> float:
         values = self.cpu_s[name]
+        # Without the first batch, which fills caches and loads compiled loops.
         return statistics.median(values[WARM_UP_BATCHES:] or values)
 
 

@@ -42,6 +42,7 @@ class LoadMeter:
 
     def read(self) -> CoreUse:
         seconds, own_s = time.perf_counter() - self._start_s, time.process_time() - self._own_s
+        # A thread that started since then had not waited before.
         queued_s = sum(now_s - self._queued_s.get(thread, 0.0) for thread, now_s in queued_by_thread().items())
         return CoreUse(seconds=max(seconds, 1e-9), own_s=own_s, queued_s=queued_s)
 

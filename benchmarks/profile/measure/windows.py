@@ -128,6 +128,7 @@ class Bench(AbstractContextManager["Bench"]):
 
     def pause(self) -> None:
         """Stand still until the next window."""
+        # Stopped first: it would take steps while the pipeline is set back.
         if self._ahead is not None:
             self._ahead.stop()
             self._ahead = None

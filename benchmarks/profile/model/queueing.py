@@ -207,6 +207,7 @@ def bounds(model: PipelineModel) -> dict[str, float]:
         "cores": model.cpu_s * model.contention / model.num_cores,
         "producer": sum(feed.share * _producing_s(feed, model) for feed in model.feeds),
         "workers": (model.cpu_by_stage()["decode"] + making_s) / model.num_threads,
+        # Side by side, the longer of the two counts.
         "consumer": max(parts) if consumer.is_overlapped else sum(parts),
     }
     return {name: model.samples_per_step / demand_s for name, demand_s in demands.items() if demand_s > 0}

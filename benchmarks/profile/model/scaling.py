@@ -65,6 +65,7 @@ def _one_gpu(model: PipelineModel, samples_per_s: float, sample_bytes: float, st
     busy = model.without_consumer().on_busy_cores()
     by_bound = samples_per_s * busy.cpu_s / busy.samples_per_step
     limit = simulate(busy.on_cores(AMPLE_CORES), NUM_STEPS).samples_per_s
+    # One process too few and one core too many, so that the loop below begins with the least number of processes.
     processes, cores = max(math.ceil(samples_per_s / (LOAD_RATIO * limit)), 1) - 1, AMPLE_CORES + 1
     # One process more whenever no number of cores keeps its part of the device busy: its threads are the limit then.
     while cores > AMPLE_CORES:

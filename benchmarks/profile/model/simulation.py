@@ -124,6 +124,7 @@ class _Pipeline:
 
     def _worker(self) -> Process:
         while True:
+            # The inner one waits for a process from the queue, the outer one runs it.
             yield from (yield from self._work.get())
 
     def _finished(self) -> Process:

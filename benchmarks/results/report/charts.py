@@ -56,6 +56,7 @@ def accuracy_by_depth(
     if floor_pct is not None:
         figure.add_hline(y=floor_pct, line={"color": BASELINE_COLOR, "width": 1}, annotation_text="pixel floor")
     depths_shown = sorted({depth for row in points.values() for depth, _ in row})
+    # Categories, since depths are few and unevenly spaced.
     axis = {"title": "trunk depth", "type": "category", "categoryarray": [str(depth) for depth in depths_shown]}
     return _fragment(figure, title, {"xaxis": axis, "yaxis": {"title": "per cent right"}})
 

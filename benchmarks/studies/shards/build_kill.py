@@ -92,6 +92,7 @@ def kill_again_and_again(
         if result.num_kills == num_kills:
             break
         process = _start(images, broken, samples_per_shard)
+        # At any moment of a whole build, so that the kills hit every phase of it.
         if is_killed := _killed_after(rng.uniform(0, whole_s), process):
             # After a kill files may be missing, but what stands under a final name must be whole.
             result.problems += _differences(want, broken, is_finished=False)

@@ -77,6 +77,7 @@ def data_sets(options: GrowthOptions) -> dict[str, DataSet]:
 
 def measure(options: GrowthOptions) -> dict[str, Any]:
     """Return the cost of a sample by data set, and memory along a long run."""
+    # Threads that wait for each other would count as CPU time.
     torch.set_num_threads(1)
     with temporary_folder() as folder:
         results: dict[str, Any] = {"cost": measure_cost(folder, options)}
@@ -91,6 +92,7 @@ def measure_cost(folder: Path, options: GrowthOptions) -> list[dict[str, Any]]:
     with ExitStack() as stack:
         pipelines = {name: stack.enter_context(_opened(folder, one, options.batch_size)) for name, one in found.items()}
         for repeat, name in turns(found, options.num_repeats):
+            # Warmed up once, since the pipelines stay open between their turns.
             _take(pipelines[name], 0 if repeat else WARM_UP_BATCHES)
             time.sleep(SETTLE_S)
             start_s = time.process_time()

@@ -157,6 +157,7 @@ class ClipWorkers:
             }
         )
         self._num_steps, self._num_ready = len(encoded) // step_clips, config.prefetch_batches + num_workers
+        # In the given order and unmirrored, as the other ways see the clips.
         self._pipeline = build_pipeline(config, seed=0, augment=False)
 
     def close(self) -> None:

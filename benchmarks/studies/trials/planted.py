@@ -43,6 +43,7 @@ def throttled_reads(folder: Path, bytes_per_s: float) -> AbstractContextManager[
         start_s = time.perf_counter()
         view = read(self, row)
         if is_inside(self, folder):
+            # Counted from the start of the read, so that the real disk's time is part of it.
             sleep_until(start_s + len(view) / bytes_per_s)
         return view
 

@@ -247,9 +247,9 @@ def _seen_from(storage: Storage, location: str) -> str:
 
 
 def _write_rejects(storage: Storage, rejects: Iterable[Reject]) -> None:
-    # None left: a list of an earlier run would tell of tars that are mended by now.
     lines = [json.dumps(asdict(reject), ensure_ascii=False, sort_keys=True).encode() + b"\n" for reject in rejects]
     if not lines:
+        # The list of an earlier run would name tars that are mended by now.
         storage.remove(REJECTS_NAME)
         return
     with storage.writing(REJECTS_NAME) as file:

@@ -100,7 +100,7 @@ def _scan(path: Path, tar: TarToScan, settings: ScanSettings, digest: str | None
             facts = f"{before.st_size} {before.st_mtime_ns}"
             digest = _facts_sha256(facts, rows) if settings.is_trusted else _sha256(file)
         after = os.stat(path)
-    # Only now are both known: a tar that another process still writes passes every check of its members.
+    # A tar that another process still writes may pass every check of its members.
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise DataError(f"{tar.location}: it changed while it was read. Adopt it again when it is complete.")
     remote = is_remote(tar.location)

@@ -132,8 +132,8 @@ def format_name(encoded: Buffer) -> str:
         if start[place : place + len(magic)] == magic:
             return name
     if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
-        # Last: nearly any bytes without zeros pass for text.
         return "PPM"
+    # Last, since other formats may begin with letters, too.
     if start.isascii() and start.decode("ascii").replace("\n", " ").replace("\r", " ").replace("\t", " ").isprintable():
         return "an HTML page" if b"<" in start[:16] else "text"
     return f"unknown bytes (starts with {start[:8].hex(' ')})"
@@ -144,6 +144,7 @@ def _jpeg_header(encoded: Buffer) -> ImageHeader:
     exif: list[ExifBlock] = []
     while True:
         marker, length = _words(encoded, place)
+        # The most frequent case first: this loop runs for every image of a build.
         if marker in SKIPPED_MARKERS and length >= 2:
             place += 2 + length
             continue

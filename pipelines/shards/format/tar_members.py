@@ -59,6 +59,7 @@ def tar_members(file: BinaryIO) -> Iterator[TarMember]:
             size = _number(notes["size"], at) if "size" in notes else size
             name = notes.get("path") or _name(header)
             yield TarMember(_text(name), _kind(kind, name, notes), at, size)
+            # Links and folders may state a size, but no content follows their header.
             size = 0 if kind in NO_CONTENT_TYPES else size
         at += -(-size // BLOCK_BYTES) * BLOCK_BYTES
 

@@ -217,6 +217,7 @@ def _images(shard: PlannedShard, job: ShardJob, reader: ItemReader, left_out: _L
             sidecar = f'{{"height": {height}, "label": {text}, "source": {source}, "width": {width}}}'.encode()
         members = [(extension, encoded), ("json", sidecar)]
         if label >= 0:
+            # Behind the image: readers take the first member of a sample for it.
             members.insert(1, ("cls", b"%d" % label))
         yield Sample(item.key, members, width, height, label)
 

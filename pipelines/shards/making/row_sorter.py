@@ -58,6 +58,7 @@ class RowSorter:
         self.num_rows += batch.num_rows
         if self._num_pending >= (RUN_ROWS if self._num_runs >= NUM_FIRST_RUNS else FIRST_RUN_ROWS):
             self._collect()
+            # One run at a time: waiting for the one before is what bounds the memory.
             self._in_work = self._pool.submit(self._written, self._take_pending(), self._num_runs)
             self._num_runs += 1
 

@@ -159,6 +159,7 @@ def motion_of(smalls: Sequence[SmallFrame]) -> float:
     Every frame's mean brightness is taken out first: a lamp that flickers is not motion. A still picture with camera
     noise and compression gives 0.1 to 0.2, a person moving before a fixed camera 1 to 4, a moving camera 4 to 35.
     """
+    # Blurred, since noise of single pixels is no motion.
     lumas = np.stack([cv2.blur(small[..., 0].astype(np.float32), (3, 3)) for small in smalls])
     lumas -= lumas.mean(axis=(1, 2), keepdims=True)
     return float(np.abs(lumas - lumas.mean(axis=0)).mean())

@@ -174,7 +174,7 @@ def _layout(file: BinaryIO, *, with_labels: bool) -> Layout | None:
                     return None
             finder.add(folders, is_image=kind == "image")
     except DamagedTarError:
-        # Told when the members are listed; the folders before the damage count.
+        # Reported when the members are listed; the folders before the damage count.
         pass
     layout = finder.layout()
     return layout if with_labels else Layout(split_level=layout.split_level, is_train_open=layout.is_train_open)

@@ -197,6 +197,7 @@ def _class_of(number: int | None, names: list[str]) -> str | None:
     """Return the name of a ClassLabel; None for -1, which means none. Raises ValueError for an unnamed number."""
     if number is None or number == -1:
         return None
+    # Another negative number would pick a name from the end.
     if not 0 <= number < len(names):
         raise ValueError(f"label {number}; need -1 (none) or the number of one of its {len(names)} classes")
     return class_name(names[number])

@@ -60,6 +60,7 @@ class ItemReader:
         descriptor = self._tars.get(path)
         if descriptor is None:
             descriptor = self._tars[path] = os.open(path, _READ_FLAGS)
+            # Systems limit open files. The tar unused for longest is the least likely to be read next.
             if len(self._tars) > MAX_OPEN_TARS:
                 os.close(self._tars.popitem(last=False)[1])
         else:

@@ -37,6 +37,7 @@ def label_text(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float):
+        # pandas turns a column of integers into floats where a value is missing: 1.0 is class 1.
         text = str(int(value)) if value.is_integer() else str(value)
     elif isinstance(value, bytes):
         text = _spelled(value.decode(errors="surrogateescape"))
