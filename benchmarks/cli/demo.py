@@ -114,6 +114,7 @@ def _prepare(out: Path) -> Path:
         )
     )
     build_shards(BuildConfig(sources=[out / "scenes"], out=scene_shards, overwrite=True))
+    # Counting decodes all images, so it is done once for these shards.
     if not _is_counted(shards):
         count_prior(shards)
     # Of whole pictures: on small crops a person cannot solve the tasks either.

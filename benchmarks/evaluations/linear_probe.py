@@ -131,8 +131,10 @@ def _trunk(trunk_dir: Path, images: Path, split: str, config: LinearProbeConfig,
 
 def probe(variants: Mapping[str, tuple[Features, Features]], config: LinearProbeConfig) -> Results:
     """Return all results of one trunk from its (train, test) features under every name of batch norm statistics."""
+    # 1. Standardised once, for all fits below.
     ready = {name: _Variant.of(train, test) for name, (train, test) in variants.items()}
     train, test = next(iter(variants.values()))
+    # 2. All labels: one held-out fifth is enough to choose by.
     answer = _fit(ready, train.labels_N, np.arange(len(train.labels_N)), config, held_out=range(1))
     results: Results = {
         **score(answer.test_NK, test.labels_N),
@@ -145,6 +147,7 @@ def probe(variants: Mapping[str, tuple[Features, Features]], config: LinearProbe
     }
     if config.lasso:
         results["lasso_mix"] = [round(float(weight), 4) for weight in answer.chosen.layer.mix_M]
+    # 3. Few labels: a fifth of them is too small to choose by, so that all five take their turn.
     for per_class in config.labels_per_class:
         answers = [
             _fit(

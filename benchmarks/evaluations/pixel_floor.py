@@ -57,6 +57,7 @@ def run(
     check_labels(images, train_split, test_split)
     train_ND, train_labels_N = _tiny_images(images, train_split, config)
     test_ND, test_labels_N = _tiny_images(images, test_split, config)
+    # By the train split's mean: the test split has no part in the fit.
     mean_D = train_ND.mean(axis=0)
     train_ND, test_ND = train_ND - mean_D, test_ND - mean_D
     every_row = np.arange(len(train_labels_N))

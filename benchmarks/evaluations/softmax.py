@@ -69,6 +69,7 @@ def fit_softmax(
     ends = np.cumsum([num_features * num_classes, num_classes])
     right_NK = np.eye(num_classes)[labels_N]
 
+    # 1. The objective, of one vector with weights, bias and mix, as L-BFGS wants it.
     def unpack(values: Floats) -> tuple[Floats, Floats, Floats]:
         weight, bias_K, raw_mix_M = np.split(values, ends)
         return weight.reshape(num_features, num_classes), bias_K, raw_mix_M
@@ -89,6 +90,7 @@ def fit_softmax(
         gradient = np.concatenate([slope_DK.ravel(), error_NK.sum(axis=0), slope_M])
         return loss + l1 * float(smooth_M.sum()), gradient.astype(np.float64)
 
+    # 2. From zeros, or from the fit of a similar penalty, which leaves fewer iterations.
     if start is None:
         even_M = np.full(num_units, num_units**-0.5)
         start = Softmax(weight_DK=np.zeros((num_features, num_classes)), bias_K=np.zeros(num_classes), mix_M=even_M)
@@ -97,6 +99,7 @@ def fit_softmax(
     with _one_thread():
         found = optimize.minimize(objective, values, jac=True, method="L-BFGS-B", options=options)
     weight_DK, bias_K, raw_mix_M = unpack(found.x)
+    # 3. Only the direction of the mix is determined: its length is set to 1.
     return Softmax(weight_DK=weight_DK, bias_K=bias_K, mix_M=raw_mix_M / np.linalg.norm(raw_mix_M))
 
 
@@ -145,6 +148,8 @@ def choose_l2(
     Walks from the largest value down, each fit starting from the last, and stops one value after the best: the small
     values cost most and, once past the best, only overfit more.
     """
+    # 1. A fit for each held-out fold and value. The largest value first: its weights are nearly zero, and each next
+    # fit begins close to where it ends.
     splits = [(np.flatnonzero(folds_N != fold), np.flatnonzero(folds_N == fold)) for fold in held_out]
     fitted: dict[float, list[Softmax]] = {}
     losses: dict[float, float] = {}
@@ -170,6 +175,7 @@ def choose_l2(
         previous = list(fitted[l2])
         if losses[l2] > min(losses.values()):
             break
+    # 2. The value that served best, fitted once more on all samples: what was held out is data, too.
     best = min(losses, key=losses.__getitem__)
     # From the fit without the first of these folds: most samples are the same, so that few iterations are left.
     layer = fit_softmax(

@@ -110,6 +110,7 @@ class Child:
         sent, received = self._pipes()
         with contextlib.suppress(OSError):  # unsent bytes for a process that has ended
             sent.close()
+        # Signal 0 does nothing: first the closed input is to end it.
         for ending in (signal.SIGKILL,) if self._hangs else (0, signal.SIGTERM, signal.SIGKILL):
             self.process.send_signal(ending)
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -177,6 +177,7 @@ def _add(parser: argparse.ArgumentParser, default: Any, name: str, hint: Any, te
         given |= {"choices": kinds, "type": str}
     else:
         given |= {"type": kinds[0] if kinds else hint, "metavar": flag.removeprefix("--").upper()}
+    # argparse refuses `dest` for a positional argument.
     if not flag.startswith("-"):
         parser.add_argument(name, nargs="*", default=default, **given)
         return

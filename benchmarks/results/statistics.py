@@ -47,6 +47,7 @@ def summarize(values: Sequence[float]) -> Summary:
     if numbers.size == 0 or not np.isfinite(numbers).all():
         raise ValueError(f"values = {list(values)}; need at least one number, all finite.")
     mean, count = float(numbers.mean()), int(numbers.size)
+    # One value says nothing of its spread, and 0 would pass for certainty.
     if count == 1:
         return Summary(num_seeds=1, mean=mean, sd=math.nan, ci95_low=math.nan, ci95_high=math.nan)
     sd = float(numbers.std(ddof=1))
@@ -90,5 +91,6 @@ def verdict(first: str, second: str, difference: Summary | None, *, unit: str = 
             f"{first} and {second} are not distinguishable: "
             f"difference {mean:+.1f} ± {difference.half_width:.1f} {unit}, n = {count}"
         )
+    # With one degree of freedom the interval is so wide that readers should know why.
     caution = " (two pairs: the interval is 12.7 standard errors wide on each side)" if count == 2 else ""
     return f"{sentence}{caution}."

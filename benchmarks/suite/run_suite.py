@@ -105,6 +105,7 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
         )
     # A resumed pretraining reports the seconds of all its attempts; the clock here has seen the last one only.
     seconds = float(results.get("seconds") or time.monotonic() - start_s)
+    # The record last: it alone marks the stage as finished.
     record = Record(
         kind=stage.kind,
         key=stage.key,

@@ -206,6 +206,7 @@ def _evaluations(config: SuiteConfig, source: str, lines: Mapping[Location, int]
 
 
 def _check_pretrain(suite: Suite) -> None:
+    # 1. What the suite sets itself would be overwritten without a word.
     for location, owner in SUITE_OWNED.items():
         value: Any = suite.config.pretrain
         for part in location:
@@ -214,10 +215,12 @@ def _check_pretrain(suite: Suite) -> None:
             name = ".".join(("pretrain", *location))
             raise UsageError(f"{suite.source}: {name} = {value!r}; the suite sets it: use {owner} at the top level.")
     pipeline = suite.config.pretrain.get("pipeline") or {}
+    # 2. Options of an unknown task would reach no cell, and so would never be checked.
     for name in pipeline.get("tasks") or {}:
         if name not in TASKS:
             where = f"{suite.source}:{suite.lines.get(('pretrain', 'pipeline', 'tasks', name), 1)}"
             raise UsageError(f"{where}: unknown task {name}.{_nearest(name, TASKS)} Allowed: {', '.join(TASKS)}.")
+    # 3. Every cell's pretraining, by the same check as when it runs.
     for task_set in suite.task_sets:
         if "clip" in {TASKS[name].source for name in task_set.tasks} and suite.config.clips is None:
             raise UsageError(

@@ -114,6 +114,7 @@ class TarLoader(Loader):
                 random_shuffle=True,
                 initial_fill=SHUFFLE_BUFFER,
             )
+            # Boxes have x before y, and DALI's axes are rows before columns.
             box = {"start": numbers[0:2], "shape": numbers[2:4], "axes": [1, 0]}
             images = fn.decoders.image_slice(encoded, **box, device="cpu", output_type=types.RGB)
             pixels = fn.resize(images, size=[side, side], antialias=True, interp_type=types.INTERP_LINEAR)

@@ -51,6 +51,7 @@ class WorkerLoader(Loader):
 
 def worker_options(setting: Setting) -> dict[str, Any]:
     """Options of a DataLoader: one worker a core, two batches ahead each, which is torch's default."""
+    # Forked workers share what this process has imported; spawned ones would import torch again, for seconds.
     return {"num_workers": setting.num_cores, "persistent_workers": True, "multiprocessing_context": "fork"}
 
 

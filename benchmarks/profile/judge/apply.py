@@ -74,6 +74,7 @@ def applied(config: ProfileConfig, option: Option) -> Iterator[ProfileConfig]:
             folder = stack.enter_context(temporary_folder(MEMORY if in_memory and MEMORY.is_dir() else None))
         for kind in ("image", "clip") if option.stored else ():
             sources = config.pipeline.sources_of(kind)
+            # Other shards replace one folder, and remote ones would have to be downloaded whole for a try.
             if len(sources) > 1 or not all(Path(source.path).is_dir() for source in sources):
                 raise UsageError(
                     f"--apply: {option.name} stores {kind}s anew, and this profile has "

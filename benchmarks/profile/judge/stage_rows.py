@@ -94,6 +94,7 @@ def _row(
 def _consumer_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow]:
     """Yield copies and step, where there are any; seconds of a step are of all its samples."""
     cost, size = measured.model.consumer, measured.model.samples_per_step
+    # On a CPU nothing is copied, and without a trainer nothing computed: such rows would hold no number.
     if found.to_device_bytes_per_s and cost.transfer_s:
         yield StageRow(
             stage="transfer",

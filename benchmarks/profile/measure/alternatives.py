@@ -66,6 +66,7 @@ def cost_with_small_images(config: PipelineConfig, short_side_px: int, device: t
     with lanes(config, device) as pipelines:
         source = source_of(pipelines[0], "image")
         stored = source.read(source.plan.picks(0))[:NUM_SAMPLES]
+        # By the code that builds shards, so that the bytes are those that a build would store.
         made = [prepare_image(bytes(view), ImageForm(short_side_px=short_side_px)) for view in stored]
         encoded = [memoryview(one.encoded) for one in made]
         width_B, height_B = np.array([(one.width, one.height) for one in made], np.int64).T

@@ -114,6 +114,7 @@ def watched(device: torch.device) -> Iterator[GpuWatch]:
         except Exception as error:  # NVML is extra information: whatever is wrong with it must not cost the profile
             watch.note = f"NVML: {type(error).__name__}: {error}. pip install nvidia-ml-py"
 
+    # A thread of its own: questions to NVML between steps would make the steps longer.
     thread = threading.Thread(target=sample, name="fourfold-nvml", daemon=True)
     thread.start()
     try:
@@ -145,6 +146,7 @@ def kernels_of(events: Any) -> tuple[Kernel, ...]:
 def trace_events(spans: Sequence[Span]) -> dict[str, Any]:
     """Return the document, times counted from the first span."""
     origin_s = min((span.start_s for span in spans), default=0.0)
+    # The format has numbers for threads, and their names in events of their own.
     threads = {name: index for index, name in enumerate(dict.fromkeys(span.thread for span in spans), start=1)}
     pid = os.getpid()
     names = [

@@ -95,6 +95,7 @@ class _NoTask(Task):
         return self._task.draw(rng)
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
+        # Nothing to make, hold or copy: the stages before it are all that remains.
         empty = torch.empty(0)
         return TaskBatch(task=self._task.name, inputs=empty, target={}, weight=empty, keys=tuple(keys))
 
@@ -130,5 +131,6 @@ class _BlackPixels:
 
     def _black(self, *shape: int) -> Decoded:
         if shape not in self._pixels:
+            # Made once, since filling them would cost what is to be left out.
             self._pixels[shape] = torch.zeros(shape, dtype=torch.uint8)
         return Decoded(pixels=self._pixels[shape], failures=[])

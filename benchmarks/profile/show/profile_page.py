@@ -74,6 +74,7 @@ def _roofline(profile: Profile) -> str:
     alone = measured.model.without_consumer()
     roofs = {"pipeline, by the model": [simulate(alone.on_cores(n), NUM_STEPS).samples_per_s for n in CORES_SHOWN]}
     if profile.decode_limit_samples_per_s is not None:
+        # Decoding alone shares nothing between cores, so that its limit grows with them.
         per_core = profile.decode_limit_samples_per_s / measured.model.num_cores
         roofs["only decoding"] = [per_core * count for count in CORES_SHOWN]
     if profile.ceilings.read is not None:

@@ -66,6 +66,7 @@ def values_of(status: SuiteStatus, metric: Metric) -> dict[str, dict[Pair, float
     values: dict[str, dict[Pair, float]] = {}
     for cell_status in status.cells:
         cell = cell_status.cell
+        # The pixel floor has no trunk, and is a line of its own.
         if cell.depth is None or cell.seed is None:
             continue
         row = values.setdefault(cell.task_set.name, {})

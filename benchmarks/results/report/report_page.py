@@ -75,6 +75,7 @@ def write_report(suite: Suite, out: Path) -> Path:
 
     Raises UsageError or DataError where the suite's shards are missing.
     """
+    # 1. The status first: where shards are missing, nothing is written.
     status = suite_status(suite, out)
     out.mkdir(parents=True, exist_ok=True)
     metrics = metrics_of(status)
@@ -100,6 +101,7 @@ def write_report(suite: Suite, out: Path) -> Path:
         command=_command(suite, status),
         places=_places(status),
     )
+    # 2. Both files once the page is complete: what fails in it leaves the last report as it was.
     path = out / REPORT_NAME
     write_text(path, page)
     write_json(out / RESULTS_NAME, _results(status, metrics))

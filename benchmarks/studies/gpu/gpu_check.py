@@ -89,6 +89,7 @@ def decode_jobs(shards: Path, device: torch.device, sizes: Sizes, stack: ExitSta
     _, clips = read_samples(shards, "clip", sizes.clip_batch_size)
     rows = np.arange(len(images)) % len(table)
     side = np.minimum(table.width[rows], table.height[rows])
+    # The largest square, so that every image is cropped and resized whatever its shape.
     boxes = np.stack([side * 0, side * 0, side, side], axis=1).astype(np.int32)
     canvas, num_threads, is_gpu = sizes.canvas, thread_count(0), device.type == "cuda"
     size = (canvas.num_frames, canvas.clip_height_px, canvas.clip_width_px)

@@ -85,9 +85,11 @@ def kill_again_and_again(
     images, whole, broken = folder / "images", folder / "whole", folder / "broken"
     write_small_images(images, num_images)
     start_s = time.monotonic()
+    # 1. Unbroken: it gives the bytes to compare with, and the time within which to kill.
     _start(images, whole, samples_per_shard).wait()
     whole_s = time.monotonic() - start_s
     want, rng, result = _digests(whole), random.Random(seed), KillResult()
+    # 2. Killed again and again. Limited, since builds may keep ending before they are killed.
     for _ in range(MAX_RUNS_PER_KILL * num_kills):
         if result.num_kills == num_kills:
             break

@@ -92,10 +92,12 @@ def simulate(shards: Path, options: WaitingOptions) -> dict[str, Any]:
     sizes = {name: getattr(options, name) for name in ("canvas_px", "batch_size", "prefetch_batches", "num_workers")}
     config = PipelineConfig.model_validate({"images": shards, "tasks": TASKS, **sizes})
     found: dict[str, list[Consumed]] = {str(rate): [] for rate in (0, *options.rates_per_s)}
+    # 1. One pipeline for all rates, open all the time: a new one would begin with an empty queue.
     with build_pipeline(config, seed=0) as pipeline:
         for _, rate in turns(found, options.num_repeats):
             found[rate].append(consume(pipeline, int(rate), options.seconds, options.batch_size))
         limit, memory = bottleneck(pipeline.stage_stats()), pipeline.memory
+    # 2. Compared with rate 0 of the same turns: the machine is not the same an hour later.
     capacity = spread_of([one.samples_per_s for one in found["0"]])
     num_threads = options.num_workers or thread_count(config.num_threads)
     devices = [_device(rate, found[str(rate)], capacity.median, num_threads) for rate in options.rates_per_s]

@@ -103,6 +103,7 @@ def _gain(case: Case, shards: TrialShards) -> dict[str, Any]:
     config = config_of(case, shards)
     with case.slow(shards.images), cpu_threads(0):
         measured = measure(config, MEASURE_S)
+        # That an option is not offered is a result, too, and goes into the record.
         option = next((one for one in options_of(measured) if one.name == case.option), None)
         if option is None:
             return {"option": case.option, "not_measured": "not offered"}

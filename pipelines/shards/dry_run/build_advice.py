@@ -54,6 +54,7 @@ def _layout(group: GroupEstimate, num_readers: int) -> Iterator[str]:
     where = f"{group.split} {group.kind}s"
     shard_bytes = group.bytes_out / max(group.num_shards, 1)
     enough = group.num_samples // num_readers
+    # One of these at most: each advises on the number of shards, and two would contradict each other.
     if enough < FEW_PER_READER:
         yield f"{where}: about {group.num_samples} samples are few for {num_readers} readers ({READERS}): use fewer"
     elif group.num_shards < num_readers:

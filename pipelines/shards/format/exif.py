@@ -35,6 +35,7 @@ def read_exif(tiff: Buffer) -> tuple[int, bool]:
         for place in range(directory + 2, directory + 2 + 12 * num_entries, 12):
             tag, kind, count, offset = entry(tiff, place)
             num_bytes = count * TYPE_BYTES[kind] if kind < len(TYPE_BYTES) else 0
+            # At an entry of unknown type, or one that points out of the block, decoders part.
             is_sound &= num_bytes > 0 and (num_bytes <= 4 or 8 <= offset <= len(tiff) - num_bytes)
             if tag == ORIENTATION_TAG:
                 is_sound &= kind == SHORT and count == 1 and not orientation

@@ -140,6 +140,7 @@ def format_name(encoded: Buffer) -> str:
 
 
 def _jpeg_header(encoded: Buffer) -> ImageHeader:
+    # 1. Segments up to the first scan: sizes and EXIF stand there, and pixels need not be parsed.
     place, frame = 2, None
     exif: list[ExifBlock] = []
     while True:
@@ -162,11 +163,13 @@ def _jpeg_header(encoded: Buffer) -> ImageHeader:
         elif marker == APP1 and encoded[place + 4 : place + 10] == b"Exif\0\0":
             exif.append((place, place + 2 + length, encoded[place + 10 : place + 2 + length]))
         place += 2 + length
+    # 2. Whether it is all there. Without a size, nothing is to be said of the rest.
     if frame is None:
         raise ValueError("damaged JPEG header (no size before its pixels)")
     # Inside the pixels 0xff is always followed by 0, so an end found there is the real one, not a thumbnail's.
     if encoded[-2:] != JPEG_END and JPEG_END not in bytes(encoded[place:]):
         raise ValueError(f"cut off after {len(encoded)} bytes (no end marker)")
+    # 3. Whether both decoders show it.
     bit_depth, height, width, num_channels = frame
     if bit_depth != 8 or num_channels not in JPEG_MODES:
         raise ValueError(f"JPEG of {bit_depth} bits and {num_channels} channels; allowed: 8 bits, 1, 3 or 4 channels")

@@ -230,12 +230,15 @@ def _group_items(group: _Group, tar: _Tar, counts: _Counts) -> list[Found]:
     names: set[str] = set()
     is_single = len(group.media) == 1
     for member, stem in group.media:
+        # 1. Its own label, or the sample's. Of two images of one name, nothing says which of them the label belongs
+        # to.
         has_label, label = group.label_of(member.name, stem)
         if not is_single and has_label and member.name in names:
             reason = "its name stands twice before its label: which of the two it belongs to is unclear"
             found.append(_reject(tar, member, reason))
             continue
         names.add(member.name)
+        # 2. Folders give the split, and the class where no member gave one.
         parts = _parts(member.name)
         folder_label, split = tar.layout.of(parts[:-1])
         kind = kind_of(member.name) or "image"
@@ -259,6 +262,7 @@ def _group_items(group: _Group, tar: _Tar, counts: _Counts) -> list[Found]:
                 split=split,
             )
         )
+    # 3. Labels of nothing are counted as ignored, so that every member of the tar is accounted for.
     if group.sidecars:
         found += [Ignored(f"{tar.name}/{name}") for name in group.orphans()]
     return found
