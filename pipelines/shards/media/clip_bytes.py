@@ -236,7 +236,7 @@ class _ClipMaker:
     def clip(self, run: Sequence[Tick[_Prepared]]) -> RawClip | DroppedClip:
         """Return the clip of a run, or why it is dropped: too little moves in it."""
         form, first, frames = self._form, run[0], [tick.item for tick in run]
-        # Before anything is encoded, which takes longer than the rest.
+        # Before the frames are encoded: a clip that is dropped costs no encoding.
         motion = motion_of([frame.small for frame in frames])
         if motion < form.min_motion:
             return DroppedClip(start_tick=first.tick, reason="static")
