@@ -34,7 +34,7 @@ class PipelineConfig(Config):
     cache_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Disk space in GiB for shards of remote folders. Default: all are kept. With less, shards are downloaded again."""
     tasks: dict[str, SerializeAsAny[TaskConfig]] = Field(default_factory=dict)
-    """Options by task name; `{colorization: {}}` is colorization with its defaults."""
+    """Options by task name; `{colorization: {}}` is colorization with its defaults. Kept in the order of the names."""
     canvas_px: int = Field(default=256, ge=8, le=4096)
     """Side of the square canvas that image tasks cut from; relative position has a larger one of its own (its
     `canvas_px`). Cost grows with its square."""
@@ -121,7 +121,9 @@ def _task_configs(value: Mapping[str, Any]) -> dict[str, TaskConfig]:
             problems += [_explained(name, model, dict(item)) for item in error.errors()]
     if problems:
         raise ValidationError.from_exception_data("tasks", problems)
-    return configs
+    # The one place that orders tasks: batches of a step, training steps and sums of costs follow it. In the order of
+    # the file, two files with the same content would train different weights under the same key of a stage.
+    return dict(sorted(configs.items()))
 
 
 def _explained(name: str, model: type[TaskConfig], item: Mapping[str, Any]) -> InitErrorDetails:

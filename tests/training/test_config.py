@@ -1,5 +1,6 @@
 """Pretraining configurations: what is refused, and every file in yaml/pretrain."""
 
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,14 @@ def test_every_recipe_loads_and_says_what_it_is(path: Path) -> None:
     header = path.read_text().split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert f"fourfold pretrain yaml/pretrain/{path.name}" in header
+
+
+def test_tasks_stand_in_the_order_of_their_names_whatever_the_file_says() -> None:
+    def config_of(names: list[str]) -> PretrainConfig:
+        tasks = {name: {"task_weight": 0.5} if name == "exemplar" else {} for name in names}
+        return PretrainConfig.model_validate({"pipeline": {"tasks": tasks}, "budget": {"steps": 1}})
+
+    names = ["relative_position", "exemplar", "motion_segmentation", "colorization"]
+    configs = [config_of(list(order)) for order in permutations(names)]
+    assert {tuple(config.pipeline.tasks) for config in configs} == {tuple(sorted(names))}
+    assert len({config.model_dump_json() for config in configs}) == 1

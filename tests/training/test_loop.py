@@ -124,6 +124,22 @@ def test_the_same_config_gives_the_same_weights(unbroken, shards, tmp_path) -> N
     assert torch.equal(weights_of(unbroken), weights_of(tmp_path))
 
 
+def test_the_order_of_tasks_in_the_file_changes_nothing(unbroken, shards, tmp_path) -> None:
+    tasks = {"exemplar": {}, "relative_position": {}, "colorization": {"task_weight": 0.5}}
+    pretrain(config_of(shards, tasks=tasks), tmp_path, device="cpu")
+    assert torch.equal(weights_of(unbroken), weights_of(tmp_path))
+
+
+def test_a_run_resumes_from_a_file_with_another_order_of_tasks(unbroken, shards, tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(3, patch, RuntimeError("power cut"))
+        with pytest.raises(RuntimeError, match="power cut"):
+            pretrain(config_of(shards), tmp_path, device="cpu")
+    tasks = {"exemplar": {}, "colorization": {"task_weight": 0.5}, "relative_position": {}}
+    pretrain(config_of(shards, tasks=tasks), tmp_path, device="cpu")
+    assert torch.equal(weights_of(unbroken), weights_of(tmp_path))
+
+
 def test_a_finished_run_returns_at_once(unbroken, shards, monkeypatch) -> None:
     monkeypatch.setattr("training.loop.build_pipeline", lambda *args, **options: pytest.fail("built a pipeline"))
     assert pretrain(config_of(shards), unbroken, device="cpu").num_steps == NUM_STEPS
