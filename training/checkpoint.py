@@ -20,7 +20,8 @@ from pipelines.base.errors import DataError
 __all__ = ["CHECKPOINT_NAME", "Checkpoint", "CheckpointClock", "CheckpointConfig", "load_checkpoint", "save_checkpoint"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: optimizers have two groups of parameters. States of 1 would be given to other parameters."""
 
 
 class CheckpointConfig(Config):

@@ -5,7 +5,7 @@ only means of balancing tasks (section 3.1, 4). There are no loss weights.
 """
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -30,24 +30,29 @@ class OptimizerConfig(Config):
     eps: float = Field(default=1e-8, gt=0.0)
     """Added to the root of that average. Large values make the step depend on the scale of the loss again."""
     weight_decay: float = Field(default=0.0, ge=0.0)
-    """adamw: decoupled; rmsprop: added to the gradient, which then depends on the scale of the loss."""
+    """adamw: decoupled; rmsprop: added to the gradient, which then depends on the scale of the loss. Weights of
+    convolutions and linear layers alone decay; gains, biases and directions of the lasso do not."""
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Return the optimizer of one task, over the parameters that the task trains."""
+    groups = _decay_groups(config, parameters)
     if config.name == "adamw":
         betas = (0.9 if config.momentum is None else config.momentum, config.smoothing)
-        return torch.optim.AdamW(
-            parameters, lr=config.lr, betas=betas, eps=config.eps, weight_decay=config.weight_decay
-        )
+        return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps)
     return torch.optim.RMSprop(
-        parameters,
-        lr=config.lr,
-        alpha=config.smoothing,
-        eps=config.eps,
-        momentum=config.momentum or 0.0,
-        weight_decay=config.weight_decay,
+        groups, lr=config.lr, alpha=config.smoothing, eps=config.eps, momentum=config.momentum or 0.0
     )
+
+
+def _decay_groups(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Return two parameter groups: matrices and kernels, which decay, and vectors, which do not."""
+    parameters = list(parameters)
+    # Decay pulls a gain to 0 and not to 1, where it starts, and a bias to where it need not be. The lasso divides its
+    # direction by its length, so decay would only change the learning rate of its weights.
+    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+    others = [parameter for parameter in parameters if parameter.ndim > 1]
+    return [{"params": others, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from training.lasso import Lasso
 from training.optimizer import OptimizerConfig, build_optimizer, set_lr
 
 START = [1.0, -2.0, 3.0]
@@ -44,11 +45,59 @@ def test_rmsprop_is_its_formula() -> None:
 
 
 def test_adamw_decays_weights_without_a_gradient() -> None:
-    weights = torch.nn.Parameter(torch.tensor(START))
+    weights = torch.nn.Parameter(torch.tensor([START]))
     optimizer = build_optimizer(OptimizerConfig(name="adamw", lr=0.1, weight_decay=0.5), [weights])
-    weights.grad = torch.zeros(3)
+    weights.grad = torch.zeros(1, 3)
     optimizer.step()
-    np.testing.assert_allclose(weights.detach(), np.array(START) * 0.95, rtol=1e-6)
+    np.testing.assert_allclose(weights.detach(), np.array([START]) * 0.95, rtol=1e-6)
+
+
+class Tiny(torch.nn.Module):
+    """A kernel, a norm, a layer with bias, and the mix of two units: everything that a model trains, 1 each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = torch.nn.Conv2d(1, 1, 1, bias=False)
+        self.norm = torch.nn.BatchNorm2d(1)
+        self.linear = torch.nn.Linear(1, 1)
+        self.lasso = Lasso(2)
+        for parameter in self.parameters():
+            torch.nn.init.ones_(parameter)
+
+
+@pytest.mark.parametrize(
+    ("name", "decayed"),
+    [
+        # adamw: w - lr decay w. rmsprop: the decay is the whole gradient g = 0.5, its average 0.01 g^2, so the step is
+        # lr g / sqrt(0.01 g^2) = 10 lr.
+        ("adamw", 1 - 0.01 * 0.5),
+        ("rmsprop", 1 - 10 * 0.01),
+    ],
+)
+def test_kernels_and_matrices_alone_decay(name: str, decayed: float) -> None:
+    model = Tiny()
+    config = OptimizerConfig.model_validate({"name": name, "lr": 0.01, "weight_decay": 0.5})
+    optimizer = build_optimizer(config, model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    found = {name: parameter.detach().flatten().tolist() for name, parameter in model.named_parameters()}
+    assert found == {
+        "kernel.weight": pytest.approx([decayed], rel=1e-6),
+        "norm.weight": [1.0],
+        "norm.bias": [1.0],
+        "linear.weight": pytest.approx([decayed], rel=1e-6),
+        "linear.bias": [1.0],
+        "lasso.direction": [1.0, 1.0],
+    }
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adamw"])
+def test_every_parameter_is_in_one_group(name: str) -> None:
+    model = Tiny()
+    optimizer = build_optimizer(OptimizerConfig.model_validate({"name": name}), model.parameters())
+    grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters())
 
 
 def test_the_learning_rate_can_be_set() -> None:
