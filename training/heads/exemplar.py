@@ -41,9 +41,10 @@ class ExemplarHead(Head):
 
     def loss(self, prediction: torch.Tensor, batch: TaskBatch) -> Loss:
         negative = batch.target["negative"]
-        is_negative = negative[:, None] == torch.arange(len(negative), device=negative.device)[None, :]
         if self.config.negatives == "all":
-            is_negative = _are_of_other_samples(batch).to(negative.device)
+            is_negative = _are_of_other_samples(batch)
+        else:
+            is_negative = negative[:, None] == torch.arange(len(negative), device=negative.device)[None, :]
         anchor, positive = prediction.unbind(1)
         return triplet(anchor, positive, is_negative, batch.weight, self.config.margin)
 
@@ -54,8 +55,11 @@ class ExemplarHead(Head):
 
 
 def _are_of_other_samples(batch: TaskBatch) -> torch.Tensor:
-    """bool (R, R): rows i and j come from different samples."""
+    """bool (R, R), on the batch's device: rows i and j come from different samples. Does not wait for the device."""
+    device = batch.weight.device
     number = {key: index for index, key in enumerate(dict.fromkeys(batch.keys))}
-    sample = torch.tensor([number[key] for key in batch.keys])
-    sample = sample.repeat_interleave(len(batch.inputs) // len(batch.keys))
-    return sample[:, None] != sample[None, :]
+    sample_B = torch.tensor([number[key] for key in batch.keys], pin_memory=device.type == "cuda")
+    # R numbers are sent and compared there: a mask made here would be R^2 bytes, and a copy from memory that is not
+    # pinned waits until the device has done all earlier steps.
+    sample_R = sample_B.to(device, non_blocking=True).repeat_interleave(len(batch.inputs) // len(batch.keys))
+    return sample_R[:, None] != sample_R[None, :]

@@ -65,3 +65,41 @@ def test_views_of_one_row_stay_together() -> None:
     features = torch.rand(3, 2, 8, 4, 4)
     codes = head(features.flatten(0, 1))
     torch.testing.assert_close(codes[1, 1], head(features[1])[0, 1])
+
+
+def slow_mask(keys: tuple[str, ...], rows_per_key: int) -> np.ndarray:
+    rows = [key for key in keys for _ in range(rows_per_key)]
+    return np.array([[a != b for b in rows] for a in rows])
+
+
+@pytest.mark.parametrize("keys", [("x", "y", "z"), ("x", "x", "z", "x"), ("x",)])
+@pytest.mark.parametrize("rows_per_key", [1, 2])
+def test_the_mask_of_all_negatives(keys: tuple[str, ...], rows_per_key: int, monkeypatch) -> None:
+    batch = batch_of(keys, [0] * (len(keys) * rows_per_key))
+    head = build_head("exemplar", config_of(negatives="all"), SHAPE)
+    masks = []
+    monkeypatch.setattr("training.heads.exemplar.triplet", lambda a, p, mask, *rest: masks.append(mask))
+    head.loss(torch.zeros(len(keys) * rows_per_key, 2, 5), batch)
+    np.testing.assert_array_equal(masks[0].numpy(), slow_mask(keys, rows_per_key))
+
+
+def test_the_mask_is_made_where_the_batch_is() -> None:
+    """On device "meta" nothing can be computed and nothing copied back: what waits for the device fails there."""
+    head = build_head("exemplar", config_of(negatives="all"), SHAPE)
+    batch = batch_of(("x", "y", "z"), [0, 0, 0]).to("meta")
+    assert head.loss(torch.zeros(3, 2, 5, device="meta"), batch).total.device.type == "meta"
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("negatives", ["one", "all"])
+def test_the_loss_does_not_wait_for_the_device(negatives: str) -> None:
+    head = build_head("exemplar", config_of(negatives=negatives), SHAPE)
+    batch = batch_of(("x", "x", "z"), [2, 2, 0]).to("cuda")
+    codes = torch.randn(3, 2, 5, device="cuda")
+    head.loss(codes, batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss = head.loss(codes, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(loss.total)
