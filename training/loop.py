@@ -87,9 +87,11 @@ def train(session: Session, out_dir: Path) -> None:
                 journal.log(line)
                 _show(bar, line["losses"], line["samples_per_s"])
             bar.advance()
-            # All ranks vote, so that they stop at the same step; the checkpoint comes before the interrupt.
-            is_stopping = session.ranks.any(stop.is_made, session.device)
-            if is_stopping or session.step == session.num_steps or clock.is_due(session.step):
+            # All ranks vote, so that they stop and save after the same step: each has its own clock, and saving checks
+            # the losses of all. The checkpoint comes before the interrupt.
+            votes = [stop.is_made, clock.is_due(session.step)]
+            is_stopping, is_save_due = session.ranks.any(votes, session.device)
+            if is_stopping or is_save_due or session.step == session.num_steps:
                 session.save(out_dir)
                 clock.restart()
             if is_stopping:

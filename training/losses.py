@@ -15,6 +15,7 @@ __all__ = [
     "balanced",
     "cross_entropy",
     "foreground_iou",
+    "foreground_union",
     "masked_bce",
     "soft_cross_entropy",
     "triplet",
@@ -26,10 +27,15 @@ Foreground = Literal["as_is", "balanced"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """`total` is what is minimised; `metrics` are detached, for the log."""
+    """`total` is what is minimised; `metrics` are detached, for the log.
+
+    `weight_sums`: sum of the weights that a mean was taken over, by the name of a metric or "loss". A name that is
+    left out was taken over `batch.weight`. Means of several ranks are joined by it.
+    """
 
     total: torch.Tensor
     metrics: dict[str, torch.Tensor] = field(default_factory=dict)
+    weight_sums: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def weighted_mean(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -76,7 +82,13 @@ def triplet(
     weight_RR = weight_R[:, None] * usable_RR / usable_RR.sum(1, keepdim=True).clamp_min(1)
     total = weighted_mean((gap_RR + margin).clamp_min(0), weight_RR)
     satisfied = weighted_mean((gap_RR < 0).float(), weight_RR)
-    return Loss(total=total, metrics={"satisfied": satisfied.detach()})
+    # Not the sum of weight_R: a row without any negative has no triplet.
+    triplets = weight_RR.sum().detach()
+    return Loss(
+        total=total,
+        metrics={"satisfied": satisfied.detach()},
+        weight_sums={"loss": triplets, "satisfied": triplets},
+    )
 
 
 def masked_bce(
@@ -105,5 +117,9 @@ def foreground_iou(logits_Rhw: torch.Tensor, moving_Rhw: torch.Tensor, weight_Rh
     """Return the IoU of predicted and true foreground over weighted cells; 0 if there is none in either."""
     predicted_Rhw = (logits_Rhw > 0).float()
     both = (weight_Rhw * predicted_Rhw * moving_Rhw).sum()
-    either = (weight_Rhw * torch.maximum(predicted_Rhw, moving_Rhw)).sum()
-    return (both / either.clamp_min(1e-12)).detach()
+    return (both / foreground_union(logits_Rhw, moving_Rhw, weight_Rhw).clamp_min(1e-12)).detach()
+
+
+def foreground_union(logits_Rhw: torch.Tensor, moving_Rhw: torch.Tensor, weight_Rhw: torch.Tensor) -> torch.Tensor:
+    """Return the summed weight of cells that are predicted or true foreground: what the IoU is a mean over."""
+    return (weight_Rhw * torch.maximum((logits_Rhw > 0).float(), moving_Rhw)).sum().detach()

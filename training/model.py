@@ -5,6 +5,7 @@ All V patches of all rows go through the trunk as one batch; the head puts them 
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -50,7 +51,7 @@ class Model(nn.Module):
         loss = head.loss(prediction, batch)
         if batch.task not in self.lassos:
             return loss
-        return Loss(total=loss.total + self.lasso_penalty * self.lasso(batch.task).l1(), metrics=loss.metrics)
+        return replace(loss, total=loss.total + self.lasso_penalty * self.lasso(batch.task).l1())
 
     def head(self, task: str) -> Head:
         head: Head = self.heads[task]  # type: ignore[assignment]

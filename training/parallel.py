@@ -2,17 +2,18 @@
 
 Every rank starts from the same weights (they follow from the seed) and takes the same steps, so weights stay equal
 without being sent. Batch norm normalises each rank's part of a batch by itself, as it would in the paper's workers.
+A rank that stops ends the run: the others fail at their next message to it.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import distributed, nn
 
-from pipelines.base.errors import UsageError
+from pipelines.base.errors import FourfoldError, UsageError
 from pipelines.decode.base import thread_count
 
 __all__ = ["Ranks", "average_gradients", "choose_device", "cpu_threads", "joined_ranks"]
@@ -30,18 +31,45 @@ class Ranks:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Return whether any rank says so; all ranks must call it. One that stops alone leaves the others waiting."""
+    def any(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
+        """Return for each flag whether any rank has it set, in one message. All ranks must call it.
+
+        A rank that stops alone, or saves alone, leaves the others waiting. Raises FourfoldError if a rank is gone.
+        """
         if self.world_size == 1:
-            return flag
-        votes = torch.tensor(float(flag), device=device)
-        distributed.all_reduce(votes)
-        return bool(votes.item() > 0)
+            return list(flags)
+        votes = torch.tensor([float(flag) for flag in flags], device=device)
+        self.add_up(votes)
+        return [vote > 0 for vote in votes.tolist()]
+
+    def add_up(self, values: torch.Tensor) -> None:
+        """Replace `values` by its sum over all ranks, in place. All ranks must call it.
+
+        Raises FourfoldError if a rank is gone.
+        """
+        if self.world_size > 1:
+            with _message():
+                distributed.all_reduce(values)
 
     def wait(self) -> None:
-        """Return once all ranks are here."""
+        """Return once all ranks are here. Raises FourfoldError if a rank is gone."""
         if self.world_size > 1:
-            distributed.barrier()
+            with _message():
+                distributed.barrier()
+
+
+@contextmanager
+def _message() -> Iterator[None]:
+    """Raise FourfoldError for a message to the other ranks that fails inside the block."""
+    try:
+        yield
+    except RuntimeError as error:
+        # The transport only knows that a connection closed. Whoever reads this must look at the rank that closed it.
+        reason = str(error).splitlines()[0]
+        raise FourfoldError(
+            "Another rank of this run has stopped, its own message says why; so this one stops, too. Start the run "
+            f"again to resume from its last checkpoint. ({reason})"
+        ) from error
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -106,7 +134,8 @@ def average_gradients(parameters: Iterable[nn.Parameter], world_size: int) -> No
         return
     # One message: hundreds of small ones take longer than their bytes.
     joined = torch.cat([gradient.flatten() for gradient in gradients])
-    distributed.all_reduce(joined)
+    with _message():
+        distributed.all_reduce(joined)
     joined /= world_size
     parts = torch.split(joined, [gradient.numel() for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):

@@ -49,12 +49,14 @@ class Session:
             name: build_optimizer(config.optimizer, self.model.parameters_of(name)) for name in pipeline.tasks
         }
         # 3. What changes as the run goes.
-        self.averages = LossAverages()
+        self.averages = LossAverages(ranks)
         self.step = 0
         self.samples_seen = dict.fromkeys(pipeline.tasks, 0)
         self.meter = Meter(self.samples_seen)
         self.warnings: list[str] = []
         self.held_out = self._open_held_out()
+        # 4. Agreed once: the first rank measures alone, but all ranks must write a log line after the same steps.
+        (self._is_measured,) = ranks.any([self.held_out is not None], device)
 
     @property
     def compute_tflop(self) -> float:
@@ -80,18 +82,23 @@ class Session:
         """Train on the batches of one step, one task after the other."""
         for name, batch in step.batches.items():
             set_lr(self.optimizers[name], self.lr)
-            loss = train_step(self.model, self.optimizers[name], batch.to(self.device), self.ranks.world_size)
-            self.averages.add(name, self.step, loss)
+            on_device = batch.to(self.device)
+            loss = train_step(self.model, self.optimizers[name], on_device, self.ranks.world_size)
+            self.averages.add(name, self.step, loss, on_device.weight)
             self.samples_seen[name] += self.batch_sizes[name]
         self.step += 1
 
     @property
     def is_log_due(self) -> bool:
+        """Whether this step ends with a line of the log. The same on all ranks."""
         is_due = self.step % self.config.log_every_steps == 0 or self.step == self.num_steps
-        return is_due or self.is_held_out_due
+        return is_due or self._ends_measured_part
 
     def log_line(self) -> dict[str, Any]:
-        """Return what happened since the last line; losses and metrics are means."""
+        """Return what happened since the last line; losses and metrics are means over steps and ranks.
+
+        All ranks must call it. Raises FourfoldError where a loss was not finite, on all ranks.
+        """
         means = self.averages.take()
         samples_per_s, data_wait_ratio = self.meter.take(self.samples_seen)
         return {
@@ -115,8 +122,13 @@ class Session:
 
     @property
     def is_held_out_due(self) -> bool:
-        """Whether this step ends one of the `held_out.times` equal parts of the run."""
-        if self.held_out is None or self.config.held_out is None:
+        """Whether this rank measures held-out samples after this step."""
+        return self.held_out is not None and self._ends_measured_part
+
+    @property
+    def _ends_measured_part(self) -> bool:
+        """Whether this step ends one of the `held_out.times` equal parts of a run that is measured."""
+        if not self._is_measured or self.config.held_out is None:
             return False
         times = self.config.held_out.times
         return self.step * times // self.num_steps > (self.step - 1) * times // self.num_steps
@@ -133,7 +145,10 @@ class Session:
         return {"held_out": found, "warnings": self.warnings}
 
     def save(self, run_dir: Path) -> None:
-        """Write a checkpoint. Raises FourfoldError where a loss was not finite."""
+        """Write a checkpoint, on the first rank. All ranks must call it.
+
+        Raises FourfoldError where a loss was not finite, on all ranks.
+        """
         # Before writing: a checkpoint of weights that are NaN would replace the last good one.
         self.averages.check()
         if not self.ranks.is_first:

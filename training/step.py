@@ -1,4 +1,7 @@
-"""One training step of one task: forward, backward, the task's own optimizer; and its losses for the log."""
+"""One training step of one task: forward, backward, the task's own optimizer; and its losses for the log.
+
+S steps, N names: "loss" and the task's metrics.
+"""
 
 from collections.abc import Mapping
 
@@ -8,7 +11,7 @@ from pipelines.base.errors import FourfoldError
 from pipelines.tasks.base import TaskBatch
 from training.losses import Loss
 from training.model import Model
-from training.parallel import average_gradients
+from training.parallel import Ranks, average_gradients
 
 __all__ = ["LossAverages", "train_step"]
 
@@ -26,42 +29,75 @@ def train_step(model: Model, optimizer: torch.optim.Optimizer, batch: TaskBatch,
 
 
 class LossAverages:
-    """Means of losses and metrics since the last `take`, kept on the device: looking at them waits for it."""
+    """Losses and metrics of the steps since the last `take`, on the device: reading them waits for it.
 
-    def __init__(self) -> None:
+    A step's value is the mean over the rows of all ranks, so the log says what one rank with the whole batch would.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
         self._start()
 
     def _start(self) -> None:
-        self._sums: dict[str, dict[str, torch.Tensor]] = {}
-        self._counts: dict[str, int] = {}
-        self._bad_step: dict[str, torch.Tensor] = {}
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._rows: dict[str, list[torch.Tensor]] = {}
+        self._steps: dict[str, list[int]] = {}
 
-    def add(self, task: str, step: int, loss: Loss) -> None:
+    def add(self, task: str, step: int, loss: Loss, weight: torch.Tensor) -> None:
+        """Remember one batch's loss. `weight`: the batch's."""
         values = {"loss": loss.total.detach(), **loss.metrics}
-        sums = self._sums.setdefault(task, {name: torch.zeros_like(value) for name, value in values.items()})
-        for name, value in values.items():
-            sums[name] = sums[name] + value
-        self._counts[task] = self._counts.get(task, 0) + 1
-        # Kept on the device as well: asking now whether a loss is finite would wait for every step.
-        first_bad = self._bad_step.get(task, torch.full_like(values["loss"], -1.0, dtype=torch.float64))
-        is_first = ~torch.isfinite(values["loss"]) & (first_bad < 0)
-        self._bad_step[task] = torch.where(is_first, float(step), first_bad)
+        values_N = torch.stack([value.double() for value in values.values()])
+        weights_N = torch.ones_like(values_N)
+        if self._ranks.world_size > 1:
+            weight_sum = weight.sum()
+            over = [loss.weight_sums.get(name, weight_sum).double() for name in values]
+            # Never 0: where no rank has any weight, the plain mean of their zeros is left, not 0 / 0.
+            weights_N = torch.stack(over).clamp_min(1e-12)
+        # Kept on the device, whether finite or not: asking now would wait for every step.
+        row = torch.stack([values_N * weights_N, weights_N])
+        self._names[task] = tuple(values)
+        self._rows.setdefault(task, []).append(row)
+        self._steps.setdefault(task, []).append(step)
 
     def check(self) -> None:
-        """Raise FourfoldError if a loss was not finite, naming the task and the step it happened in first."""
-        for task, bad_step in self._bad_step.items():
-            if bad_step >= 0:
-                raise FourfoldError(
-                    f"{task}: the loss is not a finite number at step {int(bad_step)}. "
-                    "Lower optimizer.lr, add schedule.lr_warmup_steps, or use precision fp32."
-                )
+        """Raise FourfoldError if a loss was not finite on any rank, naming the task and the step of the first.
+
+        All ranks must call it after the same step; all of them raise the same error.
+        """
+        self._checked_means()
 
     def take(self) -> Mapping[str, dict[str, float]]:
-        """Per task, the mean of "loss" and of each metric; starts anew."""
-        self.check()
+        """Per task, the mean of "loss" and of each metric; starts anew. Otherwise like `check`."""
         means = {
-            task: {name: float(total) / self._counts[task] for name, total in sums.items()}
-            for task, sums in self._sums.items()
+            task: dict(zip(self._names[task], values_SN.mean(0).tolist(), strict=True))
+            for task, values_SN in self._checked_means().items()
         }
         self._start()
         return means
+
+    def _checked_means(self) -> dict[str, torch.Tensor]:
+        """Means over ranks by task: float64 (S, N) on the CPU, S steps, N names. Raises FourfoldError."""
+        means = self._means()
+        bad = [
+            (self._steps[task][int(is_bad_S.nonzero()[0])], task)
+            for task, values_SN in means.items()
+            if (is_bad_S := ~torch.isfinite(values_SN[:, 0])).any()
+        ]
+        if bad:
+            step, task = min(bad)
+            raise FourfoldError(
+                f"{task}: the loss is not a finite number at step {step}. "
+                "Lower optimizer.lr, add schedule.lr_warmup_steps, or use precision fp32."
+            )
+        return means
+
+    def _means(self) -> dict[str, torch.Tensor]:
+        if not self._rows:
+            return {}
+        stacked = {task: torch.stack(rows) for task, rows in self._rows.items()}
+        joined = torch.cat([rows_S2N.flatten() for rows_S2N in stacked.values()])
+        # One message for all tasks and steps. A loss that is not finite on one rank makes the sum so on all ranks.
+        self._ranks.add_up(joined)
+        parts = joined.cpu().split([rows_S2N.numel() for rows_S2N in stacked.values()])
+        sums = [part.view_as(rows_S2N) for part, rows_S2N in zip(parts, stacked.values(), strict=True)]
+        return {task: sums_S2N[:, 0] / sums_S2N[:, 1] for task, sums_S2N in zip(stacked, sums, strict=True)}

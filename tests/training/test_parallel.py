@@ -42,8 +42,10 @@ def one_rank(rank: int, folder: str) -> None:
     with joined_ranks("cpu") as (ranks, device):
         assert (ranks.rank, ranks.world_size, ranks.is_first) == (rank, 2, rank == 0)
         weights = train(new_network(), all_rows()[:, rank * ROWS : (rank + 1) * ROWS], 2)
-        votes = [ranks.any(rank == 1, device), ranks.any(False, device)]
-        torch.save({"weights": weights, "votes": votes}, f"{folder}/rank{rank}.pt")
+        votes = ranks.any([rank == 1, False], device)
+        total = torch.tensor([1.0 + rank, 1.0])
+        ranks.add_up(total)
+        torch.save({"weights": weights, "votes": votes, "sum": total}, f"{folder}/rank{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -54,6 +56,7 @@ def test_two_ranks_learn_what_one_learns_from_the_doubled_batch(tmp_path: Path) 
     # Sums of 4 + 4 rows round differently from sums of 8.
     torch.testing.assert_close(results[0]["weights"], train(new_network(), all_rows(), 1), rtol=1e-4, atol=1e-5)
     assert [result["votes"] for result in results] == [[True, False], [True, False]]
+    assert [result["sum"].tolist() for result in results] == [[3.0, 2.0], [3.0, 2.0]]
 
 
 def test_one_process_needs_no_group() -> None:
@@ -61,8 +64,10 @@ def test_one_process_needs_no_group() -> None:
         assert ranks == Ranks()
         assert device == torch.device("cpu")
         ranks.wait()
-        assert ranks.any(True, device)
-        assert not ranks.any(False, device)
+        assert ranks.any([True, False], device) == [True, False]
+        values = torch.tensor([2.0])
+        ranks.add_up(values)
+        assert values.tolist() == [2.0]
 
 
 def test_gradients_of_one_process_stay() -> None:

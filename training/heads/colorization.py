@@ -50,6 +50,7 @@ class ColorizationHead(Head):
         return Loss(
             total=soft_cross_entropy(prediction, bins, bin_weights, batch.weight),
             metrics={"bin_accuracy": weighted_mean(is_right, counted)},
+            weight_sums={"bin_accuracy": counted.sum()},
         )
 
     def references(self, batches: Sequence[TaskBatch]) -> dict[str, Callable[[TaskBatch], Loss]]:

@@ -10,7 +10,7 @@ from torch import nn
 from pipelines.tasks.base import TaskBatch
 from training.heads.base import Head, HeadConfig, HeadInput, Preset
 from training.heads.units import initialise
-from training.losses import Foreground, Loss, balanced, foreground_iou, masked_bce
+from training.losses import Foreground, Loss, balanced, foreground_iou, foreground_union, masked_bce
 
 __all__ = ["MotionSegmentationHead", "MotionSegmentationHeadConfig"]
 
@@ -49,6 +49,7 @@ class MotionSegmentationHead(Head):
         return Loss(
             total=masked_bce(prediction, moving, weight, self.config.foreground),
             metrics={"foreground_iou": foreground_iou(prediction, moving, weight)},
+            weight_sums={"foreground_iou": foreground_union(prediction, moving, weight)},
         )
 
     def references(self, batches: Sequence[TaskBatch]) -> dict[str, Callable[[TaskBatch], Loss]]:
