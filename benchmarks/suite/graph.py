@@ -20,7 +20,7 @@ from training.run_folder import NOT_PART_OF_THE_RESULT
 
 __all__ = ["expand"]
 
-STAGE_VERSIONS = {"pretrain": 2, "linear_probe": 2, "pixel_floor": 2}
+STAGE_VERSIONS = {"pretrain": 3, "linear_probe": 2, "pixel_floor": 2}
 """Raise one by 1 when a change of code changes results: older records of that kind then no longer count."""
 NOT_IN_KEY = {"images", "clips", "num_threads", "num_workers", "prefetch_batches", "cache_gib"} | NOT_PART_OF_THE_RESULT
 
