@@ -98,6 +98,6 @@ class LossAverages:
         joined = torch.cat([rows_S2N.flatten() for rows_S2N in stacked.values()])
         # One message for all tasks and steps. A loss that is not finite on one rank makes the sum so on all ranks.
         self._ranks.add_up(joined)
-        parts = joined.cpu().split([rows_S2N.numel() for rows_S2N in stacked.values()])
+        parts = torch.split(joined.cpu(), [rows_S2N.numel() for rows_S2N in stacked.values()])
         sums = [part.view_as(rows_S2N) for part, rows_S2N in zip(parts, stacked.values(), strict=True)]
         return {task: sums_S2N[:, 0] / sums_S2N[:, 1] for task, sums_S2N in zip(stacked, sums, strict=True)}

@@ -120,7 +120,7 @@ def test_no_task_is_refused(small_shards):
 def test_images_that_are_needed_and_missing(small_shards):
     refused(
         None,
-        r"images: not given, but tasks need images \(relative_position, colorization, exemplar\)",
+        r"images: not given, but tasks need images \(colorization, exemplar, relative_position\)",
         tasks=dict(IMAGE_TASKS),
     )
 
