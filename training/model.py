@@ -44,14 +44,18 @@ class Model(nn.Module):
 
     def forward(self, batch: TaskBatch) -> Loss:
         """Return the loss of one task's batch, on the batch's device."""
-        head = self.head(batch.task)
-        with self._autocast(batch.inputs.device):
-            prediction = head.predict(self._features(batch), batch)
+        prediction = self.predict(batch)
         # Outside of autocast: a mean over many cells loses digits in bf16.
-        loss = head.loss(prediction, batch)
+        loss = self.head(batch.task).loss(prediction, batch)
         if batch.task not in self.lassos:
             return loss
         return replace(loss, total=loss.total + self.lasso_penalty * self.lasso(batch.task).l1())
+
+    def predict(self, batch: TaskBatch) -> torch.Tensor:
+        """Return what the task's head answers, as its `predict` describes it."""
+        with self._autocast(batch.inputs.device):
+            prediction: torch.Tensor = self.head(batch.task).predict(self._features(batch), batch)
+        return prediction
 
     def head(self, task: str) -> Head:
         head: Head = self.heads[task]  # type: ignore[assignment]

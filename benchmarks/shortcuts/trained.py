@@ -1,0 +1,98 @@
+"""A trained model in place of probes: what it still answers when its inputs are cut down, beside whole inputs.
+
+Held-out samples, without augmentation, as in training/diagnostics/held_out.py; batches are normalised by their own
+statistics, as in training.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.shortcuts.finding import Counts, Finding, finding
+from benchmarks.shortcuts.samples import parts_of
+from benchmarks.shortcuts.tasks import SHORTCUTS, by_kind
+from benchmarks.shortcuts.untrained import Rows, counts_by_sample
+from pipelines.base.config import load_config
+from pipelines.base.errors import UsageError
+from pipelines.base.progress import progress_bar
+from pipelines.build import build_pipeline
+from pipelines.tasks.base import TaskBatch
+from training.checkpoint import CHECKPOINT_NAME
+from training.config import PretrainConfig
+from training.model import Model
+from training.parallel import Ranks, choose_device
+from training.run_folder import CONFIG_NAME
+from training.session import Session
+
+__all__ = ["WHOLE", "findings_of_run"]
+
+WHOLE = "everything (the real thing)"
+
+
+def findings_of_run(
+    run: Path,
+    *,
+    num_samples: int,
+    tasks: Sequence[str] = (),
+    seed: int = 0,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+) -> list[Finding]:
+    """Return the findings of a run of `fourfold pretrain`; of every task the one with whole inputs first.
+
+    overrides: as of `--set`, for shards that have moved. Raises UsageError if the folder holds no such run.
+    """
+    # 1. The model as it was trained: trunk and heads.
+    if not (run / CONFIG_NAME).is_file() or not (run / CHECKPOINT_NAME).is_file():
+        raise UsageError(
+            f"{run}: no run with {CONFIG_NAME} and {CHECKPOINT_NAME}. Give the folder of a run of fourfold pretrain, "
+            "or a configuration."
+        )
+    config = load_config(PretrainConfig, run / CONFIG_NAME, overrides).model_copy(update={"held_out": None})
+    torch_device = choose_device(device)
+    with build_pipeline(config.pipeline.model_copy(update={"num_workers": 0}), seed=config.seed) as pipeline:
+        session = Session(config, pipeline, Ranks(), torch_device)
+        session.restore(run)
+    # 2. Every held-out batch as it is, and cut down in each way.
+    found: dict[str, list[Finding]] = {name: [] for name in config.pipeline.tasks}
+    for kind, part_config in by_kind(config.pipeline, tasks).items():
+        rows = {name: Rows() for name in part_config.tasks}
+        counted: dict[str, dict[str, list[Counts]]] = {name: {} for name in part_config.tasks}
+        with progress_bar(f"{kind}s", total=None, unit="batches") as bar:
+            for part in parts_of(part_config, kind, num_samples, seed=seed, augment=False):
+                if part.is_held_out:
+                    name = part.batch.task
+                    rows[name].add(part.batch, SHORTCUTS[name].look(part.batch))
+                    for sees, counts in _counts(session.model, part.batch, torch_device).items():
+                        counted[name].setdefault(sees, []).append(counts)
+                bar.advance()
+        for name in part_config.tasks:
+            looks, keys = rows[name].joined()
+            chance = SHORTCUTS[name].chance(looks)
+            whole, *restricted = (
+                finding(name, sees, SHORTCUTS[name].metric, _joined(keys, counts), chance=chance, seed=seed)
+                for sees, counts in counted[name].items()
+            )
+            found[name] = [whole.beside(whole), *(one.beside(whole) for one in restricted)]
+    return [one for name in found for one in found[name]]
+
+
+def _counts(model: Model, batch: TaskBatch, device: torch.device) -> dict[str, Counts]:
+    """What is seen -> numerator and denominator of every row."""
+    shortcuts = SHORTCUTS[batch.task]
+    found = {}
+    with torch.no_grad():
+        for sees, restrict in {WHOLE: lambda whole: whole, **shortcuts.restrictions}.items():
+            cut = restrict(batch).to(device)
+            num, den = shortcuts.count(model.predict(cut), cut)
+            found[sees] = Counts(num=num.double().cpu().numpy(), den=den.double().cpu().numpy())
+    return found
+
+
+def _joined(keys_R: npt.NDArray[np.str_], parts: Sequence[Counts]) -> Counts:
+    return counts_by_sample(
+        keys_R, np.concatenate([one.num for one in parts]), np.concatenate([one.den for one in parts])
+    )
