@@ -18,7 +18,7 @@ from pipelines.base.rng import rng_for
 __all__ = ["MARGIN", "Counts", "Finding", "finding", "simulated_finding"]
 
 Floats = npt.NDArray[np.float64]
-Verdict = Literal["leaks", "above chance", "no leak"]
+Verdict = Literal["leaks", "above chance", "no leak", "learned", "not learned"]
 
 MARGIN = 0.1
 """Share of the way from chance to 1 that the interval's lower end must exceed for a shortcut to count as a leak."""
@@ -56,11 +56,17 @@ class Finding:
     verdict: Verdict
     kept: float | None = None
 
+    def as_whole(self) -> "Finding":
+        """Return it as what a model reaches with whole inputs: nothing leaks there, it has learned or not."""
+        is_learned = self.ci95_low > self.chance
+        return replace(self, kept=1.0 if is_learned else None, verdict="learned" if is_learned else "not learned")
+
     def beside(self, real: "Finding") -> "Finding":
         """Return it with `kept`, relative to what the same model reaches with whole inputs."""
-        room = real.value - real.chance
         # A model that has learned nothing has nothing to keep.
-        return replace(self, kept=(self.value - self.chance) / room if room > 0 else None)
+        is_learned = real.ci95_low > real.chance
+        kept = (self.value - self.chance) / (real.value - real.chance) if is_learned else None
+        return replace(self, kept=kept)
 
 
 def finding(task: str, sees: str, metric: str, counts: Counts, *, chance: float, seed: int) -> Finding:

@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float32]
 Int64s = npt.NDArray[np.int64]
 
 L2 = 1e-3
-MAX_ITERATIONS = 150
+MAX_ITERATIONS = 80
 PRIOR_ROWS = 5.0
 """Rows of the overall frequencies that each row of the table begins with: a place seen twice proves little."""
 

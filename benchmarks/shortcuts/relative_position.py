@@ -4,7 +4,6 @@ Letters: R rows (grids or pairs), V patches of a row, K questions (pairs) of a r
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,14 @@ from pipelines.base.batch_rng import BatchRng
 from pipelines.targets.views.pair_geometry import place_leak
 from pipelines.tasks.base import Task, TaskBatch
 from pipelines.tasks.relative_position import RelativePosition
+from training.diagnostics.blanked_patch import with_second_blanked
 
-__all__ = ["SHORTCUTS", "place", "second_blank"]
+__all__ = ["SHORTCUTS", "place"]
 
 Floats = npt.NDArray[np.float32]
 
 NUM_POSITIONS = 8
-THUMBNAIL_CELLS = 6
+THUMBNAIL_CELLS = 4
 SIMULATED_PAIRS = 200_000
 TOP, BOTTOM, LEFT, RIGHT = range(4)
 FACING = {1: (TOP, BOTTOM), 3: (LEFT, RIGHT), 4: (RIGHT, LEFT), 6: (BOTTOM, TOP)}
@@ -67,19 +67,19 @@ def _pairs(batch: TaskBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def probes(task: Task, fit: Looks, held: Looks) -> Iterator[Answered]:
-    """Yield the simulated place first, then what linear probes read from cut-down pixels."""
+    """Yield what linear probes read from cut-down pixels; last the simulated place, which sees no pixel."""
     assert isinstance(task, RelativePosition)
     by_chance = chance(held)
-    yield place(task)
     for sees, describe in SEEN.items():
         logits = softmax_logits(_flat(describe(fit)), fit["position"].reshape(-1), _flat(describe(held)), NUM_POSITIONS)
         answer = logits.argmax(1).reshape(held["position"].shape)
         num, den = shares_right(answer, held["position"], held["weight"])
         yield Answered(sees=sees, num=num, den=den, chance=by_chance)
+    yield place(task)
 
 
 def place(task: RelativePosition) -> Answered:
-    """Return the best guess (Bayes) from where the first patch lies on the canvas, over simulated draws of the task itself."""
+    """Return the best guess (Bayes) from where the first patch lies on the canvas, over draws of the task itself."""
     num_samples = SIMULATED_PAIRS // (task.examples_per_sample * len(task.pairs.first))
     # The place of a grid is drawn once, so samples are independent and pairs are not.
     keys = [str(number) for number in range(num_samples)]
@@ -141,28 +141,15 @@ SEEN: Mapping[str, Callable[[Looks], npt.NDArray[Any]]] = {
 
 
 def chance(looks: Looks) -> float:
-    """Return the share of the label that the layout makes most frequent: 1/8 of single pairs, which are drawn evenly."""
+    """Return the share of the label that is most frequent in a grid; 1/8 of single pairs, whose labels are drawn."""
     position = looks["position"]
     if position.shape[1] == 1:
         return 1 / NUM_POSITIONS
     return float(np.bincount(position.reshape(-1)).max() / position.size)
 
 
-def second_blank(batch: TaskBatch) -> TaskBatch:
-    """Return the batch with a blank patch (the mean of all pixels) as the second of every pair."""
-    blank = batch.inputs.mean()
-    if "pair_first" not in batch.target:
-        inputs = batch.inputs.clone()
-        inputs[:, 1] = blank
-        return replace(batch, inputs=inputs)
-    # Every patch of a grid is the second of some pair: one more patch, blank, takes that part in all of them.
-    extra = blank.expand(len(batch.inputs), 1, *batch.inputs.shape[2:])
-    number = torch.full_like(batch.target["pair_second"], batch.inputs.shape[1])
-    return replace(batch, inputs=torch.cat([batch.inputs, extra], 1), target={**batch.target, "pair_second": number})
-
-
 RESTRICTIONS: Mapping[str, Restriction] = {
-    "one patch, the other blank": second_blank,
+    "one patch, the other blank": with_second_blanked,
     "borders of both": on_each_view(pixels.border_only),
     "mean colors of both": on_each_view(pixels.mean_color),
     "fine detail of both (high-pass)": on_each_view(pixels.high_pass),

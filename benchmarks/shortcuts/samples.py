@@ -9,7 +9,7 @@ from pipelines.build import Pipeline, PipelineConfig, build_pipeline
 from pipelines.shards.format.manifest import Kind
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import TaskBatch
-from training.diagnostics.held_out import first_batches
+from training.diagnostics.held_out import first_batches, num_batches_of
 
 __all__ = ["Part", "parts_of"]
 
@@ -39,8 +39,10 @@ def parts_of(config: PipelineConfig, kind: Kind, num_samples: int, *, seed: int,
         held_out = _held_out(config, seed=seed, augment=augment)
         if held_out is not None:
             opened.enter_context(held_out)
-            yield from (Part(batch=batch, is_held_out=False) for batch in first_batches(training, num_samples))
-            yield from (Part(batch=batch, is_held_out=True) for batch in first_batches(held_out, num_samples))
+            for pipeline in (training, held_out):
+                num_batches = num_batches_of(pipeline, num_samples)
+                for batch in first_batches(pipeline, num_batches):
+                    yield Part(batch=batch, is_held_out=pipeline is held_out)
             return
         # 1. Without another split: batches that hold at most half of the samples each.
         num_there = training.plans[kind].num_samples
@@ -53,7 +55,7 @@ def parts_of(config: PipelineConfig, kind: Kind, num_samples: int, *, seed: int,
         # 2. One pass sees no sample twice: its first half is for fitting, whole batches only.
         num_fit = min(-(-num_samples // size), num_there // size // 2)
         done = dict.fromkeys(training.tasks, 0)
-        for batch in first_batches(training, 2 * num_fit * size):
+        for batch in first_batches(training, dict.fromkeys(training.tasks, 2 * num_fit)):
             done[batch.task] += 1
             yield Part(batch=batch, is_held_out=done[batch.task] > num_fit)
 

@@ -17,7 +17,7 @@ from pipelines.tasks.base import TaskBatch
 from training.losses import Loss
 from training.model import Model
 
-__all__ = ["HeldOut", "HeldOutConfig", "open_held_out", "problems_of"]
+__all__ = ["HeldOut", "HeldOutConfig", "first_batches", "num_batches_of", "open_held_out", "problems_of"]
 
 MANY_PASSES = 50
 """Above this many passes over the same samples, a task may be learned by heart."""
@@ -77,16 +77,16 @@ def open_held_out(
     # References see training targets only: fitted to held-out ones, they would know what they are asked.
     with _unaugmented(pipeline, pipeline.split, seed) as training:
         batches: dict[str, list[TaskBatch]] = {name: [] for name in training.tasks}
-        for batch in first_batches(training, _num_batches(training, config.samples)):
+        for batch in first_batches(training, num_batches_of(training, config.samples)):
             batches[batch.task].append(batch)
     references = {name: model.head(name).references(found) for name, found in batches.items()}
     most = max(1, num_steps // (10 * config.times))
-    num_batches = {name: min(most, count) for name, count in _num_batches(held_out, config.samples).items()}
+    num_batches = {name: min(most, count) for name, count in num_batches_of(held_out, config.samples).items()}
     return HeldOut(held_out, references, num_batches)
 
 
-def _num_batches(pipeline: Pipeline, num_samples: int) -> dict[str, int]:
-    """Batches of every task that hold `num_samples` samples, at most those of one pass."""
+def num_batches_of(pipeline: Pipeline, num_samples: int) -> dict[str, int]:
+    """Return how many batches of every task hold `num_samples` samples, at most those of one pass."""
     return {
         name: min(-(-num_samples // pipeline.plans[task.source].local_batch_size), pipeline.pass_steps[name])
         for name, task in pipeline.tasks.items()

@@ -1,39 +1,45 @@
 """Colorization: colors that follow the place or the lightness are found; colors that follow nothing are not."""
 
+import cv2
 import numpy as np
 import torch
 
 from benchmarks.shortcuts.colorization import SHORTCUTS
 from pipelines.tasks.base import TaskBatch
-from tests.made.planted_shortcuts import findings
+from tests.made.planted_shortcuts import findings, is_clean
 
-RED, GREEN = np.array([60, -30, -30]), np.array([-30, 40, -30])
+RED, GREEN = (40, 20), (-30, 30)
+"""Their ab of Lab."""
 PLACE, MEAN, OWN = "place of a cell", "mean lightness of the image", "a cell's own lightness"
 
 
+def rgb(light, is_red):
+    """The picture of lightness (S, S), 0 to 100, and of two colors that have no lightness of their own."""
+    ab = np.where(is_red[..., None], RED, GREEN)
+    lab = np.concatenate([light[..., None], ab], -1).astype(np.float32)
+    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB) * 255
+
+
 def cells(seed, side):
-    """Random numbers from 0 to 1, one a cell of 8 px: float (S, S, 1)."""
-    return np.random.default_rng(seed).random((side // 8, side // 8, 1)).repeat(8, 0).repeat(8, 1)
+    """Random numbers from 0 to 1, one a cell of 8 px: float (S, S)."""
+    return np.random.default_rng(seed).random((side // 8, side // 8)).repeat(8, 0).repeat(8, 1)
 
 
 def by_chance(seed, side):
-    return 100 + 60 * cells(seed, side) + np.where(cells(seed + 1000, side) > 0.5, RED, GREEN)
+    return rgb(40 + 30 * cells(seed, side), cells(seed + 1000, side) > 0.5)
 
 
 def left_and_right(seed, side):
-    is_left = np.arange(side)[None, :, None] < side / 2
-    return 100 + 60 * cells(seed, side) + np.where(is_left, RED, GREEN)
+    return rgb(40 + 30 * cells(seed, side), np.broadcast_to(np.arange(side) < side / 2, (side, side)))
 
 
 def by_lightness(seed, side):
-    light = cells(seed, side)
-    return 80 + 100 * light + np.where(light > 0.5, RED, GREEN)
+    return rgb(40 + 30 * cells(seed, side), cells(seed, side) > 0.5)
 
 
 def by_image(seed, side):
     """Bright images are red, dark ones green."""
-    is_bright = seed % 2
-    return 80 + 80 * is_bright + 10 * cells(seed, side) + (RED if is_bright else GREEN)
+    return rgb(40 + 20 * (seed % 2) + 10 * cells(seed, side), np.full((side, side), bool(seed % 2)))
 
 
 def verdicts(make_canvas):
@@ -42,8 +48,7 @@ def verdicts(make_canvas):
 
 def test_colors_by_chance_are_no_leak():
     found = findings("colorization", by_chance, 64)
-    assert {one.verdict for one in found.values()} == {"no leak"}
-    assert all(abs(one.value - one.chance) < 0.05 for one in found.values())
+    assert all(is_clean(one) for one in found.values())
 
 
 def test_colors_that_follow_the_place():
@@ -51,7 +56,9 @@ def test_colors_that_follow_the_place():
 
 
 def test_colors_that_follow_the_lightness_of_a_cell():
-    assert verdicts(by_lightness) == {PLACE: "no leak", MEAN: "no leak", OWN: "leaks"}
+    # An image that is lighter has more red cells, so its mean says a little, too.
+    found = verdicts(by_lightness)
+    assert (found[PLACE], found[OWN]) == ("no leak", "leaks")
 
 
 def test_colors_that_follow_the_lightness_of_the_image():

@@ -54,4 +54,6 @@ def test_the_same_seed_gives_the_same_interval():
 def test_kept_is_the_share_of_the_distance_from_chance():
     whole, cut = of(np.arange(100) < 90, np.ones(100)), of(np.arange(100) < 60, np.ones(100))
     assert cut.beside(whole).kept == pytest.approx(0.25)
-    assert cut.beside(of(np.arange(100) < 50, np.ones(100))).kept is None
+    assert (whole.as_whole().kept, whole.as_whole().verdict) == (1, "learned")
+    lost = of(np.arange(100) < 50, np.ones(100))
+    assert (cut.beside(lost).kept, lost.as_whole().verdict) == (None, "not learned")

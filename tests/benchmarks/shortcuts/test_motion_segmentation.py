@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.shortcuts.motion_segmentation import SHORTCUTS, chance
 from benchmarks.shortcuts.untrained import Rows
-from tests.made.planted_shortcuts import found_in, motion_batch
+from tests.made.planted_shortcuts import found_in, is_clean, motion_batch
 
 PLACE, BRIGHTNESS, CONTRAST = "place of a cell", "brightness of a cell", "contrast of a cell"
 CELLS = (12, 16)
@@ -40,15 +40,13 @@ def findings(cue):
 
 def test_masks_by_chance_are_no_leak():
     found = findings(None)
-    assert {one.verdict for one in found.values()} == {"no leak"}
+    assert all(is_clean(one) for one in found.values())
     assert all(one.chance == pytest.approx(0.2, abs=0.02) for one in found.values())
 
 
 @pytest.mark.parametrize("cue", [PLACE, BRIGHTNESS, CONTRAST])
 def test_each_cue_is_found_by_its_own_probe_alone(cue):
-    verdicts = {sees: one.verdict for sees, one in findings(cue).items()}
-    assert verdicts.pop(cue) == "leaks"
-    assert set(verdicts.values()) == {"no leak"}
+    assert [sees for sees, one in findings(cue).items() if one.verdict == "leaks"] == [cue]
 
 
 def test_chance_and_count_leave_out_unknown_cells():

@@ -2,16 +2,15 @@
 
 import numpy as np
 import pytest
-import torch
 
-from benchmarks.shortcuts.relative_position import place, second_blank
-from pipelines.base.batch_rng import BatchRng
+from benchmarks.shortcuts.relative_position import place
 from pipelines.tasks.base import CanvasSpec
 from pipelines.tasks.relative_position import RelativePosition, RelativePositionConfig
-from tests.made.planted_shortcuts import findings, noise
+from tests.made.planted_shortcuts import findings, is_clean, noise
 
 # A pair has 2 px of freedom along its axis: its place gives the answer away, to those who can see it.
 TIED = {
+    "num_samples": 64,
     "form": "pairs",
     "canvas_px": 64,
     "patch_px": 24,
@@ -26,7 +25,7 @@ GRID = {"patch_px": 24, "gap_px": 4, "jitter_px": 2, "color": "keep", "resample_
 
 def vignette(seed, side):
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
-    return noise(seed, side) * (1 - 0.4 * (x**2 + y**2) / 2)[..., None]
+    return noise(seed, side) * (1 - 0.6 * (x**2 + y**2) / 2)[..., None]
 
 
 def colored_border(seed, side):
@@ -49,26 +48,26 @@ def clean():
 
 
 def test_noise_leaks_nothing_but_its_geometry(clean):
-    verdicts = {sees: one.verdict for sees, one in clean.items()}
-    assert verdicts.pop("place of one patch (simulated)") == "leaks"
-    assert set(verdicts.values()) == {"no leak"}
+    assert [sees for sees, one in clean.items() if not is_clean(one)] == ["place of one patch (simulated)"]
     assert all(one.chance == 1 / 8 for sees, one in clean.items() if "simulated" not in sees)
 
 
 def test_a_vignette_tells_one_patch_where_it_is_and_so_where_the_other_is():
-    found = findings("relative_position", vignette, 64, **TIED)["one patch, the other blank"]
+    found = findings("relative_position", vignette, 64, only="one patch, the other blank", **TIED)[
+        "one patch, the other blank"
+    ]
     assert found.verdict == "leaks"
     assert found.value > 0.6
 
 
 def test_a_colored_border_is_seen_in_the_borders():
-    found = findings("relative_position", colored_border, 64, **TIED)["borders of both"]
+    found = findings("relative_position", colored_border, 64, only="borders of both", **TIED)["borders of both"]
     assert found.verdict == "leaks"
     assert found.value > 0.6
 
 
 def test_in_a_grid_a_vignette_still_tells_where_both_patches_are():
-    found = findings("relative_position", vignette, 64, num_samples=32, **GRID)
+    found = findings("relative_position", vignette, 64, num_samples=32, only="borders of both", **GRID)
     assert found["borders of both"].verdict == "leaks"
     assert found["borders of both"].chance == pytest.approx(6 / 40)
     # One patch alone: 9 of 40 at most.
@@ -78,7 +77,7 @@ def test_in_a_grid_a_vignette_still_tells_where_both_patches_are():
 def test_the_block_grid_of_a_jpeg_is_found(clean):
     sees = "8 px block grid of both"
     # From one patch to the next it is 36 px, half a block beyond four.
-    found = findings("relative_position", block_grid, 64, **TIED)
+    found = findings("relative_position", block_grid, 64, only=sees, **TIED)
     assert found[sees].verdict == "leaks"
     assert found[sees].value > clean[sees].value + 0.15
 
@@ -95,23 +94,3 @@ def test_the_place_of_a_patch_in_a_grid_is_right_nine_times_in_forty():
     found = place(RelativePosition(RelativePositionConfig(), CanvasSpec(canvas_px=256)))
     assert found.num[0] == pytest.approx(9 / 40, abs=0.002)
     assert found.chance == pytest.approx(6 / 40)
-
-
-@pytest.mark.parametrize("options", [TIED, GRID], ids=["pairs", "grid"])
-def test_blank_is_the_second_patch_of_every_pair_and_only_that(options):
-    task = RelativePosition(RelativePositionConfig(**options), CanvasSpec(canvas_px=64))
-    canvases = torch.from_numpy(
-        np.stack([noise(seed, task.canvas_px) for seed in range(2)]).clip(0, 255).astype(np.uint8)
-    )
-    batch = task.make(canvases, task.draw(BatchRng(0, [0, 0], ["a", "b"], task.name)), ["a", "b"])
-    blank = second_blank(batch)
-    if "pair_second" in batch.target:
-        row = torch.arange(len(blank.inputs))[:, None]
-        seconds = blank.inputs[row, blank.target["pair_second"]]
-        assert torch.equal(blank.inputs[:, :-1], batch.inputs)
-        assert torch.equal(blank.target["pair_first"], batch.target["pair_first"])
-    else:
-        seconds = blank.inputs[:, 1]
-        assert torch.equal(blank.inputs[:, 0], batch.inputs[:, 0])
-    assert torch.allclose(seconds, batch.inputs.mean())
-    assert torch.equal(blank.target["position"], batch.target["position"])
