@@ -29,6 +29,7 @@ def show_stats(folder: str, with_colors: bool, as_json: bool) -> None:
         if group.motion is not None:
             share, limit = group.motion.near_static_ratio, group.motion.near_static
             print(f"{group.split} clips: {100 * share:.1f} % of {group.motion.num_clips} near static (below {limit:g})")
+    # After the tables: counting decodes every image, and they need not wait for it.
     if with_colors and has_images:
         print_facts("\ncolors", _color_facts(_count(folder)))
 

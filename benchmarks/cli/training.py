@@ -55,6 +55,7 @@ def evaluate(
 
     Example: fourfold evaluate runs/small --with linear_probe --images shards --set canvas_px=96
     """
+    # Imported in the command, as in all of them: `fourfold --help` must not wait for torch.
     from benchmarks.evaluations import EVALUATIONS
     from pipelines.base.config import apply_overrides, validate
     from pipelines.base.errors import UsageError

@@ -39,6 +39,7 @@ class CompareOptions:
             if not getattr(self, name) >= limit:  # also refuses NaN
                 kind = "a number" if name.endswith("_s") else "an integer"
                 raise UsageError(f"{name} = {getattr(self, name)}; need {kind} of at least {limit}.")
+        # With more threads than cores, loaders would be compared by how their threads take turns.
         if self.num_cores > num_cores():
             raise UsageError(f"num_cores = {self.num_cores}; this process may use {num_cores()}.")
         if self.num_samples < self.batch_size:

@@ -58,6 +58,7 @@ class Setting:
 
     def reference(self) -> npt.NDArray[np.uint8]:
         """Return the reference, mapped into memory, read only."""
+        # Mapped, since the process of every loader compares with it and would hold a copy.
         return np.asanyarray(np.load(self.reference_file, mmap_mode="r"))
 
     def to_json(self) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def draw(out: Path, *, seed: int, num_samples: int = NUM_SAMPLES) -> Path:
         sources, sheet = Path(name) / "sources", Path(name) / "sheet.png"
         sources.mkdir()
         for package, path in PICTURES:
+            # Copied, since a folder of sources is packed whole and these lie among many other files.
             shutil.copy(_inside(package, path), sources)
         # Relative, because the sheet names the folder it was made from.
         with contextlib.chdir(name):

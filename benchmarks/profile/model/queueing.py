@@ -193,6 +193,7 @@ def _feed(config: PipelineConfig, costs: Mapping[str, StageCost], kind: Kind) ->
 
 def own_threads(config: PipelineConfig, task: str) -> int:
     """Return how many threads a task starts for a batch of its own, besides the pool's one."""
+    # Tasks on images make a batch in one thread of the pool.
     if TASKS[task].source != "clip":
         return 1
     return min(getattr(config.tasks[task], "num_threads", 1) or num_cores(), config.clip_batch_size)

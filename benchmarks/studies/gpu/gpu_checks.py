@@ -93,6 +93,7 @@ def check_images(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[C
     short_px = int(min(table.width[: len(encoded)].min(), table.height[: len(encoded)].min()))
     dali, opencv = DaliBackend(device=device, num_threads=2), OpenCVBackend(num_threads=2)
     for name, scale, is_mirrored, mean, p99 in OPERATIONS:
+        # The box has to lie inside of the smallest image.
         canvas_px = min(sizes.canvas.canvas_px, int(short_px / scale))
         side = round(canvas_px * scale)
         boxes = np.tile(np.array([0, 0, side, side], np.int32), (len(encoded), 1))
@@ -142,6 +143,7 @@ def task_inputs(
     task = TASKS[name](TASKS[name].config_class(), sizes.canvas)
     count = sizes.batch_size if task.source == "image" else sizes.clip_batch_size
     table, encoded = read_samples(shards, task.source, count)
+    # Numbered, so that a sample which comes again is drawn anew.
     keys = tuple(f"{table.keys[row % len(table)]}-{row}" for row in range(count))
     geometry = stack_geometry([task.draw(rng_for(0, 0, key, name)) for key in keys])
     # Read by the supervised task alone; which label it is does not matter to the comparison.

@@ -126,6 +126,7 @@ def simulate(num_samples: int, out: Path) -> None:
     storage = storage_of(out)
     storage.make()
     rules = BuildConfig(sources=[out], out=out, samples_per_shard=SAMPLES_PER_SHARD).rules()
+    # Nothing is probed: there are no videos, and the images do not exist.
     with Planner(rules, out, lambda _: ()) as planner:
         group, place = planner.group("image", "train"), planner.places.number("/data/photos/x", "x")
         for start in range(0, num_samples, SIMULATED_BATCH_ROWS):

@@ -83,8 +83,10 @@ def write_data(folder: Path, options: ImagesOptions) -> None:
 
 def measure_contenders(images: Path, shards: Path, options: ImagesOptions) -> dict[str, Any]:
     """Return all results. Raises DataError if the contenders do not make the same."""
+    # 1. Equal first: what does not make the same is not timed.
     agreement = check_agreement(shards, {name: config_of(shards, name, options) for name in ("opencv", "dali")})
     check_same_bits(*(config_of(shards, "opencv", options, num_workers=count) for count in (0, options.num_cores)))
+    # 2. Open all the time and timed in turns: each keeps its workers and caches, and all see the same machine.
     with ExitStack() as stack:
         opened, missing = _open(contenders(images, shards, options), stack)
         rates: dict[str, list[float]] = {name: [] for name in opened}

@@ -75,6 +75,7 @@ def _crop(rgb: Pixels, rng: np.random.Generator) -> Pixels:
     size = round(wide * scale), round(tall * scale)
     x0, y0 = (int(rng.integers(0, whole - part + 1)) for whole, part in zip((width, height), size, strict=True))
     part = rgb[y0 : y0 + size[1], x0 : x0 + size[0]]
+    # By areas when shrinking: aliasing would add fine noise, which makes JPEGs larger than those of photos.
     method = cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(part, (wide, tall), interpolation=method), np.uint8)
 

@@ -64,6 +64,7 @@ def decode_only(encoded: Views, pool: ThreadPoolExecutor) -> None:
 def _decode(encoded: memoryview) -> None:
     with av.open(io.BytesIO(encoded), mode="r") as container:
         stream = container.streams.video[0]
+        # Clips share the cores already, so that each gets one thread of the decoder.
         stream.thread_type, stream.codec_context.thread_count = "NONE", 1
         for _ in container.decode(stream):
             pass
@@ -118,6 +119,7 @@ def residual_px(way: OfflineWay, clip_THWC: Pixels) -> Floats:
     x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in size))
     points_HW2 = np.stack([x, y], axis=2)
     residuals = [_residual(way.engine.pair_flow(*pair), points_HW2) for pair in itertools.pairwise(grays)]
+    # In pixels of the full size again, in which the threshold is given.
     mean = np.asarray(sum(residuals) * way.shrink / len(residuals), np.float32)
     return np.asarray(cv2.resize(mean, (width, height)), np.float32)
 

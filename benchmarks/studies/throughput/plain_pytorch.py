@@ -73,6 +73,7 @@ def _from_tuple(members: tuple[bytes]) -> dict[str, Any]:
     """Make a sample of a geometry drawn for it: the canvas's crop as the pipeline draws it, the tasks' by the tasks."""
     rng, (width, height) = np.random.default_rng(), Image.open(BytesIO(members[0])).size
     uniform = rng.random((1, 4))
+    # By the pipeline's own code: compared is how pixels are made, and not which are drawn.
     box = canvas_boxes(uniform, np.array([width]), np.array([height]), (0.75, 1.0), CANVAS_PX)[0]
     drawn: dict[str, Geometry] = {"canvas": {"box": box, "flip": uniform[0, 3] < 0.5}}
     for name, options in (("relative_position", PAIRS), ("exemplar", {})):

@@ -61,6 +61,7 @@ class Consumed:
 
 def consume(pipeline: Pipeline, rate_per_s: int, seconds: float, batch_size: int) -> Consumed:
     """Act as a device of that rate for some time, once the steps held ready are used up."""
+    # Used up first: steps that were made during a pause would flatter the pipeline.
     for _ in range(pipeline.memory.prefetch_batches + 1):
         next(pipeline)
     step_s = batch_size / rate_per_s if rate_per_s else 0.0

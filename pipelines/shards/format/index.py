@@ -34,6 +34,7 @@ def read_index(path: Path) -> list[list[Member]]:
 
 def parse_index(content: bytes) -> list[list[Member]]:
     """Return the members of every sample of an index's content. Raises ValueError."""
+    # A line break ends the last line, so that a rest means an index which was cut off.
     header, *lines, rest = content.decode("utf-8").split("\n")
     if rest or header != f"{VERSION} {len(lines)}":
         raise ValueError(f"header {header[:40]!r} over {len(lines)} samples")

@@ -211,6 +211,7 @@ class SampleTable:
         return list(accumulate(shard.num_samples for shard in self.shards))
 
     def _joined(self, name: str, dtype: type[Any]) -> npt.NDArray[Any]:
+        # Filled part by part: to join the parts at the end would take the memory twice.
         joined = np.empty(len(self), dtype=dtype)
         start = 0
         for index, end in zip(self.batch_indices, self._ends, strict=True):

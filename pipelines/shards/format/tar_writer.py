@@ -87,6 +87,7 @@ class TarWriter:
         for extension, content in members:
             size, name = len(content), f"{key}.{extension}"
             encoded = name.encode()
+            # More would need extended headers, which not every reader of tars knows.
             if len(encoded) > NAME_BYTES or size > MAX_MEMBER_BYTES:
                 raise ValueError(f"{encoded!r} of {size} bytes does not fit a ustar header")
             self._names.append(encoded)

@@ -101,6 +101,7 @@ class BuildConfig(Config):
     @classmethod
     def _check_splits(cls, value: Any) -> Any:
         """Make a list of a single location, and the split's name that of shards. Raises ValueError."""
+        # Left to pydantic, whose message names the type that is allowed.
         if not isinstance(value, Mapping):
             return value
         # valid and validation are one split: their sources go together.

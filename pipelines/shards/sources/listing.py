@@ -139,6 +139,7 @@ def _with_splits(sources: Sequence[Path | str]) -> list[tuple[Path | str, str | 
     """Return sources with the splits they are named after, such as train.csv and val.csv, if all are and in several."""
     splits = [split_of_folder(_stem_of(str(source))) for source in sources]
     named = {split for split in splits if split}
+    # train.csv alone may mean anything: only several names that differ are taken for splits.
     if None in splits or len(named) < 2:
         return [(source, None) for source in sources]
     is_open = open_train(named)
