@@ -47,7 +47,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """All checks, and what `auto` chooses on this machine."""
+    """Results of all checks, and what `auto` chooses on this machine."""
 
     checks: tuple[Check, ...]
     will_use: dict[str, str]

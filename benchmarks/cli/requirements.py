@@ -1,4 +1,4 @@
-"""What fourfold needs installed: read from its own metadata, so that no second list of dependencies can fall behind."""
+"""Requirements of fourfold: read from its own metadata, so that no second list of dependencies can fall behind."""
 
 import re
 import tomllib
@@ -28,7 +28,7 @@ class Requirement:
 
     @property
     def pip(self) -> str:
-        """The argument of `pip install`."""
+        """Argument of `pip install`."""
         return f"'{self.name}>={self.at_least}'" if self.at_least else self.name
 
 

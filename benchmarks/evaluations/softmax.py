@@ -47,7 +47,7 @@ class Softmax:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """The penalty with the lowest cross-entropy on the held-out samples, that cross-entropy, and the layer it gives."""
+    """Penalty with the lowest cross-entropy on the held-out samples, that cross-entropy, and the layer it gives."""
 
     l2: float
     held_out_loss: float

@@ -1,4 +1,4 @@
-"""How far repeats lie apart: median, 95 % interval of the median, lowest and highest.
+"""Spread of repeats: median, 95 % interval of the median, lowest and highest.
 
 The interval comes from the ranks of the repeats alone (Conover, Practical Nonparametric Statistics, 3.2), because one
 stalled repeat would make a t interval worthless. Fewer than 6 repeats give no interval at 95 %.

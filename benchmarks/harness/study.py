@@ -40,7 +40,7 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFile:
-    """Where a study's record goes. Made before measuring: date, seconds, commit and packages are those of the start."""
+    """File of a study's record. Made before measuring: date, seconds, commit and packages are those of the start."""
 
     out: Path
     kind: str

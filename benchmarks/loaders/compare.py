@@ -1,4 +1,4 @@
-"""All loaders on the same samples: proved equal first, then timed in turns, warm and cold. Options in, results out."""
+"""Comparison of loaders on the same samples: proved equal first, then timed in turns, warm and cold."""
 
 import os
 from collections.abc import Callable

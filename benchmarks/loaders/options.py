@@ -16,7 +16,7 @@ MAKES = ("canvas", "colorization")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOptions:
-    """Which samples, which tensors, how often. Checked: raises UsageError."""
+    """Samples, tensors and repeats of a comparison. Raises UsageError for impossible values."""
 
     shards: Path
     """Folder of image shards; samples of its split train, evenly spaced."""

@@ -45,7 +45,7 @@ class Tested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Everything a profile says. clocks: the running pipeline's own, over all windows. decode_limit_samples_per_s: if
+    """Content of a profile. clocks: the running pipeline's own, over all windows. decode_limit_samples_per_s: if
     all cores only decoded. loaders: result of `compare_loaders`, None if it was not run. seconds: time it took."""
 
     source: str

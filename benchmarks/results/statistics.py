@@ -37,7 +37,7 @@ class Summary:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval lies wholly on one side of 0. False without an interval."""
+        """True if the interval lies wholly on one side of 0. False without an interval."""
         return self.ci95_low > 0 or self.ci95_high < 0
 
 

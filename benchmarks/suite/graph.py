@@ -108,7 +108,7 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Data:
-    """What stages read, as sha256; remembers the files it looked at, also those that do not exist."""
+    """sha256 of what stages read; keeps a list of the files it looked at, also those that do not exist."""
 
     def __init__(self) -> None:
         self.files: set[Path] = set()

@@ -1,4 +1,4 @@
-"""What a suite consists of: task sets, stages (one piece of work each), cells (one row of results), and their graph.
+"""Parts of a suite: task sets, stages (one piece of work each), cells (one row of results), and their graph.
 
 Data only, and light to import: `bench status` and `bench plan` must answer without loading torch.
 """

@@ -20,7 +20,7 @@ CellState = Literal["finished", "failed", "started", "waiting"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellStatus:
-    """One cell: `records` of finished stages by kind; `error` of its last failure; `left_s` if it can be told."""
+    """One cell: `records` of finished stages by kind; `error` of its last failure; `left_s` if it can be estimated."""
 
     cell: Cell
     state: CellState

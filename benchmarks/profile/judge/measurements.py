@@ -56,7 +56,7 @@ class Measurements:
 
     @property
     def consumer_samples_per_s(self) -> float | None:
-        """Samples/s of the consumer with data in memory; None if nobody takes the batches."""
+        """Samples/s of the consumer with data in memory; None without a consumer."""
         if self.consumer_name == "nobody":
             return None
         return median_of(self.consumer, lambda window: window.samples_per_s)

@@ -76,7 +76,7 @@ def crop_sides_px(config: PipelineConfig) -> list[int]:
 def in_threads(config: ProfileConfig) -> ProfileConfig:
     """Return the config with threads in place of worker processes, at least as many. The batches are the same.
 
-    The rest of a profile measures threads, because their stages can be told apart."""
+    The rest of a profile measures threads, because only their stages are seen one by one."""
     count = config.pipeline.num_workers
     threads = max(config.pipeline.num_threads or num_cores(), count)
     return changed(config, {"pipeline.num_workers": 0, "pipeline.num_threads": threads}) if count else config

@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The answer. stage: "read", "decode", a task, "transfer", "step", "prefetch", "threads" or "cores". is_alarm:
+    """Verdict. stage: "read", "decode", a task, "transfer", "step", "prefetch", "threads" or "cores". is_alarm:
     whether something is set or stored worse than it need be; the cores or the step being busy is none."""
 
     stage: str

@@ -104,7 +104,7 @@ def measure_costs(config: PipelineConfig, seconds: float, device: torch.device) 
 
 @contextmanager
 def lanes(config: PipelineConfig, device: torch.device, *, is_cached: bool = False) -> Iterator[list[Pipeline]]:
-    """Open a pipeline of one thread for every core, never asked for a step, so that none of its own threads runs.
+    """Open a pipeline of one thread for every core, that makes no steps, so that its own threads stay idle.
 
     `is_cached` False: every target is computed, as in a first epoch."""
     single = config.model_copy(update={"num_threads": 1})

@@ -28,7 +28,7 @@ NUM_TURNS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truncated:
-    """A pipeline that ends with a stage, nobody taking its batches. values: samples/s of every turn."""
+    """A pipeline that ends with a stage and has no consumer. values: samples/s of every turn."""
 
     num_threads: int
     last_stage: str

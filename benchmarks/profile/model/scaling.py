@@ -1,4 +1,4 @@
-"""What more or faster GPUs would need: cores, processes, bytes from storage. From measured costs, by simulation.
+"""Needs of more or faster GPUs: cores, processes, bytes from storage. From measured costs, by simulation.
 
 Every rank has a pipeline of its own, so a plan for one GPU is multiplied; storage and network are shared. Cores are
 counted by the bound first (CPU seconds a sample), then raised until the simulated pipeline keeps the device busy.

@@ -64,7 +64,7 @@ class AccuracyTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """The contact sheet of the tasks, or why there is none; both empty where there are no shards to show."""
+    """Contact sheet of the tasks, or the reason why there is none; both empty where there are no shards to show."""
 
     picture_base64: str = ""
     problem: str = ""

@@ -1,1 +1,1 @@
-"""What a GPU owner runs once: is the GPU path right, and how fast is it? Writes one JSON."""
+"""Check of a GPU, run once by its owner: is the GPU path right, and how fast is it? Writes one JSON."""

@@ -51,7 +51,7 @@ Work = tuple[str, float, Callable[[], object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuOptions:
-    """Which device and shards, and the sizes of batches."""
+    """Device, shards and sizes of batches of the check."""
 
     shards: Annotated[Path | None, "folder of shards with images and clips; left out, some are made"] = None
     device: Annotated[Literal["cuda", "cpu"], "cpu proves the script without a GPU"] = "cuda"

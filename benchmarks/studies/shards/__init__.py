@@ -1,1 +1,1 @@
-"""How fast shards are built beside other ways, and whether a build survives being killed. Writes one JSON."""
+"""Speed of building shards beside other ways, and whether a build survives being killed. Writes one JSON."""

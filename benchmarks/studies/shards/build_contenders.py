@@ -87,7 +87,7 @@ def build(source: str, out: Path, *, check: Literal["header", "decode"]) -> None
 
 
 def shard_writer(source: str, out: Path, *, with_decode: bool) -> None:
-    """The loop that most people write; `with_decode` adds what a careful one would check."""
+    """Write shards by the loop that most people use; `with_decode` adds a check of every image."""
     import cv2
     import webdataset
 

@@ -31,7 +31,7 @@ MAX_RUNS_PER_KILL = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KillOptions:
-    """How often, and what is built."""
+    """Number of kills, and what is built."""
 
     num_kills: Annotated[int, "builds to kill"] = 20
     num_images: Annotated[int, "small images to build shards of"] = 20_000

@@ -34,7 +34,7 @@ MAX_SIMULATION_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSpeedOptions:
-    """How much is built."""
+    """Amounts to build."""
 
     num_images: Annotated[int, "small images"] = 60_000
     num_few_images: Annotated[int, "of the other measurement of memory"] = 6_000

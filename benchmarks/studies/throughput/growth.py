@@ -38,7 +38,7 @@ TASKS: dict[str, dict[str, Any]] = {"relative_position": {}, "colorization": {},
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrowthOptions:
-    """How much is measured."""
+    """Amounts to measure."""
 
     num_repeats: Annotated[int, "of every data set"] = 7
     num_batches: Annotated[int, "of every data set and repeat"] = 40

@@ -54,7 +54,7 @@ Batches = Generator[Any, None, None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesOptions:
-    """Which photos, and how much of them is measured."""
+    """Photos, and amounts to measure."""
 
     photos: Annotated[Path | None, "folder of photos; left out, the few of scikit-image and -learn"] = None
     num_images: Annotated[int, "JPEGs made of the photos"] = 1024

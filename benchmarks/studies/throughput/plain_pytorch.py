@@ -1,4 +1,4 @@
-"""The three image tasks as one would write them first, and loaders of them as people set them up today.
+"""Plain PyTorch versions of the three image tasks, and loaders of them as they are commonly set up.
 
 One sample at a time, by Pillow, torchvision and scikit-image, under torch's DataLoader or webdataset. The same geometry
 gives the same tensors as `pipelines.tasks`, within the tolerances in image_agreement.py: the baseline of the comparison

@@ -1,1 +1,1 @@
-"""Does the profiler tell the truth? Bottlenecks are planted and its verdicts counted. Writes one JSON."""
+"""Trials of the profiler: bottlenecks are planted, and its right verdicts counted. Writes one JSON."""

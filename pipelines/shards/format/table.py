@@ -1,4 +1,4 @@
-"""The samples of shards as columns: rows of samples.arrow, mapped into memory and read as they are asked for.
+"""The samples of shards as columns: rows of samples.arrow, mapped into memory and read on access.
 
 `SampleFile` gives one record batch per shard; `SampleTable` joins the shards of one kind and split.
 """
@@ -39,7 +39,7 @@ SAMPLE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
-    """Where an adopted tar lies, which is not in the folder of its manifest.
+    """Place of an adopted tar, which is not in the folder of its manifest.
 
     location: an absolute path, a path relative to the folder, or a URL. modified_ns: its time of change when it was
     adopted, Unix time in ns; 0 behind a URL. is_trusted: adopted without reading all of it, so that the shard's sha256
@@ -110,7 +110,7 @@ class SampleFile:
 
 
 class Keys(Sequence[str]):
-    """The keys of some shards' samples, in order, read from the file as they are asked for (about 1 us each)."""
+    """The keys of some shards' samples, in order, read from the file on access (about 1 us each)."""
 
     def __init__(self, read: Callable[[int], pa.Array], ends: Sequence[int]) -> None:
         """`read(i)`: keys of part i. `ends`: for each part, the number of keys in it and before it."""

@@ -21,7 +21,7 @@ ADLER_MODULUS = 65521
 
 
 class DamagedTarError(Exception):
-    """What is wrong, and at which byte; the members before it are good."""
+    """Damage of a tar, and at which byte it begins; the members before it are good."""
 
 
 class TarMember(NamedTuple):

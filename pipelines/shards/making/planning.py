@@ -28,7 +28,7 @@ PROBES_PER_CORE = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedBuild:
-    """A plan, and the listing it comes from (gone through: its counts and rejects are complete).
+    """A plan, and the listing it comes from (read to its end: counts and rejects are complete).
 
     num_divided: items without a split of their own, which the rule `val` divided.
     """
@@ -64,7 +64,7 @@ class PlannedBuild:
 
 
 def list_build(config: BuildConfig) -> Listing:
-    """Return the listing of a build's sources, not yet gone through. Raises UsageError if a source is missing."""
+    """Return the listing of a build's sources, none of it read yet. Raises UsageError if a source is missing."""
     return list_sources(config.sources, splits=config.splits, labels=config.labels, columns=config.columns())
 
 

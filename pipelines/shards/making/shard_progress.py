@@ -21,7 +21,7 @@ def tell(num_samples: int, num_bytes: int) -> None:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Send everything told inside the block to `listener`."""
+    """Send the progress reported inside the block to `listener`."""
     token = _listener.set(listener)
     try:
         yield

@@ -55,7 +55,7 @@ REDUCED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageForm:
-    """How images are checked and stored."""
+    """Rules by which images are checked and stored."""
 
     check: Literal["header", "decode"] = "decode"
     """"header" finds what is cut off or no image, in 5 microseconds; "decode" also damage inside, in 100 for 10 KB."""

@@ -33,7 +33,7 @@ NUM_READERS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSummary:
-    """All samples of one kind and split. `codecs`: samples per format; `labels`: samples per class name."""
+    """Summary of all samples of one kind and split. `codecs`: samples per format; `labels`: samples per class name."""
 
     kind: Kind
     split: str

@@ -45,7 +45,7 @@ How = Literal["linked", "copied", "rewritten", "reused", "adopted"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeSummary:
-    """Of `shards`, num_linked share bytes with old ones, num_reused were here before, num_adopted lie elsewhere."""
+    """Counts of a merge. num_linked share bytes with old shards, num_reused were there, num_adopted lie elsewhere."""
 
     num_folders: int
     num_images: int

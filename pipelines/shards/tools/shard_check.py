@@ -1,4 +1,4 @@
-"""Check of one shard against its manifest: size, sha256, tar structure, index, rows, and at will every pixel.
+"""Check of one shard against its manifest: size, sha256, tar structure, index, rows, and on request every pixel.
 
 Nothing is extracted and no size is believed: members are found by their headers, in constant memory per member.
 """

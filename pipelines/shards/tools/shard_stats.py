@@ -54,7 +54,7 @@ class MotionStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupStats:
-    """All samples of one kind and split. `sample_bytes`: of the image or clip, without sidecars."""
+    """Numbers on all samples of one kind and split. `sample_bytes`: of the image or clip, without sidecars."""
 
     kind: Kind
     split: str
