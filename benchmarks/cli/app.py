@@ -26,6 +26,7 @@ app = typer.Typer(
     help="Multi-task self-supervised visual pretraining: build shards, look at the tasks, pretrain one trunk, "
     "and benchmark single against combined tasks.",
     epilog="Start with: fourfold doctor, then fourfold demo.",
+    # Errors are one message here, and not Typer's traceback with all local variables.
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

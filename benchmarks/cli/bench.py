@@ -98,6 +98,7 @@ def _status(path: Path, out: Path | None, overrides: list[str] | None) -> "Suite
     if (graph := read_plan(folder, settings)) is not None:
         return status_of(name, graph, folder)
 
+    # Loads torch, which takes seconds: only where no recorded graph holds.
     from benchmarks.suite.run_suite import suite_status
 
     loaded, folder = _load(path, out, overrides)

@@ -102,6 +102,7 @@ def build(
         "max_reject_ratio": max_reject_ratio,
         "num_workers": workers,
         "engine": engine,
+        # None where it is not given, so that the setting in the file holds.
         "overwrite": overwrite or None,
     }
     checked = _checked(config, {name: value for name, value in given.items() if value is not None}, overrides or [])

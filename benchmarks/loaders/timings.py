@@ -27,6 +27,7 @@ class PassTimes:
     def add(self, name: str, cache: str, repeat: int, answer: Mapping[str, Any]) -> str:
         """Count the answer to a request for passes; return a line about it."""
         self.resident[cache, name][repeat] = answer["resident_ratio"]
+        # What came from memory is no cold pass: its rate would be that of a warm one.
         if not answer["num_passes"]:
             return f"not timed: {answer['resident_ratio']:.0%} of its data stayed in memory"
         rate = self.num_samples * answer["num_passes"] / answer["seconds"]

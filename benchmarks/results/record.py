@@ -171,6 +171,7 @@ def _fourfold_version() -> str:
     """Return the version of the installed distribution, else of the checkout's pyproject.toml."""
     installed = installed_version("fourfold")
     project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    # A source tree that was never installed has no metadata, but a pyproject.toml.
     if installed != "not installed" or not project.is_file():
         return installed
     import tomllib

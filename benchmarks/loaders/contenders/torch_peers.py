@@ -46,6 +46,7 @@ def write_litdata(setting: Setting, images: list[bytes]) -> None:
     for row, encoded in enumerate(images):
         writer[row] = {"row": row, "jpg": encoded}
     writer.done()
+    # Writes the index of all chunks, without which its reader finds none.
     writer.merge(1)
 
 

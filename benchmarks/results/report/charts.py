@@ -100,6 +100,7 @@ def lasso_picture(weights: Mapping[str, Sequence[float]], title: str) -> str:
 
     rows = list(weights)
     most = max(len(row) for row in weights.values())
+    # Filled up with None, since the rows of a heat map have one length.
     values = [[abs(value) for value in weights[name]] + [None] * (most - len(weights[name])) for name in rows]
     heat = go.Heatmap(
         z=values, x=[f"unit {index}" for index in range(most)], y=rows, zmin=0, zmax=1, colorscale="Blues"

@@ -124,6 +124,7 @@ def compare(status: SuiteStatus, metric: Metric) -> list[Comparison]:
     comparisons = []
     for depth in [None, *depths] if len(depths) > 1 else depths:
         chosen = {name: dict(row) if depth is None else at_depth(row, depth) for name, row in values.items()}
+        # Chosen at each depth by itself: another task may be the best one there.
         best = best_of({name: chosen[name] for name in singles})
         for first in combined or singles:
             others = [(name, "best single") for name in [best] if name and combined]

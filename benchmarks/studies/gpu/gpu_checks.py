@@ -167,6 +167,7 @@ def check_flow(device: torch.device) -> Comparison:
     """Measure the error of the flow unit on a pan of known direction and length."""
     from pipelines.decode.dali_flow import HardwareFlow
 
+    # A still picture seen through a moving window: every pixel has the same, known flow.
     wide = made_picture(5, 260, 420)
     frames = np.stack([wide[2 * t : 2 * t + 240, 3 * t : 3 * t + 320] for t in range(5)])
     flow = HardwareFlow(device=device).clip_flow(torch.from_numpy(frames)[None].to(device))

@@ -34,6 +34,7 @@ def check_agreement(shards: Path, configs: Mapping[str, PipelineConfig]) -> dict
 
     Raises DataError beyond a tolerance.
     """
+    # First steps of one seed: all of them have the same crops and geometry.
     steps = {name: _first_step(config) for name, config in configs.items()}
     base = _tensors(steps["opencv"])
     found = {f"{name} backend": _differences(base, _tensors(steps[name])) for name in steps if name != "opencv"}

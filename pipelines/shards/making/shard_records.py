@@ -99,6 +99,7 @@ def _read(content: bytes) -> ShardRecord:
     samples.validate(full=True)
     header = json.loads(reader.schema.metadata[HEADER_KEY])
     rejects = tuple(Reject(**reject) for reject in header.pop("rejects"))
+    # Of an older format, or damaged: either way its shard is made again.
     if not samples.schema.equals(SAMPLE_SCHEMA) or samples.num_rows != header["num_samples"]:
         raise ValueError(f"{samples.num_rows} rows of {samples.schema.names}, the header says {header['num_samples']}")
     return ShardRecord(**header, rejects=rejects, samples=samples)

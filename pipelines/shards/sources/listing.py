@@ -84,6 +84,7 @@ class Listing:
                 self.rejects.append(one)
             elif isinstance(one, Note):
                 self.left_out.add_note(one)
+                # A note is no row, but was counted with its batch.
                 self.num_rows -= 1
 
     def _nothing_found(self, sources: Sequence[Path | str]) -> str:
