@@ -76,7 +76,7 @@ def test_every_recipe_loads_and_says_what_it_is(path: Path) -> None:
     assert load_config(PretrainConfig, path).pipeline.tasks
     header = path.read_text().split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
-    assert f"fourfold pretrain yaml/pretrain/{path.name}" in header
+    assert f"fourfold pretrain {path.stem} " in header
 
 
 def test_tasks_stand_in_the_order_of_their_names_whatever_the_file_says() -> None:
