@@ -35,6 +35,7 @@ class Lasso(nn.Module):
 
     def mix(self, units: Sequence[torch.Tensor]) -> torch.Tensor:
         """The weighted sum of unit outputs (N, C, h, w), of the same shape and dtype."""
+        # In the units' type: a float32 weight would turn the sum of bf16 units into float32, at twice the memory.
         mixed = torch.zeros_like(units[0])
         for weight, unit in zip(self.weights(), units, strict=True):
             mixed = mixed + weight.to(unit.dtype) * unit

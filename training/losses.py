@@ -45,6 +45,7 @@ def weighted_mean(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 def cross_entropy(logits_RQ: torch.Tensor, target_R: torch.Tensor, weight_R: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy of int64 classes. A row of weight 0 may hold any class, also -1."""
+    # float32, here and below: a softmax in bf16 has 3 digits, and its errors add up over classes.
     loss_R = F.cross_entropy(logits_RQ.float(), target_R.clamp_min(0), reduction="none")
     return weighted_mean(loss_R, weight_R)
 
