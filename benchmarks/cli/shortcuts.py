@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from benchmarks.recipe_files import completing
+from benchmarks.recipe_files import completing, find_recipe
 from benchmarks.results.output import AsJson, Overrides, print_json, print_table, say
 
 __all__ = ["shortcuts"]
@@ -47,6 +47,9 @@ def shortcuts(
                 source, num_samples=samples, tasks=names, seed=seed, device=device, overrides=overrides or []
             )
         else:
+            if not source.is_dir():
+                # Pretraining first: some names are also those of pipelines, which have other keys.
+                source = find_recipe(source, "pretrain", "pipelines", or_give="the folder of a run")
             pipeline = load_profile(source, overrides or []).pipeline
             found = findings_of_config(pipeline, num_samples=samples, tasks=names, seed=seed)
     if as_json:

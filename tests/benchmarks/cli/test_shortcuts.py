@@ -31,3 +31,14 @@ def test_json_is_one_document(config, capsys):
 def test_a_task_that_the_configuration_lacks_is_a_usage_error(config, capsys):
     assert run(["shortcuts", config, "--tasks", "colorization"]) == 2
     assert "allowed here: exemplar" in capsys.readouterr().err
+
+
+def test_a_name_is_that_of_a_pretraining_recipe(small_shards, capsys):
+    options = ["--set", f"pipeline.images={small_shards(images=8)}", "--tasks", "exemplar", "--samples", "4"]
+    assert run(["shortcuts", "small", *options]) == 0
+    assert "exemplar" in capsys.readouterr().out
+
+
+def test_an_unknown_name_lists_what_may_be_given(capsys):
+    assert run(["shortcuts", "nosuch"]) == 2
+    assert "the folder of a run, or one of: " in capsys.readouterr().err
