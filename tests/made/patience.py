@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from pipelines.base.machine import num_cores
 
-__all__ = ["PATIENCE_S", "seconds_here", "wait_until"]
+__all__ = ["PATIENCE_S", "retried", "seconds_here", "wait_until"]
 
 PATIENCE_S = 240.0
 
@@ -18,6 +18,16 @@ PATIENCE_S = 240.0
 def seconds_here(seconds: float) -> float:
     """What takes `seconds` on an idle machine, at this machine's load of the last minute."""
     return seconds * (1 + 2 * os.getloadavg()[0] / num_cores())
+
+
+def retried(check: Callable[[], None], times: int = 5) -> None:
+    """Call `check` until it raises no AssertionError, at most `times`: for timings that another process may spoil."""
+    for _ in range(times - 1):
+        try:
+            return check()
+        except AssertionError:
+            time.sleep(0.1)
+    return check()
 
 
 def wait_until(is_so: Callable[[], object], limit_s: float = PATIENCE_S) -> None:

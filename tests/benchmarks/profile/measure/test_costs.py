@@ -11,6 +11,7 @@ from benchmarks.studies.trials.planted import throttled_reads
 from pipelines.base.machine import num_cores
 from pipelines.build import PipelineConfig
 from tests.made.made_profiles import made_config
+from tests.made.patience import retried
 
 MakeShards = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -35,10 +36,15 @@ def test_every_stage_has_a_cost(small_shards: MakeShards) -> None:
 
 def test_slow_reads_wait_and_do_not_work(small_shards: MakeShards) -> None:
     one = config(small_shards)
-    with throttled_reads(one.sources_of("image")[0].path, 2e5):
-        read = measure_costs(one, 0.3, CPU)["read image"]
-    assert read.wait_s >= 0.8 * read.sample_bytes / 2e5
-    assert read.service_s < read.wait_s
+
+    def check() -> None:
+        with throttled_reads(one.sources_of("image")[0].path, 2e5):
+            read = measure_costs(one, 0.3, CPU)["read image"]
+        assert read.wait_s >= 0.8 * read.sample_bytes / 2e5
+        assert read.service_s < read.wait_s
+
+    # A process that is not scheduled for a while reads later, and then waits less for its turn.
+    retried(check)
 
 
 def test_a_lane_for_every_core_of_one_thread_each(small_shards: MakeShards) -> None:
