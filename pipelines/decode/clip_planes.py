@@ -1,8 +1,8 @@
 """Planes of a clip for motion segmentation: the first frame in color, and luma of the frames that motion is read from.
 
 Planes are uint8 (B, 3 + N, H, W): red, green and blue of the first frame, then luma of N chosen frames, of which the
-first frame is the first. A clip of 10 frames has 7 planes instead of 30. If its frames are JPEGs, only chosen ones are
-decoded, and only the first of them in color.
+first frame is the first. Clips have 6 planes, of frames 0, 1 and 2. Later frames are counted and not decoded, and only
+the first frame is decoded in color.
 """
 
 import torch
@@ -10,10 +10,9 @@ import torch
 __all__ = ["NUM_COLORS", "chosen_frames", "planes_of", "planes_of_chosen"]
 
 NUM_COLORS = 3
-CHOSEN_OF_TEN = (0, 1, 3, 7)
-"""Indices for a clip of 10 frames. Gaps double: short ones, so that tracks are found, then long ones, in which motion
-is large. Mean IoU on 240 composites of tuning cut-outs is 0.87; other sets of 4 frames give 0.86 to 0.87, and frames 0,
-1, 2, 4, 6, 9 give 0.88 at 1.5 times the time per target."""
+NUM_CHOSEN = 3
+"""The first frame, the next one, and the one after it for slow motion. Later frames are never decoded: on DAVIS masks
+from spans 4 and 8 are no better, and on composites worse, because the camera's motion is then no longer affine."""
 LUMA_PARTS = (9798, 19235, 3735)
 LUMA_BITS = 15
 """0.299, 0.587, 0.114 in units of 1 / 2^15: the integers of OpenCV's RGB2GRAY, so that every device gives the same
@@ -21,12 +20,8 @@ luma."""
 
 
 def chosen_frames(num_frames: int) -> tuple[int, ...]:
-    """Return the indices of the frames that motion is computed from: 0, 1, 3, 7 of 10 frames.
-
-    Clips of other lengths use the frames at the same relative times, each once; up to 4 frames are all used.
-    """
-    scale = (num_frames - 1) / 9
-    return tuple(max(least, round(place * scale)) for least, place in enumerate(CHOSEN_OF_TEN[:num_frames]))
+    """Return the indices of the frames that motion is computed from: 0, 1, 2, or fewer if the clip has fewer."""
+    return tuple(range(min(num_frames, NUM_CHOSEN)))
 
 
 def planes_of(clips_BTHWC: torch.Tensor) -> torch.Tensor:

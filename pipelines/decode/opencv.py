@@ -5,7 +5,6 @@ bytes is the filter of Pillow and takes a third of the time of OpenCV's INTER_AR
 """
 
 import io
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -230,18 +229,19 @@ def _write_colors(rgb: Pixels, flip: bool, out_3HW: Pixels) -> None:
 
 def _frames(encoded: memoryview, chosen: Sequence[int], num_frames: int = 0) -> Iterator[Frame]:
     """Yield the chosen frames, ascending. Raises ValueError if there are fewer than `num_frames` or one is missing."""
-    needed = max(num_frames, chosen[-1] + 1)
-    jpegs = jpeg_frames(encoded, range(needed))
-    frames: Iterator[Frame] = _video_frames(encoded) if jpegs is None else iter(jpegs)
-    num_found = 0
-    for num_found, frame in enumerate(itertools.islice(frames, needed), start=1):
-        if num_found - 1 in chosen:
-            yield frame
-    if num_found < needed:
-        raise ValueError(f"holds {num_found} frames, need {needed}")
+    num_needed = max(num_frames, chosen[-1] + 1)
+    jpegs = jpeg_frames(encoded, range(num_needed))
+    if jpegs is None:
+        frames, num_found = _video_frames(encoded, chosen[-1] + 1)
+    else:
+        frames, num_found = jpegs, len(jpegs)
+    yield from (frames[index] for index in chosen if index < len(frames))
+    if num_found < num_needed:
+        raise ValueError(f"holds {num_found} frames, need {num_needed}")
 
 
-def _video_frames(encoded: memoryview) -> Iterator[av.VideoFrame]:
+def _video_frames(encoded: memoryview, num_decoded: int) -> tuple[list[av.VideoFrame], int]:
+    """Return the first frames of a video, and how many it has; those after `num_decoded` are only counted."""
     with av.open(io.BytesIO(encoded), mode="r") as container:
         if not container.streams.video:
             raise ValueError("holds no video")
@@ -249,7 +249,14 @@ def _video_frames(encoded: memoryview) -> Iterator[av.VideoFrame]:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        yield from container.decode(stream)
+        frames: list[av.VideoFrame] = []
+        num_packets = 0
+        for packet in container.demux(stream):
+            num_packets += packet.size > 0  # one frame each; an empty packet asks the decoder for its last frames
+            if len(frames) < num_decoded:
+                frames.extend(packet.decode())
+        # Fewer frames than packets means damage; then only decoded frames count.
+        return frames, num_packets if len(frames) >= num_decoded else len(frames)
 
 
 def _rgb(frame: Frame) -> Pixels:

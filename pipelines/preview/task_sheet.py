@@ -41,7 +41,8 @@ from pipelines.read.reader import SampleReader
 from pipelines.shards.format.manifest import Kind, Manifest, SampleTable, load_manifest
 from pipelines.targets.color.color_prior import load_prior
 from pipelines.targets.color.lab import ab_bins
-from pipelines.targets.motion.flow import DisFlow
+from pipelines.targets.motion.dense_flow import DisFlow
+from pipelines.targets.motion.motion_mask import VERDICTS, Verdict
 from pipelines.tasks import PRETEXT_TASKS, CanvasSpec, Task, TaskBatch
 
 __all__ = ["write_sheet"]
@@ -56,6 +57,9 @@ COLOR_TEXT = {
     "gray": "Patches are gray, so that the color fringes of a lens cannot give their place away.",
     "keep": "Colors are kept.",
 }
+
+
+LEFT_OUT: dict[Verdict, str] = {"no_texture": "too flat", "cut": "a cut or a flash", "usable": "nothing is clear"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,25 +278,25 @@ def _motion_segmentation(task: Any, samples: _Samples, seed: int) -> Section:
     examples = []
     for index, key in enumerate(samples.keys):
         frames = samples.pixels[index].numpy()
-        gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
-        flow_HW2 = np.median(engine.clip_flow(gray), axis=0)
+        flow_HW2 = engine.pair_flow(*(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames[:2]))
         moving_hw, weight_hw = batch.target["moving"][index].numpy(), batch.weight[index].numpy()
         share = float((moving_hw * (weight_hw > 0)).sum() / max((weight_hw > 0).sum(), 1))
         is_used = bool((weight_hw > 0).any())
-        answer = f"target: what moves ({share:.0%})" if is_used else "left out: no clear camera motion"
+        reason = LEFT_OUT[VERDICTS[int(batch.geometry["verdict"][index])]]
+        answer = f"target: what moves ({share:.0%})" if is_used else f"left out of the loss: {reason}"
         speed = f"{np.percentile(np.linalg.norm(flow_HW2, axis=-1), 98):.1f} px"
         panels = (
             Panel(picture=frames[0], caption="sees: this frame only"),
-            Panel(picture=flow_picture(flow_HW2), caption=f"motion in the clip, up to {speed} a frame"),
+            Panel(picture=flow_picture(flow_HW2), caption=f"motion to the next frame, up to {speed}"),
             Panel(picture=overlaid(frames[0], moving_hw, weight_hw), caption=answer),
         )
         examples.append(Example(title=key, panels=panels))
     return Section(
         title="Motion segmentation",
         question="One frame: which parts of it move by themselves, and not because the camera moves?",
-        text="The target (orange) is computed from the clip, without a human: points are tracked through it, the "
-        "camera's motion is subtracted, and what still moves is foreground. Hatched blocks are left out of the loss. "
-        "In the motion picture, color is direction (see the small wheel) and strength is speed.",
+        text="The target (orange) is computed from the first three frames, without a human: the camera's motion is "
+        "subtracted from the flow, and colors tell where the moving part ends. Hatched blocks are left out of the "
+        "loss. In the motion picture, color is direction (see the small wheel) and strength is speed.",
         examples=tuple(examples),
     )
 

@@ -1,12 +1,15 @@
-"""Build a flow engine by its name. The optional ones (RAFT, the GPU's flow unit) are imported when asked for."""
+"""Build a flow engine by its name. The optional ones (RAFT, the GPU's flow unit) are imported only if chosen."""
 
-from pipelines.targets.motion.flow import DisFlow, EngineName, FarnebackFlow, FlowEngine, LucasKanade, Preset
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["build_engine"]
+from pipelines.targets.motion.dense_flow import DenseFlow, DisFlow, EngineName, FarnebackFlow
+
+__all__ = ["EnginePool", "build_engine"]
 
 
-def build_engine(name: EngineName, preset: Preset = "fast", raft_weights: str = "default") -> FlowEngine:
-    """`preset` is for "dis" only, `raft_weights` (flow_raft.py) for "raft". Raises UsageError if it cannot be had."""
+def build_engine(name: EngineName, raft_weights: str = "default") -> DenseFlow:
+    """Return a new engine. `raft_weights` (flow_raft.py) is for "raft" only. Raises UsageError if it cannot be had."""
     if name == "raft":
         from pipelines.targets.motion.flow_raft import RaftFlow
 
@@ -15,6 +18,28 @@ def build_engine(name: EngineName, preset: Preset = "fast", raft_weights: str = 
         from pipelines.targets.motion.flow_nvof import NvofFlow
 
         return NvofFlow()
-    if name == "lucas_kanade":
-        return LucasKanade()
-    return DisFlow(preset, finest_level=0) if name == "dis" else FarnebackFlow()
+    return DisFlow() if name == "dis" else FarnebackFlow()
+
+
+class EnginePool:
+    """Engines that any thread may borrow: as many as were ever in use at once.
+
+    They outlive the threads, because an engine's first flow costs more than all later ones (buffers).
+    """
+
+    def __init__(self, name: EngineName, raft_weights: str = "default") -> None:
+        """Raises UsageError if the engine cannot be had."""
+        self._arguments = name, raft_weights
+        self._idle: list[DenseFlow] = [build_engine(*self._arguments)]
+
+    @contextmanager
+    def borrow(self) -> Iterator[DenseFlow]:
+        """Lend one engine to the calling thread."""
+        try:
+            engine = self._idle.pop()  # atomic under the GIL, so two threads never get the same one
+        except IndexError:
+            engine = build_engine(*self._arguments)
+        try:
+            yield engine
+        finally:
+            self._idle.append(engine)

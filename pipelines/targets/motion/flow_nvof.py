@@ -1,4 +1,4 @@
-"""The GPU's own flow unit as a flow engine, through DALI (backends/dali_flow.py, which converts grid and units).
+"""The GPU's flow unit as a flow engine, through DALI (pipelines/decode/dali_flow.py, which converts grid and units).
 
 Labels are computed on the CPU, so frames go to the device and flow comes back: 9 bytes a pixel and pair. It pays only
 where CPU cores are fewer than the GPU needs.
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from pipelines.base.errors import UsageError
-from pipelines.targets.motion.flow import DenseFlow
+from pipelines.targets.motion.dense_flow import DenseFlow
 
 if TYPE_CHECKING:
     from pipelines.decode.dali_flow import HardwareFlow
@@ -34,7 +34,7 @@ class NvofFlow(DenseFlow):
     def __init__(self) -> None:
         """Raises UsageError without a GPU or without DALI."""
         if not torch.cuda.is_available():
-            raise UsageError("engine nvof: no NVIDIA GPU found; it needs one. Choose engine: lucas_kanade.")
+            raise UsageError("engine nvof: no NVIDIA GPU found; it needs one. Choose engine: dis.")
         self._flow, self._lock = _hardware_flow()
 
     def pair_flow(self, gray_HW: Bytes, next_HW: Bytes) -> Floats:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from pipelines.base.errors import UsageError
-from pipelines.targets.motion.flow import DenseFlow
+from pipelines.targets.motion.dense_flow import DenseFlow
 
 __all__ = ["RaftFlow", "load_raft"]
 
@@ -65,7 +65,7 @@ def load_raft(weights: str, device: str = "cpu") -> Any:
     except (ImportError, RuntimeError) as error:
         raise UsageError(
             f"engine raft: torchvision cannot be loaded ({error}). "
-            "Install torchvision for this torch, or choose engine: lucas_kanade."
+            "Install torchvision for this torch, or choose engine: dis."
         ) from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -84,5 +84,5 @@ def _state(weights: str, url: str) -> dict[str, torch.Tensor]:
         raise UsageError(
             f"engine raft: raft_weights = {weights}; cannot be had ({type(error).__name__}: {error}). "
             f"Allowed: default, random, or the path of a file. Download {url} elsewhere and give its path, or choose "
-            "engine: lucas_kanade, which needs no weights."
+            "engine: dis, which needs no weights."
         ) from error

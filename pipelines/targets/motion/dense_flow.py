@@ -1,0 +1,82 @@
+"""Dense optical flow between two gray frames, by engines that can be exchanged.
+
+Frames are uint8 (H, W). Flow is float32 (H, W, 2), x then y, in pixels: where each pixel of the first frame is in the
+second one, relative to its place in the first.
+"""
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["DenseFlow", "DisFlow", "EngineName", "FarnebackFlow", "Preset"]
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+EngineName = Literal["dis", "farneback", "raft", "nvof"]
+Preset = Literal["ultrafast", "fast", "medium"]
+
+PATCH_PX = 8
+STEP_PX = 4
+ITERATIONS = 12
+REFINEMENTS = 1
+DIS_PRESETS: dict[Preset, int] = {
+    "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+    "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+    "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+}
+
+
+class DenseFlow(ABC):
+    """An engine. One instance serves one thread at a time."""
+
+    @abstractmethod
+    def pair_flow(self, first_HW: Bytes, later_HW: Bytes) -> Floats:
+        """Return the flow (H, W, 2) from one frame to another."""
+
+    def clip_flow(self, gray_THW: Bytes) -> Floats:
+        """Return the flow (T-1, H, W, 2) between neighbouring frames of a clip (T, H, W)."""
+        return np.stack([self.pair_flow(first, later) for first, later in pairwise(gray_THW)])
+
+
+class DisFlow(DenseFlow):
+    """Dense inverse search (Kroeger et al. 2016), down to single pixels.
+
+    Keep an instance: the first call for a size of frames allocates buffers, which costs more than the flow itself.
+    """
+
+    def __init__(self, preset: Preset | None = None) -> None:
+        """preset: one of OpenCV's; they stop at a half or a quarter of the resolution. None is made for small frames:
+        full resolution with large patches, twice the cost of "ultrafast"."""
+        self._preset = preset
+        self._of_size: dict[tuple[int, ...], cv2.DISOpticalFlow] = {}
+
+    def pair_flow(self, first_HW: Bytes, later_HW: Bytes) -> Floats:
+        # One object a size: an object that gets another size allocates its buffers anew.
+        dis = self._of_size.get(first_HW.shape)
+        if dis is None:
+            dis = self._of_size[first_HW.shape] = _dis(self._preset)
+        return np.asarray(dis.calc(first_HW, later_HW, None), np.float32)  # type: ignore[call-overload]
+
+
+def _dis(preset: Preset | None) -> cv2.DISOpticalFlow:
+    if preset is not None:
+        return cv2.DISOpticalFlow.create(DIS_PRESETS[preset])
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    dis.setFinestScale(0)
+    dis.setPatchSize(PATCH_PX)
+    dis.setPatchStride(STEP_PX)
+    dis.setGradientDescentIterations(ITERATIONS)
+    dis.setVariationalRefinementIterations(REFINEMENTS)
+    return dis
+
+
+class FarnebackFlow(DenseFlow):
+    """Polynomial expansion (Farnebäck 2003), the flow of improved dense trajectories."""
+
+    def pair_flow(self, first_HW: Bytes, later_HW: Bytes) -> Floats:
+        flow = cv2.calcOpticalFlowFarneback(first_HW, later_HW, None, 0.5, 3, 9, 3, 5, 1.1, 0)  # type: ignore[call-overload]
+        return np.asarray(flow, np.float32)
