@@ -231,6 +231,7 @@ def _frames(encoded: memoryview, chosen: Sequence[int], num_frames: int = 0) -> 
     """Yield the chosen frames, ascending. Raises ValueError if there are fewer than `num_frames` or one is missing."""
     num_needed = max(num_frames, chosen[-1] + 1)
     jpegs = jpeg_frames(encoded, range(num_needed))
+    frames: Sequence[Frame]
     if jpegs is None:
         frames, num_found = _video_frames(encoded, chosen[-1] + 1)
     else:
@@ -240,7 +241,7 @@ def _frames(encoded: memoryview, chosen: Sequence[int], num_frames: int = 0) -> 
         raise ValueError(f"holds {num_found} frames, need {num_needed}")
 
 
-def _video_frames(encoded: memoryview, num_decoded: int) -> tuple[list[av.VideoFrame], int]:
+def _video_frames(encoded: memoryview, num_decoded: int) -> tuple[Sequence[av.VideoFrame], int]:
     """Return the first frames of a video, and how many it has; those after `num_decoded` are only counted."""
     with av.open(io.BytesIO(encoded), mode="r") as container:
         if not container.streams.video:

@@ -191,16 +191,15 @@ def _decode_option(
 def _motion_options(config: PipelineConfig, device: torch.device) -> Iterator[Option]:
     task: Any = config.tasks[MOTION]
     size, setting = config.clip_batch_size, f"pipeline.tasks.{MOTION}"
-    # 1. Lucas-Kanade tracks points, the dense engines all pixels: it has nothing faster than itself.
-    if task.engine in ("dis", "farneback"):
-        flow_s = alternatives.motion_cost_with(config, {"engine": "lucas_kanade"}, ALTERNATIVE_S, device) * size
-        preset = f" with preset {task.preset}" if task.engine == "dis" else ""
+    # 1. Masks were tuned with DIS, so it has nothing better than itself. The GPU's flow unit costs the CPU less.
+    if task.engine in ("farneback", "raft"):
+        flow_s = alternatives.motion_cost_with(config, {"engine": "dis"}, ALTERNATIVE_S, device) * size
         yield Option(
             name="flow_engine",
             stage=MOTION,
-            text=f"tasks.{MOTION}.engine: lucas_kanade instead of {task.engine}{preset}",
+            text=f"tasks.{MOTION}.engine: dis instead of {task.engine}",
             change=lambda model: model.with_task(MOTION, flow_s),
-            settings={f"{setting}.engine": "lucas_kanade"},
+            settings={f"{setting}.engine": "dis"},
             changes_batches=True,
         )
     # 2. A cache that holds fewer clips than an epoch has drops each before it comes again.

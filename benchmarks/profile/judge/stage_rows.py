@@ -1,8 +1,8 @@
 """The table of stages: what each does on a core, and what the machine would allow.
 
 Ceilings: reading, against the same samples read at random from memory; decoding with crop and resize, against decoding
-alone; an image task, against copying its pixels and its batch once; motion, against tracking alone; copies to a device,
-against page-locked memory; the step, against a matrix product. "Not measured" is None.
+alone; an image task, against copying its pixels and its batch once; motion, against optical flow alone; copies to a
+device, against page-locked memory; the step, against a matrix product. "Not measured" is None.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,6 @@ from benchmarks.profile.judge.measurements import Measurements
 from benchmarks.profile.measure.ceilings import Ceilings
 from benchmarks.profile.model.simulation import simulate
 from pipelines.build import memory_of
-from pipelines.decode.clip_planes import chosen_frames
 from pipelines.tasks import TASKS
 
 __all__ = ["StageRow", "decode_limit", "gains_without", "stage_rows"]
@@ -66,12 +65,9 @@ def _task_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow]:
             ceiling = found.memory_copy_bytes_per_s / (batch_bytes[job.task] / size + 3 * config.canvas_px**2)
         else:
             task = config.tasks[job.task]
-            engine = getattr(task, "engine", "")
-            engine += f" {getattr(task, 'preset', '')}" if engine == "dis" else ""
-            if pairs_per_s := found.flow_pairs_per_s.get(engine):
-                # Only the chosen frames are tracked: one pair fewer than there are frames.
-                ceiling = pairs_per_s / (len(chosen_frames(config.num_frames)) - 1)
-        what = "copying its pixels and its batch" if kind == "image" else "tracking alone"
+            # A clip needs the flow of one pair; the glance at half the size is a quarter more.
+            ceiling = found.flow_pairs_per_s.get(getattr(task, "engine", ""))
+        what = "copying its pixels and its batch" if kind == "image" else "optical flow alone"
         yield _row(measured, job.task, f"{kind}s", ceiling, what, job.share * size)
 
 

@@ -33,7 +33,7 @@ from pipelines.base.errors import DataError
 from pipelines.base.machine import num_cores
 from pipelines.build import PipelineConfig, build_pipeline
 from pipelines.run.sample_source import SampleSource
-from pipelines.targets.motion.flow import DisFlow, LucasKanade
+from pipelines.targets.motion.dense_flow import DenseFlow, DisFlow, FarnebackFlow
 
 __all__ = ["Ceilings", "DiskSpeed", "ceilings", "fingerprint_of", "measure_ceilings", "read_speed"]
 
@@ -68,7 +68,7 @@ class DiskSpeed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
     """Limits per second. decode_*: whole images of this folder by OpenCV, without crop and resize; whole clips by PyAV.
-    flow_pairs: frame pairs of 320 x 240 on one core. None: there is nothing to measure."""
+    flow_pairs: frame pairs of 160 x 120, as masks need them, on one core. None: there is nothing to measure."""
 
     read: DiskSpeed | None
     memory_copy_bytes_per_s: float
@@ -191,14 +191,13 @@ def _copy_job() -> Job:
 def _flow_jobs(clip: bytes) -> dict[str, Job]:
     with av.open(io.BytesIO(clip), mode="r") as container:
         frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)][:4]
-    # At the size that the limit is stated for, whatever the size of the clips.
-    gray_THW = np.stack([cv2.resize(frame, (320, 240)) for frame in frames])
-    y, x = np.mgrid[4:240:8, 4:320:8]
-    points_N2 = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-    engines: dict[str, Any] = {"lucas_kanade": LucasKanade(), "dis fast": DisFlow("fast")}
+    # At the size that masks are made at, whatever the size of the clips.
+    small = [cv2.resize(frame, (160, 120), interpolation=cv2.INTER_AREA) for frame in frames]
+    gray_THW = np.stack(small).astype(np.uint8)
+    engines: dict[str, DenseFlow] = {"dis": DisFlow(), "farneback": FarnebackFlow()}
     pairs = len(gray_THW) - 1
     return {
-        f"flow {name}": Job(unit="pairs", num_items=pairs, run=partial(one.tracks, gray_THW, points_N2))
+        f"flow {name}": Job(unit="pairs", num_items=pairs, run=partial(one.clip_flow, gray_THW))
         for name, one in engines.items()
     }
 

@@ -48,7 +48,7 @@ from pipelines.decode.opencv import OpenCVBackend
 from pipelines.read.reader import SampleReader
 from pipelines.shards.format.manifest import load_manifest
 from pipelines.shards.media.clip_bytes import ClipForm, encode_clip
-from pipelines.targets.motion.flow import EngineName
+from pipelines.targets.motion.dense_flow import EngineName
 
 __all__ = ["STUDY", "Clips", "ClipsOptions", "quality_of"]
 
@@ -57,8 +57,8 @@ Bools = npt.NDArray[np.bool_]
 
 STORED_SIZE = (256, 342)
 CAMERAS = ("all", "shift", "rotation", "zoom")
-ENGINES: tuple[EngineName, ...] = ("lucas_kanade", "dis", "farneback")
-WORKERS = "fourfold, lucas_kanade, workers"
+ENGINES: tuple[EngineName, ...] = ("dis", "farneback")
+WORKERS = "fourfold, dis, workers"
 THRESHOLDS_PX = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 NUM_CHECKED = 8
 TIMED_SETS = ("object, camera all", "no object, camera all")
@@ -226,9 +226,9 @@ def time_ways(
     with temporary_folder() as folder, closing(ClipWorkers(folder / "shards", encoded, num_threads)) as workers:
         # 1. Equal first: one thread, all threads, worker processes.
         some = encoded[:NUM_CHECKED]
-        one, many = (our_batch("lucas_kanade", count, backend, some) for count in (1, num_threads))
+        one, many = (our_batch("dis", count, backend, some) for count in (1, num_threads))
         _check_equal("1 thread and several", (one.target["moving"], one.weight), (many.target["moving"], many.weight))
-        all_ = our_batch("lucas_kanade", num_threads, backend, encoded)
+        all_ = our_batch("dis", num_threads, backend, encoded)
         _check_equal("threads and processes", workers.first_pass(), (all_.target["moving"], all_.weight))
         # 2. Then timed, in turns.
         calls: dict[str, Callable[[], object]] = {

@@ -25,7 +25,7 @@ from pipelines.decode.opencv import OpenCVBackend
 from pipelines.shards.format.manifest import ManifestWriter, Shard
 from pipelines.shards.format.storage import storage_of
 from pipelines.shards.format.tar_writer import Sample, TarWriter
-from pipelines.targets.motion.flow import DenseFlow, DisFlow, EngineName, FarnebackFlow
+from pipelines.targets.motion.dense_flow import DenseFlow, DisFlow, EngineName, FarnebackFlow
 from pipelines.tasks.base import CanvasSpec, TaskBatch
 from pipelines.tasks.motion_segmentation import MotionSegmentation, MotionSegmentationConfig
 

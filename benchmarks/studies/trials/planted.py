@@ -101,11 +101,11 @@ PLANTS: tuple[Plant, ...] = (
     Plant(name="throttled reads", stage="read", slow=partial(throttled_reads, bytes_per_s=20e6)),
     Plant(name="oversized images", stage="decode", is_oversized=True),
     Plant(
-        name="slow flow preset",
+        name="slow flow engine",
         stage="motion_segmentation",
         settings={
-            "pipeline.tasks.motion_segmentation.engine": "dis",
-            "pipeline.tasks.motion_segmentation.preset": "medium",
+            "pipeline.tasks.motion_segmentation.engine": "raft",
+            "pipeline.tasks.motion_segmentation.raft_weights": "random",
         },
         needs="clips",
     ),

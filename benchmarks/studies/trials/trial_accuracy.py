@@ -28,7 +28,7 @@ COMMON = {"batch_size": 16, "clip_batch_size": 4, "prefetch_batches": 4}
 """Of all pipelines of the trials."""
 THREE: dict[str, Any] = {"relative_position": {}, "colorization": {}, "exemplar": {}}
 MOTION: dict[str, Any] = {"motion_segmentation": {"remembered_clips": 0}}
-DIS: dict[str, Any] = {"motion_segmentation": {"remembered_clips": 0, "engine": "dis"}}
+RAFT: dict[str, Any] = {"motion_segmentation": {"remembered_clips": 0, "engine": "raft", "raft_weights": "random"}}
 NUM_GAIN_TRIALS = 3
 NUM_OVERHEAD_PAIRS = 16
 NUM_SIMULATED_STEPS = 200
@@ -57,7 +57,7 @@ CASES = (
         slow=partial(stalling_reads, every=256, seconds=0.3),
     ),
     Case(name="oversized images", option="small_images", pipeline={"tasks": THREE}, images="oversized"),
-    Case(name="slow flow", option="flow_engine", pipeline={"tasks": DIS}),
+    Case(name="slow flow", option="flow_engine", pipeline={"tasks": RAFT}),
     Case(name="a decode per task", option="share_decode", pipeline={"tasks": THREE, "share_decode": False}),
     Case(
         name="blocking transfer",

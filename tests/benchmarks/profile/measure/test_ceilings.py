@@ -51,7 +51,7 @@ def test_clips_have_flow(small_shards: MakeShards, tmp_path: Path) -> None:
     tasks = {"motion_segmentation": {}}
     one = made_config(clips=small_shards(0, 4), images=None, tasks=tasks, clip_batch_size=2, num_frames=6).pipeline
     found, _ = ceilings(one, CPU, tmp_path / "cache")
-    assert set(found.flow_pairs_per_s) == {"lucas_kanade", "dis fast"}
+    assert set(found.flow_pairs_per_s) == {"dis", "farneback"}
     assert found.decode_images_per_s is None
     assert found.decode_clips_per_s is not None
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.studies.throughput import clips as script
 from benchmarks.studies.throughput.motion_ways import OFFLINE_WAYS, OfflineWay, cells_moving, residual_px
-from pipelines.targets.motion.flow import FarnebackFlow
+from pipelines.targets.motion.dense_flow import FarnebackFlow
 from tests.made.composites import MadeCameraPath, compose, cutout, photo
 
 
@@ -50,14 +50,14 @@ def test_a_whole_record_is_written(tmp_path, monkeypatch):
             image = picture(index)
             code = cv2.COLOR_RGBA2BGRA if image.shape[-1] == 4 else cv2.COLOR_RGB2BGR
             cv2.imwrite(str(tmp_path / folder / f"{index}.png"), cv2.cvtColor(image, code))
-    monkeypatch.setattr(script, "ENGINES", ("lucas_kanade",))
+    monkeypatch.setattr(script, "ENGINES", ("dis",))
     monkeypatch.setattr(script, "CAMERAS", ("all",))
     places = [f"--{name}={tmp_path / name}" for name in ("photos", "cutouts")]
     options = ["--clips=2", "--timed-clips=2", "--repeats=2", "--threads=1", f"--out={tmp_path / 'clips.json'}"]
     script.STUDY.main([*places, *options])
     record = json.loads((tmp_path / "clips.json").read_text())
     assert record["kind"] == "throughput_clips"
-    assert {row["way"] for row in record["results"]["quality"]} >= {"fourfold, lucas_kanade", *OFFLINE_WAYS}
+    assert {row["way"] for row in record["results"]["quality"]} >= {"fourfold, dis", *OFFLINE_WAYS}
     timed = record["results"]["timings, object, camera all"]
     assert all(len(row["repeats"]) == 2 for row in timed)
-    assert "fourfold, lucas_kanade / decode only" in record["results"]["ratios, object, camera all"]
+    assert "fourfold, dis / decode only" in record["results"]["ratios, object, camera all"]

@@ -78,7 +78,7 @@ def test_every_trial_has_a_valid_config(plant: Plant) -> None:
         config = base_config(SHARDS, plant, trial)
         assert config.pipeline.tasks
         if plant.stage == "motion_segmentation":
-            assert config.pipeline.tasks["motion_segmentation"].engine == "dis"  # type: ignore[attr-defined]
+            assert config.pipeline.tasks["motion_segmentation"].engine == "raft"  # type: ignore[attr-defined]
 
 
 def test_planted_is_what_was_asked_for() -> None:
@@ -87,7 +87,7 @@ def test_planted_is_what_was_asked_for() -> None:
         "nothing": "cores",
         "throttled reads": "read",
         "oversized images": "decode",
-        "slow flow preset": "motion_segmentation",
+        "slow flow engine": "motion_segmentation",
         "one thread": "threads",
         "slow step": "step",
         "small prefetch": "prefetch",
