@@ -25,7 +25,8 @@ MIN_NOISE_PX = 0.1
 BORDER_RATIO = 0.1
 """Trust falls to 1 / e within this share of the width."""
 INNER_TRUST = 0.2
-MIN_TRUSTED_SLOPE = 2.0
+TRUSTED_SLOPE = 8.0
+"""Half trust, in gray levels a pixel times 8. Flat areas have flow without meaning; sensor noise has slopes to 4."""
 
 
 def border_closeness(height: int, width: int) -> Floats:
@@ -38,9 +39,10 @@ def border_closeness(height: int, width: int) -> Floats:
 
 def trust(texture_hw: Floats) -> Floats:
     """Return the weight (h, w) of each node's flow in the fit. `texture_hw`: slopes, gray levels a pixel times 8."""
-    # Black bars at the border have flow without meaning, so texture counts as well.
-    texture_share_hw = texture_hw / (texture_hw + MIN_TRUSTED_SLOPE)
-    return np.asarray((border_closeness(*texture_hw.shape) + INNER_TRUST) * texture_share_hw + 1e-3, np.float32)
+    # Flat areas and black bars would otherwise have their say at the border, where it counts most.
+    square_hw = texture_hw * texture_hw
+    textured_hw = square_hw / (square_hw + TRUSTED_SLOPE**2)
+    return np.asarray((border_closeness(*texture_hw.shape) + INNER_TRUST) * textured_hw + 1e-3, np.float32)
 
 
 @compiled
