@@ -19,6 +19,7 @@ Bytes = npt.NDArray[np.uint8]
 EngineName = Literal["dis", "farneback", "raft", "nvof"]
 Preset = Literal["ultrafast", "fast", "medium"]
 
+MIN_SIDE_PX = 12
 PATCH_PX = 8
 STEP_PX = 4
 ITERATIONS = 12
@@ -55,11 +56,17 @@ class DisFlow(DenseFlow):
         self._of_size: dict[tuple[int, ...], cv2.DISOpticalFlow] = {}
 
     def pair_flow(self, first_HW: Bytes, later_HW: Bytes) -> Floats:
-        # One object a size: an object that gets another size allocates its buffers anew.
+        # 1. OpenCV refuses very small frames, so their border is repeated.
+        height, width = first_HW.shape
+        bottom, right = max(MIN_SIDE_PX - height, 0), max(MIN_SIDE_PX - width, 0)
+        if bottom or right:
+            first_HW, later_HW = (np.pad(one, ((0, bottom), (0, right)), mode="edge") for one in (first_HW, later_HW))
+        # 2. One object a size: an object that gets another size allocates its buffers anew.
         dis = self._of_size.get(first_HW.shape)
         if dis is None:
             dis = self._of_size[first_HW.shape] = _dis(self._preset)
-        return np.asarray(dis.calc(first_HW, later_HW, None), np.float32)  # type: ignore[call-overload]
+        flow_HW2 = dis.calc(first_HW, later_HW, None)  # type: ignore[call-overload]
+        return np.asarray(flow_HW2, np.float32)[:height, :width]
 
 
 def _dis(preset: Preset | None) -> cv2.DISOpticalFlow:

@@ -172,7 +172,7 @@ def test_clips_that_cannot_work_are_refused(canvas, message):
         MotionSegmentation(MotionSegmentationConfig(), canvas)
 
 
-@pytest.mark.parametrize("size", [(2, 32, 32), (3, 40, 200), (10, 33, 47)])
+@pytest.mark.parametrize("size", [(2, 32, 32), (3, 32, 32), (3, 40, 200), (10, 33, 47)])
 def test_small_and_odd_clips_work(size):
     num_frames, height, width = size
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8))

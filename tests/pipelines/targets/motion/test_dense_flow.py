@@ -31,6 +31,13 @@ def test_a_known_shift_is_recovered(name, step_xy):
     assert np.median(off[20:-20, 20:-20]) < 0.2
 
 
+@pytest.mark.parametrize("size", [(8, 8), (8, 40), (12, 11)])
+def test_frames_smaller_than_a_patch_work(size):
+    flow = DisFlow().pair_flow(*shifting(2, (0, 0), *size))
+    assert flow.shape == (*size, 2)
+    assert np.abs(flow).max() < 0.1
+
+
 def test_a_clip_has_one_flow_per_pair():
     assert DisFlow("ultrafast").clip_flow(shifting(5, (1, 1))).shape == (4, 96, 128, 2)
 
