@@ -44,7 +44,7 @@ MAX_LOG_ODDS = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskSettings:
-    """Settings of the mask, chosen on DAVIS and composites together (benchmarks/records/NOTES.md)."""
+    """Settings of the mask, chosen on DAVIS and composites together (benchmarks/records/MOTION.md)."""
 
     motion_power: float = 1.5
     """Exponent of the share of a difference that flow explains, as a factor of the stray motion."""
