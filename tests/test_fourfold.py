@@ -70,7 +70,7 @@ def test_an_installation_with_a_part_missing_says_how_to_mend_it(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("fourfold sh", ["shards"]),
+        ("fourfold sha", ["shards"]),
         ("fourfold shards ver", ["verify"]),
         ("fourfold bench pl", ["plan"]),
         ("fourfold bench run nat", ["natural7", "natural7-three-seeds"]),

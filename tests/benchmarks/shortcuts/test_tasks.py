@@ -17,7 +17,7 @@ def test_tasks_are_grouped_by_what_they_read():
     found = by_kind(config)
     assert {kind: list(one.tasks) for kind, one in found.items()} == {
         "clip": ["motion_segmentation"],
-        "image": ["exemplar", "colorization"],
+        "image": ["colorization", "exemplar"],
     }
     assert list(by_kind(config, ["exemplar"])) == ["image"]
 

@@ -34,7 +34,7 @@ def test_a_window_counts_what_happened_in_it(bench: Bench) -> None:
     assert window.wait_s + window.transfer_s + window.step_s <= window.seconds
     assert window.wait_s + window.transfer_s + window.step_s >= 0.5 * window.seconds
     assert window.step_s >= 12 * 4 / 4000
-    assert [stage.name for stage in window.stages] == ["read", "decode", "relative_position", "colorization"]
+    assert [stage.name for stage in window.stages] == ["read", "decode", "colorization", "relative_position"]
     # Up to four steps were under way when the window began, so that their items came before it.
     assert window.stages[-1].num_items >= 4 * 8
 
