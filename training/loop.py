@@ -5,11 +5,10 @@ summary.json.
 Calling `pretrain` again resumes from the checkpoint, or returns at once if the run is finished.
 """
 
-import sys
 from contextlib import closing, nullcontext
 from pathlib import Path
 
-from pipelines.base.progress import ProgressBar, progress_bar, quiet_progress
+from pipelines.base.progress import ProgressBar, print_line, progress_bar, quiet_progress
 from pipelines.build import build_pipeline
 from training.checkpoint import CheckpointClock
 from training.config import PretrainConfig
@@ -113,7 +112,7 @@ def _warn(session: Session, warned: set[str]) -> None:
         task = warning.split(":")[0]
         if task not in warned:
             warned.add(task)
-            print(f"step {session.step}: {warning}", file=sys.stderr)
+            print_line(f"step {session.step}: {warning}")
 
 
 def _finish(session: Session, out_dir: Path) -> None:

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["ProgressBar", "progress_bar", "quiet_progress"]
+__all__ = ["ProgressBar", "print_line", "progress_bar", "quiet_progress"]
 
 LINE_EVERY_S = 10.0
 _is_quiet = False
@@ -105,6 +105,12 @@ class ProgressBar:
 def progress_bar(description: str, *, total: int | None, unit: str) -> ProgressBar:
     """Return a progress bar to use as a context manager. `unit`: plural of what is counted, such as "samples"."""
     return ProgressBar(description, total, unit)
+
+
+def print_line(text: str) -> None:
+    """Print a line on stderr, unless progress is quiet: in a suite, dozens of runs would each print theirs."""
+    if not _is_quiet:
+        print(text, file=sys.stderr)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def test_every_task_is_measured_at_even_parts_beside_its_references(shards, tmp_
 
 def test_a_run_without_the_split_says_so_and_trains(tmp_path, capsys) -> None:
     alone = with_splits(tmp_path / "one", ("train",))
-    summary = trained(config_of(alone), tmp_path / "run")
+    summary = pretrain(config_of(alone), tmp_path / "run", device="cpu")
     assert summary.held_out == {}
     (warning,) = summary.warnings
     assert "no images in split val" in warning
