@@ -6,6 +6,7 @@ with it are not free of annotation: say so beside numbers that come from it.
 
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ Bytes = npt.NDArray[np.uint8]
 STRIDE_PX = 8
 MIN_SIDE_PX = 128
 """Smaller frames leave nothing of the network's coarsest level."""
+_network_lock = Lock()
+"""All engines of a process share one network, and torchvision's keeps the correlations of a pass in the module: two
+threads at once would read each other's."""
 
 
 class RaftFlow(DenseFlow):
@@ -40,7 +44,8 @@ class RaftFlow(DenseFlow):
     @torch.inference_mode()
     def clip_flow(self, gray_THW: Bytes) -> Floats:
         frames_T3HW = _prepared(gray_THW).to(self._device)
-        flow_T2HW = self._network(frames_T3HW[:-1], frames_T3HW[1:], num_flow_updates=self._num_updates)[-1]
+        with _network_lock:
+            flow_T2HW = self._network(frames_T3HW[:-1], frames_T3HW[1:], num_flow_updates=self._num_updates)[-1]
         height, width = gray_THW.shape[1:]
         return np.asarray(flow_T2HW[..., :height, :width].permute(0, 2, 3, 1).cpu().numpy(), np.float32)
 

@@ -1,5 +1,7 @@
 """The network runs with random weights; that it is RAFT is torchvision's to test."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,16 @@ def test_flow_has_the_frames_size_whatever_it_is():
     assert flow.shape == (2, 50, 131, 2)
     assert flow.dtype == np.float32
     assert np.isfinite(flow).all()
+
+
+def test_threads_that_share_the_network_do_not_read_each_others_correlations():
+    clips = [gray(2, height, 131) for height in (130, 200, 130, 270)]
+    engines = [RaftFlow("random", num_updates=2) for _ in clips]
+    alone = [engine.clip_flow(clip) for engine, clip in zip(engines, clips, strict=True)]
+    with ThreadPoolExecutor(len(clips)) as pool:
+        together = list(pool.map(lambda engine, clip: engine.clip_flow(clip), engines, clips))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_frames_are_extended_and_scaled():
