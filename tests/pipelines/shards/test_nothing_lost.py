@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -223,6 +224,30 @@ def test_the_sum_holds_for_every_kind_of_source(tmp_path: Path, whole: bytes) ->
         assert rows == images + videos + rejects + ignored
         assert any("rejected, for example" in one for one in summary.warnings) == bool(rejects)
         assert any(".heic" in one for one in summary.warnings) == bool(ignored)
+
+
+def test_the_sum_holds_for_a_saved_dataset(tmp_path: Path, whole: bytes) -> None:
+    datasets = pytest.importorskip("datasets")
+    stored = [{"bytes": content, "path": None} for content in (whole, b"no image", whole)] + [None]
+    features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
+    saved = datasets.Dataset.from_dict({"image": stored, "label": [0, 1, -1, 1]}, features=features)
+    saved.save_to_disk(str(tmp_path / "saved"))
+    summary = build(tmp_path / "out", tmp_path / "saved")
+    assert (summary.num_rows, summary.num_images, summary.num_rejects, summary.num_ignored) == (4, 2, 2, 0)
+
+
+def test_the_sum_holds_for_a_remote_folder_and_a_remote_list(tmp_path: Path, whole: bytes) -> None:
+    memory = fsspec.filesystem("memory")
+    files = {"0.jpg": whole, "1.jpg": whole, "bad.jpg": b"no image", "a.heic": b"x"}
+    memory.pipe({f"/nothing-lost/photos/{name}": content for name, content in files.items()})
+    memory.pipe("/nothing-lost/l.csv", b"path,label\nphotos/0.jpg,1\nphotos/gone.jpg,2\n")
+    try:
+        folder = build(tmp_path / "folder", "memory://nothing-lost/photos")
+        rows = build(tmp_path / "list", "memory://nothing-lost/l.csv")
+    finally:
+        memory.rm("/nothing-lost", recursive=True)
+    assert (folder.num_rows, folder.num_images, folder.num_rejects, folder.num_ignored) == (4, 2, 1, 1)
+    assert (rows.num_rows, rows.num_images, rows.num_rejects, rows.num_ignored) == (2, 1, 1, 0)
 
 
 def test_a_video_rejected_in_several_shards_is_one_row(tmp_path: Path) -> None:
