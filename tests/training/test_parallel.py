@@ -8,7 +8,7 @@ import torch
 from torch import distributed, multiprocessing, nn
 
 from pipelines.base.errors import UsageError
-from training.parallel import Ranks, average_gradients, choose_device, cpu_threads, joined_ranks
+from training.parallel import Ranks, average_gradients, choose_device, cpu_threads, joined_ranks, leave_group
 
 NUM_STEPS = 3
 ROWS = 4
@@ -46,7 +46,7 @@ def one_rank(rank: int, folder: str) -> None:
         total = torch.tensor([1.0 + rank, 1.0])
         ranks.add_up(total)
         torch.save({"weights": weights, "votes": votes, "sum": total}, f"{folder}/rank{rank}.pt")
-    distributed.destroy_process_group()
+    leave_group()
 
 
 def test_two_ranks_learn_what_one_learns_from_the_doubled_batch(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class LayoutFinder:
 
     def __init__(self) -> None:
         self._all, self._images = _Chain(), _Chain()
-        self._candidates: dict[int, _Candidate] | None = None
+        self._candidates: dict[int, _Candidate] = {}
         self._last: tuple[Sequence[str], bool] | None = None
 
     def add(self, folders: Sequence[str], *, is_image: bool) -> None:
@@ -74,16 +74,13 @@ class LayoutFinder:
         if self._last == (folders, is_image):  # neighbors mostly lie in one folder
             return
         self._last = folders, is_image
-        if self._candidates is None and any(map(split_of_folder, folders)):
-            self._candidates = {
-                level: _Candidate(prefix=list(folders[:level]))
-                for level, name in enumerate(folders)
-                if split_of_folder(name) and self._all.leads_to(folders[:level])
-            }
-        # A level is given up with the first folder at it that is no split: no second look at names is needed.
-        candidates = self._candidates or {}
-        for level in [level for level, one in candidates.items() if not one.add(folders, is_image=is_image)]:
-            del candidates[level]
+        # A level is a candidate from the first folder seen at it, and is given up with the first that is no split:
+        # no second look at names is needed.
+        for level, name in enumerate(folders):
+            if split_of_folder(name) and self._all.leads_to(folders[:level]):
+                self._candidates[level] = _Candidate(prefix=list(folders[:level]))
+        for level in [level for level, one in self._candidates.items() if not one.add(folders, is_image=is_image)]:
+            del self._candidates[level]
         self._all.add(folders)
         if is_image:
             self._images.add(folders)
@@ -96,7 +93,7 @@ class LayoutFinder:
     def layout(self, *, min_splits: int = 1) -> Layout:
         """Return the layout of all that was added. `train` alone is a folder like others, no split."""
         # The outermost level: train/ inside of test/ is a class like others.
-        for level, one in sorted((self._candidates or {}).items()):
+        for level, one in sorted(self._candidates.items()):
             if len(one.splits) >= min_splits and one.splits != {"train"}:
                 is_open = open_train(one.splits)
                 return Layout(split_level=level, class_level=one.images.branch_level, is_train_open=is_open)

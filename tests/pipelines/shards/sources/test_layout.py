@@ -54,6 +54,10 @@ TREES = {
         ["test/cat/1.jpg", "test/dog/2.jpg"],
         {"test/cat/1.jpg": ("cat", "test"), "test/dog/2.jpg": ("dog", "test")},
     ),
+    "a split below an image of train": (
+        ["train/1.jpg", "train/val/1.jpg"],
+        {"train/1.jpg": (None, None), "train/val/1.jpg": (None, "val")},
+    ),
     "splits inside of classes": (
         ["bottle/train/1.jpg", "bottle/test/2.jpg", "cable/train/3.jpg"],
         {
