@@ -12,9 +12,9 @@ from training.diagnostics.held_out import HeldOutConfig
 from training.heads import HEADS, HeadsConfig
 from training.lasso import LassoConfig
 from training.model import Precision
-from training.optimizer import OptimizerConfig
-from training.schedule import ScheduleConfig
 from training.trunk import TrunkConfig
+from training.updates.optimizer import OptimizerConfig
+from training.updates.schedule import ScheduleConfig
 
 __all__ = ["PretrainConfig"]
 

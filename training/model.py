@@ -15,8 +15,8 @@ from pipelines.base.rng import rng_for
 from pipelines.tasks.base import TaskBatch
 from training.heads import Head, HeadInput, HeadsConfig, build_head
 from training.lasso import Lasso, LassoConfig
-from training.losses import Loss
 from training.trunk import Trunk, TrunkConfig
+from training.updates.losses import Loss
 
 __all__ = ["Model", "Precision", "build_model", "build_trunk"]
 

@@ -18,10 +18,10 @@ from training.diagnostics.held_out import HeldOut, open_held_out, problems_of
 from training.diagnostics.meter import Meter
 from training.heads import HeadInput
 from training.model import Model, build_model, build_trunk
-from training.optimizer import build_optimizer, set_lr
 from training.parallel import Ranks
-from training.schedule import lr_factor
-from training.step import LossAverages, train_step
+from training.updates.optimizer import build_optimizer, set_lr
+from training.updates.schedule import lr_factor
+from training.updates.step import LossAverages, train_step
 
 __all__ = ["Session"]
 

@@ -20,10 +20,10 @@ from tests.made.tiny_shards import coloured, write_shards
 from training.config import PretrainConfig
 from training.journal import read_log
 from training.loop import pretrain
-from training.losses import Loss
 from training.model import Model
 from training.session import Session
 from training.trunk import load_trunk
+from training.updates.losses import Loss
 
 NUM_STEPS = 6
 

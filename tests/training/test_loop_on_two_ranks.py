@@ -21,10 +21,10 @@ from tests.made.tiny_shards import coloured, write_shards
 from training.config import PretrainConfig
 from training.journal import read_log
 from training.loop import pretrain
-from training.losses import Loss
 from training.model import Model
 from training.session import Session
-from training.step import LossAverages
+from training.updates.losses import Loss
+from training.updates.step import LossAverages
 
 NUM_STEPS = 6
 LONGEST_S = 10.0

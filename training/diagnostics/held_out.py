@@ -14,8 +14,8 @@ from pydantic import Field
 from pipelines.base.config import Config
 from pipelines.build import Pipeline, PipelineConfig, build_pipeline
 from pipelines.tasks.base import TaskBatch
-from training.losses import Loss
 from training.model import Model
+from training.updates.losses import Loss
 
 __all__ = ["HeldOut", "HeldOutConfig", "first_batches", "num_batches_of", "open_held_out", "problems_of"]
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from pipelines.base.config import Config
 from pipelines.tasks.base import TaskBatch
-from training.losses import Loss
+from training.updates.losses import Loss
 
 __all__ = ["Head", "HeadConfig", "HeadInput", "Preset"]
 

@@ -13,7 +13,7 @@ from torch import nn
 from pipelines.tasks.base import TaskBatch
 from training.heads.base import Head, HeadConfig, HeadInput, Preset
 from training.heads.units import initialise
-from training.losses import Loss, soft_cross_entropy, weighted_mean
+from training.updates.losses import Loss, soft_cross_entropy, weighted_mean
 
 __all__ = ["ColorizationHead"]
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from pipelines.tasks.base import TaskBatch
 from training.heads.base import Head, HeadConfig, HeadInput, Preset
 from training.heads.units import PatchEncoder
-from training.losses import Loss, triplet
+from training.updates.losses import Loss, triplet
 
 __all__ = ["ExemplarHead", "ExemplarHeadConfig"]
 

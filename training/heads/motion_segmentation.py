@@ -10,7 +10,7 @@ from torch import nn
 from pipelines.tasks.base import TaskBatch
 from training.heads.base import Head, HeadConfig, HeadInput, Preset
 from training.heads.units import initialise
-from training.losses import Foreground, Loss, balanced, foreground_iou, foreground_union, masked_bce
+from training.updates.losses import Foreground, Loss, balanced, foreground_iou, foreground_union, masked_bce
 
 __all__ = ["MotionSegmentationHead", "MotionSegmentationHeadConfig"]
 

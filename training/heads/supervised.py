@@ -14,7 +14,7 @@ from pipelines.base.errors import UsageError
 from pipelines.tasks.base import TaskBatch
 from training.heads.base import Head, HeadConfig, HeadInput, Preset
 from training.heads.units import ResidualUnit, initialise
-from training.losses import Loss, cross_entropy, weighted_mean
+from training.updates.losses import Loss, cross_entropy, weighted_mean
 
 __all__ = ["SupervisedHead"]
 

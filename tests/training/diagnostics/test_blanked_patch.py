@@ -8,7 +8,7 @@ from torch import nn
 
 from pipelines.tasks.base import TaskBatch
 from training.diagnostics.blanked_patch import BlankedAccuracy, blanked_accuracy, with_second_blanked
-from training.losses import Loss, weighted_mean
+from training.updates.losses import Loss, weighted_mean
 
 
 def grids(rows: int = 200) -> TaskBatch:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training.lasso import Lasso
-from training.optimizer import OptimizerConfig, build_optimizer, set_lr
+from training.updates.optimizer import OptimizerConfig, build_optimizer, set_lr
 
 START = [1.0, -2.0, 3.0]
 

@@ -6,12 +6,12 @@ import torch
 from pipelines.base.errors import FourfoldError
 from tests.made.task_batches import MAKERS
 from training.heads import HeadInput, HeadsConfig
-from training.losses import Loss
 from training.model import Model, build_model, build_trunk
-from training.optimizer import OptimizerConfig, build_optimizer
 from training.parallel import Ranks
-from training.step import LossAverages, train_step
 from training.trunk import TrunkConfig
+from training.updates.losses import Loss
+from training.updates.optimizer import OptimizerConfig, build_optimizer
+from training.updates.step import LossAverages, train_step
 
 TASKS = ("relative_position", "exemplar")
 

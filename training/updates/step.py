@@ -9,9 +9,9 @@ import torch
 
 from pipelines.base.errors import FourfoldError
 from pipelines.tasks.base import TaskBatch
-from training.losses import Loss
 from training.model import Model
 from training.parallel import Ranks, average_gradients
+from training.updates.losses import Loss
 
 __all__ = ["LossAverages", "train_step"]
 

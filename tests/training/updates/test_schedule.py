@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.schedule import ScheduleConfig, lr_factor
+from training.updates.schedule import ScheduleConfig, lr_factor
 
 
 @pytest.mark.parametrize("step", [0, 5, 99])

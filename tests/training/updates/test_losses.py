@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from training.losses import cross_entropy, foreground_iou, masked_bce, soft_cross_entropy, triplet, weighted_mean
+from training.updates.losses import (
+    cross_entropy,
+    foreground_iou,
+    masked_bce,
+    soft_cross_entropy,
+    triplet,
+    weighted_mean,
+)
 
 
 @pytest.fixture
