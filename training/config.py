@@ -6,7 +6,6 @@ from pydantic import Field, field_validator, model_validator
 
 from pipelines.base.config import Config
 from pipelines.build import PipelineConfig
-from training.checkpoint import CheckpointConfig
 from training.compute import BudgetConfig
 from training.diagnostics.held_out import HeldOutConfig
 from training.heads import HEADS, HeadsConfig
@@ -15,6 +14,7 @@ from training.model import Precision
 from training.trunk import TrunkConfig
 from training.updates.optimizer import OptimizerConfig
 from training.updates.schedule import ScheduleConfig
+from training.weights.checkpoint import CheckpointConfig
 
 __all__ = ["PretrainConfig"]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pipelines.base.progress import ProgressBar, print_line, progress_bar, quiet_progress
 from pipelines.build import build_pipeline
-from training.checkpoint import CheckpointClock
 from training.config import PretrainConfig
 from training.journal import LOG_NAME, Journal, read_log
 from training.model import build_trunk
@@ -19,6 +18,7 @@ from training.run_folder import RunSummary, claim, read_summary, settle_backend,
 from training.session import Session
 from training.stop import StopRequest
 from training.trunk import Trunk, save_trunk
+from training.weights.checkpoint import CheckpointClock
 
 __all__ = ["RunSummary", "pretrain"]
 

@@ -11,7 +11,6 @@ import torch
 from pipelines.base.errors import UsageError
 from pipelines.build import Pipeline, Step, active_tasks
 from pipelines.tasks import Task
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.compute import BudgetConfig, count_flop, count_steps, dummy_batch
 from training.config import PretrainConfig
 from training.diagnostics.held_out import HeldOut, open_held_out, problems_of
@@ -22,6 +21,7 @@ from training.parallel import Ranks
 from training.updates.optimizer import build_optimizer, set_lr
 from training.updates.schedule import lr_factor
 from training.updates.step import LossAverages, train_step
+from training.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 __all__ = ["Session"]
 

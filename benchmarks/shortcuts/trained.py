@@ -22,12 +22,12 @@ from pipelines.base.errors import UsageError
 from pipelines.base.progress import progress_bar
 from pipelines.build import build_pipeline
 from pipelines.tasks.base import TaskBatch
-from training.checkpoint import CHECKPOINT_NAME
 from training.config import PretrainConfig
 from training.model import Model
 from training.parallel import Ranks, choose_device
 from training.run_folder import CONFIG_NAME
 from training.session import Session
+from training.weights.checkpoint import CHECKPOINT_NAME
 
 __all__ = ["WHOLE", "findings_of_run"]
 

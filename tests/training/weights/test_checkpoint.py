@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipelines.base.errors import DataError
-from training.checkpoint import (
+from training.weights.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
     CheckpointClock,
@@ -107,7 +107,7 @@ def test_due_by_steps() -> None:
 
 def test_due_by_the_clock(monkeypatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("training.checkpoint.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("training.weights.checkpoint.time.monotonic", lambda: now[0])
     clock = CheckpointClock(CheckpointConfig(every_s=60))
     now[0] = 159.0
     assert not clock.is_due(1)

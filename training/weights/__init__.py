@@ -1,0 +1,1 @@
+"""Weights on disk: checkpoints that a run resumes from, weights of other libraries, and export for them."""
