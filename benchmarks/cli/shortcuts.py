@@ -26,7 +26,7 @@ def shortcuts(
     """Show how much of each task can be solved by what is not meant: a border, a mean color, a place.
 
     Of a configuration, small probes answer from what is left of the inputs. Of a run, the trained model does. Each row
-    stands beside chance, with a 95 % interval over samples. docs/shortcuts.md reads the table.
+    stands beside chance, with a 95 % interval over images, or over source videos. docs/shortcuts.md reads the table.
 
     Example: fourfold shortcuts small --set pipeline.images=shards --tasks relative_position
     """
@@ -55,7 +55,7 @@ def shortcuts(
     if as_json:
         print_json({"source": source, "is_trained": is_run, "margin": MARGIN, "findings": found})
         return
-    columns = ["task", "sees", "metric", "chance", "value", "95 % interval", "samples", *(["kept"] if is_run else [])]
+    columns = ["task", "sees", "metric", "chance", "value", "95 % interval", "sources", *(["kept"] if is_run else [])]
     rows = [
         [
             one.task,
@@ -64,7 +64,7 @@ def shortcuts(
             f"{one.chance:.3f}",
             f"{one.value:.3f}",
             f"{one.ci95_low:.3f} to {one.ci95_high:.3f}",
-            one.num_samples,
+            one.num_sources,
             *([None if one.kept is None else f"{100 * one.kept:.0f} %"] if is_run else []),
             one.verdict,
         ]

@@ -1,9 +1,10 @@
-"""One measured shortcut: value, chance, 95 % interval, verdict. From counts per sample: rows of one image are alike.
+"""One measured shortcut: value, chance, 95 % interval, verdict. From counts per source, since rows of one image, and
+clips of one video, are alike.
 
-Every metric here is a ratio of sums over samples: right answers / questions, satisfied triplets / triplets, cells in
-the intersection / cells in the union. So one bootstrap over samples serves all tasks.
+Every metric here is a ratio of sums over sources: right answers / questions, satisfied triplets / triplets, cells in
+the intersection / cells in the union. So one bootstrap over sources serves all tasks.
 
-Letters: N samples.
+Letters: N sources (images, or videos that clips are cut from).
 """
 
 from dataclasses import dataclass, replace
@@ -27,14 +28,14 @@ NUM_RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """The metric's numerator and denominator of every sample, float64 (N,). A sample with denominator 0 is ignored."""
+    """The metric's numerator and denominator of every source, float64 (N,). A source with denominator 0 is ignored."""
 
     num: Floats
     den: Floats
 
     @property
     def value(self) -> float:
-        """The metric over all samples; 0 where nothing was counted."""
+        """The metric over all sources; 0 where nothing was counted."""
         return float(self.num.sum() / max(self.den.sum(), 1e-12))
 
 
@@ -42,7 +43,8 @@ class Counts:
 class Finding:
     """sees: what the inputs were cut down to. chance, value, ci95_low, ci95_high: the metric, from 0 to 1.
 
-    kept: of a trained model, what is left of its distance from chance; None for probes.
+    num_sources: images, or videos of clips, that the interval is taken over. kept: of a trained model, what is left of
+    its distance from chance; None for probes.
     """
 
     task: str
@@ -52,7 +54,7 @@ class Finding:
     value: float
     ci95_low: float
     ci95_high: float
-    num_samples: int
+    num_sources: int
     verdict: Verdict
     kept: float | None = None
 
@@ -70,7 +72,7 @@ class Finding:
 
 
 def finding(task: str, sees: str, metric: str, counts: Counts, *, chance: float, seed: int) -> Finding:
-    """Return the finding with a percentile bootstrap interval over samples."""
+    """Return the finding with a percentile bootstrap interval over sources."""
     is_counted = counts.den > 0
     num, den = counts.num[is_counted], counts.den[is_counted]
     if len(num) and np.ptp(num / den) > 0:
@@ -82,17 +84,17 @@ def finding(task: str, sees: str, metric: str, counts: Counts, *, chance: float,
     else:
         # A bootstrap of equal values has no width.
         low, high = _wilson(counts.value, len(num))
-    return _judged(task, sees, metric, counts.value, low, high, chance=chance, num_samples=len(num))
+    return _judged(task, sees, metric, counts.value, low, high, chance=chance, num_sources=len(num))
 
 
 def simulated_finding(task: str, sees: str, metric: str, value: float, *, chance: float, num_draws: int) -> Finding:
     """Return the finding of a share of simulated draws that are independent of each other, with Wilson's interval."""
     low, high = _wilson(value, num_draws)
-    return _judged(task, sees, metric, value, low, high, chance=chance, num_samples=num_draws)
+    return _judged(task, sees, metric, value, low, high, chance=chance, num_sources=num_draws)
 
 
 def _judged(
-    task: str, sees: str, metric: str, value: float, low: float, high: float, *, chance: float, num_samples: int
+    task: str, sees: str, metric: str, value: float, low: float, high: float, *, chance: float, num_sources: int
 ) -> Finding:
     verdict: Verdict = "above chance" if low > chance else "no leak"
     if low > chance + MARGIN * (1 - chance):
@@ -105,7 +107,7 @@ def _judged(
         value=value,
         ci95_low=low,
         ci95_high=high,
-        num_samples=num_samples,
+        num_sources=num_sources,
         verdict=verdict,
     )
 

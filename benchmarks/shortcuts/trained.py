@@ -16,11 +16,12 @@ from torch import nn
 from benchmarks.shortcuts.finding import Counts, Finding, finding
 from benchmarks.shortcuts.samples import parts_of
 from benchmarks.shortcuts.tasks import SHORTCUTS, by_kind
-from benchmarks.shortcuts.untrained import Rows, counts_by_sample
+from benchmarks.shortcuts.untrained import Rows, counts_by_source
 from pipelines.base.config import load_config
 from pipelines.base.errors import UsageError
 from pipelines.base.progress import progress_bar
 from pipelines.build import build_pipeline
+from pipelines.shards.format.table import Kind
 from pipelines.tasks.base import TaskBatch
 from training.config import PretrainConfig
 from training.model import Model
@@ -79,7 +80,7 @@ def findings_of_run(
             looks, keys = rows[name].joined()
             chance = SHORTCUTS[name].chance(looks)
             whole, *restricted = (
-                finding(name, sees, SHORTCUTS[name].metric, _joined(keys, counts), chance=chance, seed=seed)
+                finding(name, sees, SHORTCUTS[name].metric, _joined(keys, counts, kind), chance=chance, seed=seed)
                 for sees, counts in counted[name].items()
             )
             found[name] = [whole.as_whole(), *(one.beside(whole) for one in restricted)]
@@ -125,7 +126,6 @@ class _Norms:
             ]
 
 
-def _joined(keys_R: npt.NDArray[np.str_], parts: Sequence[Counts]) -> Counts:
-    return counts_by_sample(
-        keys_R, np.concatenate([one.num for one in parts]), np.concatenate([one.den for one in parts])
-    )
+def _joined(keys_R: npt.NDArray[np.str_], parts: Sequence[Counts], kind: Kind) -> Counts:
+    num, den = (np.concatenate([getattr(one, name) for one in parts]) for name in ("num", "den"))
+    return counts_by_source(keys_R, num, den, kind)

@@ -17,10 +17,12 @@ from benchmarks.shortcuts.samples import parts_of
 from benchmarks.shortcuts.tasks import SHORTCUTS, by_kind
 from pipelines.base.progress import progress_bar
 from pipelines.build import PipelineConfig
+from pipelines.shards.format.clip_keys import source_of
+from pipelines.shards.format.table import Kind
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import TaskBatch
 
-__all__ = ["Rows", "counts_by_sample", "findings_of_config", "judged"]
+__all__ = ["Rows", "counts_by_source", "findings_of_config", "judged"]
 
 Strings = npt.NDArray[np.str_]
 
@@ -77,12 +79,14 @@ def judged(name: str, answers: Iterator[Answered], keys_R: Strings, seed: int) -
             value = float(one.num[0] / one.den[0])
             yield simulated_finding(name, one.sees, metric, value, chance=one.chance, num_draws=one.num_draws)
         else:
-            counts = counts_by_sample(keys_R, one.num, one.den)
+            counts = counts_by_source(keys_R, one.num, one.den, TASKS[name].source)
             yield finding(name, one.sees, metric, counts, chance=one.chance, seed=seed)
 
 
-def counts_by_sample(keys_R: Strings, num_R: npt.NDArray[Any], den_R: npt.NDArray[Any]) -> Counts:
-    """Return the sums over the rows of every sample."""
-    sample_R = np.unique(keys_R, return_inverse=True)[1]
-    num, den = (np.bincount(sample_R, one.astype(np.float64)) for one in (num_R, den_R))
+def counts_by_source(keys_R: Strings, num_R: npt.NDArray[Any], den_R: npt.NDArray[Any], kind: Kind) -> Counts:
+    """Return the sums over the rows of every source: an image, or the video that clips were cut from."""
+    keys, row_of_R = np.unique(keys_R, return_inverse=True)
+    sources, source_of_key = np.unique([source_of(key, kind) for key in keys.tolist()], return_inverse=True)
+    source_R = source_of_key[row_of_R]
+    num, den = (np.bincount(source_R, one.astype(np.float64), len(sources)) for one in (num_R, den_R))
     return Counts(num=num.astype(np.float64), den=den.astype(np.float64))

@@ -14,22 +14,27 @@ from training.model import Model
 
 __all__ = ["BlankedAccuracy", "blanked_accuracy", "with_second_blanked"]
 
-CHANCE = 1 / 8
+NUM_POSITIONS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlankedAccuracy:
-    """Accuracies in [0, 1] over the same pairs: of both patches, and with the second of every pair blanked."""
+    """Accuracies in [0, 1] over the same pairs: of both patches, and with the second of every pair blanked.
+
+    chance: of the best constant answer: 6 of 40 in grids of 3 x 3, where steps along an axis are more frequent than
+    diagonal ones; 1 of 8 of single pairs, whose directions are drawn.
+    """
 
     both: float
     second_blanked: float
     num_pairs: int
+    chance: float
 
     @property
     def kept_ratio(self) -> float:
-        """Share of the accuracy above chance (1 of 8) that is left without the second patch; nan if there was none."""
-        gained = self.both - CHANCE
-        return (self.second_blanked - CHANCE) / gained if gained > 0 else float("nan")
+        """Share of the accuracy above chance that is left without the second patch; nan if there was none."""
+        gained = self.both - self.chance
+        return (self.second_blanked - self.chance) / gained if gained > 0 else float("nan")
 
 
 def with_second_blanked(batch: TaskBatch) -> TaskBatch:
@@ -50,7 +55,8 @@ def blanked_accuracy(model: Model, batches: Iterable[TaskBatch]) -> BlankedAccur
     """
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    num_right, num_pairs = [0.0, 0.0], 0.0
+    num_right, num_pairs, asked = [0.0, 0.0], 0.0, torch.zeros(NUM_POSITIONS, dtype=torch.float64)
+    is_drawn = True
     with torch.no_grad():
         for batch in batches:
             here = batch.to(device)
@@ -58,8 +64,11 @@ def blanked_accuracy(model: Model, batches: Iterable[TaskBatch]) -> BlankedAccur
             for index, shown in enumerate((here, with_second_blanked(here))):
                 num_right[index] += float(model(shown).metrics["accuracy"]) * weight
             num_pairs += weight
+            asked += torch.bincount(batch.target["position"].flatten(), batch.weight.flatten().double(), NUM_POSITIONS)
+            is_drawn = is_drawn and "pair_first" not in batch.target
     model.train(was_training)
     if not num_pairs:
         raise ValueError("no pair of patches to measure; need at least one batch with a weight above 0")
     both, blanked = (right / num_pairs for right in num_right)
-    return BlankedAccuracy(both=both, second_blanked=blanked, num_pairs=round(num_pairs))
+    chance = 1 / NUM_POSITIONS if is_drawn else float(asked.max()) / num_pairs
+    return BlankedAccuracy(both=both, second_blanked=blanked, num_pairs=round(num_pairs), chance=chance)

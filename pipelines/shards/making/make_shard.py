@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.base.errors import DataError, FourfoldError
+from pipelines.shards.format.clip_keys import clip_key
 from pipelines.shards.format.index import index_name
 from pipelines.shards.format.storage import Storage
 from pipelines.shards.format.table import Kind
@@ -232,7 +233,7 @@ def _clips(shard: PlannedShard, job: ShardJob, reader: ItemReader, left_out: _Le
         item, clip = found
         facts = clip.facts | {"source": item.source}
         return Sample(
-            f"{item.key}_t{clip.start_tick:08d}",
+            clip_key(item.key, clip.start_tick),
             [("mp4", encode_clip(clip.frames, form)), ("json", _json_bytes(facts))],
             facts["width"],
             facts["height"],

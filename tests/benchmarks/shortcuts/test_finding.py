@@ -17,7 +17,7 @@ def test_one_question_a_sample_gives_the_binomial_interval():
     half = 1.96 * np.sqrt(0.6 * 0.4 / 400)
     assert found.value == 0.6
     assert (found.ci95_low, found.ci95_high) == pytest.approx((0.6 - half, 0.6 + half), abs=0.006)
-    assert found.num_samples == 400
+    assert found.num_sources == 400
 
 
 def test_alike_rows_of_one_sample_do_not_narrow_the_interval():
@@ -30,7 +30,7 @@ def test_equal_values_have_an_interval_still_and_samples_without_a_question_do_n
     found = of([2, 2, 2, 0], [2, 2, 2, 0])
     # Wilson with z = 1.96 and 3 of 3 right: 3 / (3 + z^2).
     assert found.ci95_low == pytest.approx(3 / (3 + 1.96**2), abs=1e-3)
-    assert (found.value, found.num_samples) == (1, 3)
+    assert (found.value, found.num_sources) == (1, 3)
 
 
 def test_no_question_at_all_says_nothing():

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from benchmarks.shortcuts.untrained import Rows, counts_by_sample, findings_of_config
+from benchmarks.shortcuts.untrained import Rows, counts_by_source, findings_of_config
 from pipelines.base.progress import quiet_progress
 from pipelines.build import PipelineConfig
 from pipelines.tasks.base import TaskBatch
@@ -30,12 +30,19 @@ def test_all_tasks_of_a_configuration_in_its_order_and_the_same_every_time(small
     assert all(0 <= one.ci95_low <= one.value <= one.ci95_high <= 1 for one in found)
 
 
+def test_clips_of_one_video_are_one_source() -> None:
+    keys = np.array(["a_t00000000", "b_t00000000", "a_t00000010", "a_t00000000"])
+    clips, images = (counts_by_source(keys, np.arange(4), np.ones(4), kind) for kind in ("clip", "image"))
+    assert (clips.num.tolist(), clips.den.tolist()) == ([5, 1], [3, 1])
+    assert images.den.tolist() == [2, 1, 1]
+
+
 def test_rows_of_a_sample_are_summed_and_known_samples_left_out():
     rows = Rows()
     batch = TaskBatch(task="any", inputs=torch.zeros(4, 3, 8, 8), target={}, weight=torch.ones(4), keys=("b", "a"))
     rows.add(batch, {"value": np.arange(4)})
     looks, keys = rows.joined()
     assert (looks["value"].tolist(), keys.tolist()) == ([0, 1, 2, 3], ["b", "b", "a", "a"])
-    counts = counts_by_sample(keys, looks["value"], np.ones(4))
+    counts = counts_by_source(keys, looks["value"], np.ones(4), "image")
     assert (counts.num.tolist(), counts.den.tolist()) == ([5, 1], [2, 2])
     assert rows.joined(without=np.array(["b"]))[0]["value"].tolist() == [2, 3]

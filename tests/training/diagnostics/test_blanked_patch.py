@@ -1,12 +1,15 @@
 """Accuracy with one patch blanked, of models whose answer is known: one that sees both patches, one that cheats."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from pipelines.tasks.base import TaskBatch
+from pipelines.base.batch_rng import BatchRng
+from pipelines.tasks.base import CanvasSpec, TaskBatch
+from pipelines.tasks.relative_position import RelativePosition, RelativePositionConfig
 from training.diagnostics.blanked_patch import BlankedAccuracy, blanked_accuracy, with_second_blanked
 from training.updates.losses import Loss, weighted_mean
 
@@ -38,6 +41,17 @@ class Reader(nn.Module):
         return Loss(total=is_right.sum(), metrics={"accuracy": weighted_mean(is_right, batch.weight)})
 
 
+class Constant(Reader):
+    """Answers 0 whatever it sees."""
+
+    def __init__(self) -> None:
+        super().__init__(both=False)
+
+    def forward(self, batch: TaskBatch) -> Loss:
+        is_right = (batch.target["position"] == 0).float()
+        return Loss(total=is_right.sum(), metrics={"accuracy": weighted_mean(is_right, batch.weight)})
+
+
 def measured(**options: Any) -> BlankedAccuracy:
     return blanked_accuracy(Reader(**options), [grids(), grids(50)])  # type: ignore[arg-type]
 
@@ -54,6 +68,22 @@ def test_who_looks_at_the_first_patch_alone_keeps_everything() -> None:
     found = measured(both=False)
     assert found.both == found.second_blanked
     assert found.kept_ratio == pytest.approx(1)
+
+
+def test_chance_is_the_best_constant_of_a_grid_and_an_eighth_of_pairs() -> None:
+    of = RelativePosition(RelativePositionConfig(), CanvasSpec(canvas_px=64))
+    rng = BatchRng(0, [0, 0], ["a", "b"], of.name)
+    pixels = torch.zeros(2, of.canvas_px, of.canvas_px, 3, dtype=torch.uint8)
+    batch = of.make(pixels, of.draw(rng), ["a", "b"])
+    assert blanked_accuracy(Reader(both=True), [batch]).chance == pytest.approx(6 / 40)  # type: ignore[arg-type]
+    first = {"position": torch.zeros(4, dtype=torch.int64)}
+    pairs = replace(batch, inputs=torch.rand(4, 2, 3, 4, 4), target=first, weight=torch.ones(4))
+    assert blanked_accuracy(Constant(), [pairs]).chance == 1 / 8  # type: ignore[arg-type]
+
+
+def test_kept_is_the_share_above_chance() -> None:
+    found = BlankedAccuracy(both=0.35, second_blanked=0.2, num_pairs=10, chance=0.15)
+    assert found.kept_ratio == pytest.approx(0.25)
 
 
 def test_a_weight_of_0_leaves_a_pair_out() -> None:
