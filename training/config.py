@@ -12,8 +12,11 @@ from training.heads import HEADS, HeadsConfig
 from training.lasso import LassoConfig
 from training.model import Precision
 from training.trunk import TrunkConfig
+from training.updates.balance import Balance
 from training.updates.optimizer import OptimizerConfig
 from training.updates.schedule import ScheduleConfig
+from training.updates.step import Way
+from training.updates.trunk_average import EmaConfig
 from training.weights.checkpoint import CheckpointConfig
 
 __all__ = ["PretrainConfig"]
@@ -29,6 +32,16 @@ class PretrainConfig(Config):
     """Heads listen to a learned mix of units instead of the last one; `off` (the default) or a mapping."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    updates: Way = "per_task"
+    """"per_task": every task in turn takes a step of its own optimizer. "summed", the paper's wording: one update of
+    the trunk per step, the sum of the steps of all tasks' optimizers at the same weights. "joint": one optimizer over
+    the sum of the gradients, the usual multi-task training. The last two hold a trunk gradient per task."""
+    balance: Balance = "none"
+    """"uncertainty": learned weights of the losses (Kendall et al.), with `updates: joint`. "pcgrad": parts of a task's
+    trunk gradient that oppose another task's are taken out (Yu et al.), with `updates: summed` or `joint`; costs two
+    passes over the trunk's gradients per pair of tasks."""
+    ema: EmaConfig | None = None
+    """Exponential moving average of the trunk, which `trunk.pt` then holds; `off` (the default) or a mapping."""
     budget: BudgetConfig | None = None
     """How long to train, summed over tasks."""
     precision: Precision = "bf16"
@@ -44,7 +57,7 @@ class PretrainConfig(Config):
     log_every_steps: int = Field(default=20, ge=1)
     """A line of log.jsonl each; with a GPU, each also waits for it."""
 
-    @field_validator("lasso", "held_out", mode="before")
+    @field_validator("lasso", "held_out", "ema", mode="before")
     @classmethod
     def _off_is_none(cls, value: Any) -> Any:
         # YAML reads a bare `off` as false.
@@ -57,4 +70,17 @@ class PretrainConfig(Config):
         headless = [task for task in self.pipeline.tasks if task not in HEADS]
         if headless:
             raise ValueError(f"no head for {', '.join(headless)}; there are heads for {', '.join(HEADS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _balance_has_an_effect(self) -> "PretrainConfig":
+        allowed = {"none": ("per_task", "summed", "joint"), "uncertainty": ("joint",), "pcgrad": ("summed", "joint")}
+        if self.updates not in allowed[self.balance]:
+            # Optimizers of single tasks take the scale of a loss out again.
+            reason = "each task's optimizer takes out the weight of its loss" if self.balance == "uncertainty" else ""
+            reason = reason or "each task updates the trunk by itself, so that there are no two gradients to compare"
+            raise ValueError(
+                f"balance {self.balance} has no effect with updates {self.updates}: {reason}; "
+                f"use updates: {' or '.join(allowed[self.balance])}"
+            )
         return self

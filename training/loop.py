@@ -117,7 +117,8 @@ def _warn(session: Session, warned: set[str]) -> None:
 
 def _finish(session: Session, out_dir: Path) -> None:
     # The trunk first: a run with a summary counts as finished, and later stages read its trunk.
-    save_trunk(session.model.trunk, out_dir)
+    average = session.updater.average
+    save_trunk(session.model.trunk if average is None else average.trunk(), out_dir)
     write_summary(out_dir, _summarise(session, out_dir))
 
 

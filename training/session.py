@@ -18,9 +18,9 @@ from training.diagnostics.meter import Meter
 from training.heads import HeadInput
 from training.model import Model, build_model, build_trunk
 from training.parallel import Ranks
-from training.updates.optimizer import build_optimizer, set_lr
+from training.updates.loss_averages import LossAverages
 from training.updates.schedule import lr_factor
-from training.updates.step import LossAverages, train_step
+from training.updates.step import Updater
 from training.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 __all__ = ["Session"]
@@ -45,9 +45,16 @@ class Session:
         # 2. To the device before the optimizers, which keep references to its parameters.
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.train()
-        self.optimizers = {
-            name: build_optimizer(config.optimizer, self.model.parameters_of(name)) for name in pipeline.tasks
-        }
+        self.updater = Updater(
+            self.model,
+            config.pipeline.tasks,
+            optimizer=config.optimizer,
+            way=config.updates,
+            balance=config.balance,
+            ema=config.ema,
+            seed=config.seed,
+            world_size=ranks.world_size,
+        )
         # 3. What changes as the run goes.
         self.averages = LossAverages(ranks)
         self.step = 0
@@ -68,7 +75,8 @@ class Session:
     def lr(self) -> float:
         """Learning rate of the step to come (after the end: of the last one)."""
         step = min(self.step, self.num_steps - 1)
-        return self.config.optimizer.lr * lr_factor(self.config.schedule, step, self.num_steps)
+        num_passes = max(self._passes().values(), default=0.0)
+        return self.config.optimizer.lr * lr_factor(self.config.schedule, step, self.num_steps, num_passes)
 
     def steps(self) -> Iterator[Step]:
         """Yield the batches of every step that is left."""
@@ -80,12 +88,13 @@ class Session:
 
     def learn(self, step: Step) -> None:
         """Train on the batches of one step, one task after the other."""
+        lr = self.lr
         for name, batch in step.batches.items():
-            set_lr(self.optimizers[name], self.lr)
             on_device = batch.to(self.device)
-            loss = train_step(self.model, self.optimizers[name], on_device, self.ranks.world_size)
+            loss = self.updater.take(on_device, lr)
             self.averages.add(name, self.step, loss, on_device.weight)
             self.samples_seen[name] += self.batch_sizes[name]
+        self.updater.finish(self.step, lr)
         self.step += 1
 
     @property
@@ -112,13 +121,20 @@ class Session:
             "compute_tflop": self.compute_tflop,
             "lasso": self.model.lasso_weights(),
             "passes": self.passes,
-        }
+        } | self._learned_weights()
+
+    def _learned_weights(self) -> dict[str, Any]:
+        uncertainty = self.updater.uncertainty
+        return {} if uncertainty is None else {"loss_weights": uncertainty.weights()}
 
     @property
     def passes(self) -> dict[str, float]:
         """How often each task has seen every sample of its source."""
+        return {name: round(passes, 3) for name, passes in self._passes().items()}
+
+    def _passes(self) -> dict[str, float]:
         sizes = {name: self.pipeline.plans[task.source].num_samples for name, task in self.pipeline.tasks.items()}
-        return {name: round(seen / sizes[name], 3) for name, seen in self.samples_seen.items()}
+        return {name: seen / sizes[name] for name, seen in self.samples_seen.items()}
 
     @property
     def is_held_out_due(self) -> bool:
@@ -159,7 +175,7 @@ class Session:
             samples_seen=self.samples_seen,
             position=self.pipeline.position(),
             model=self.model.state_dict(),
-            optimizers={name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            optimizers=self.updater.state_dict(),
         )
         save_checkpoint(checkpoint, run_dir)
 
@@ -169,8 +185,7 @@ class Session:
         if checkpoint is None:
             return
         self.model.load_state_dict(checkpoint.model)
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(checkpoint.optimizers[name])
+        self.updater.load_state_dict(checkpoint.optimizers)
         self.pipeline.restore(checkpoint.position)
         self.step, self.samples_seen = checkpoint.step, dict(checkpoint.samples_seen)
         self.meter = Meter(self.samples_seen, checkpoint.seconds)
@@ -201,7 +216,8 @@ class Session:
         cost: Mapping[str, float] = self.batch_sizes
         if budget.unit == "compute_tflop":
             cost = {name: flop / FLOP_PER_TFLOP for name, flop in self.flop.items()}
-        is_constant = all(task.config.task_weight == 1.0 for task in self.pipeline.tasks.values())
+        options = self.config.pipeline.tasks.values()
+        is_constant = all(task.task_weight == 1.0 and task.every == 1 for task in options)
         active = partial(active_tasks, self.config.pipeline, self.config.seed)
         return count_steps(budget, cost, active, is_constant=is_constant)
 

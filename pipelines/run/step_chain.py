@@ -51,11 +51,13 @@ class PipelineArguments:
 
 
 def active_tasks(config: PipelineConfig, seed: int, step: int) -> tuple[str, ...]:
-    """Return names of the tasks that run at a step: each by its `task_weight`, drawn from (seed, step, task) alone."""
+    """Return names of the tasks that run at a step: each at the steps of its `every`, and there by its `task_weight`,
+    drawn from (seed, step, task) alone."""
     return tuple(
         name
         for name, task in config.tasks.items()
-        if task.task_weight >= 1 or rng_for(seed, step, "schedule", name).random() < task.task_weight
+        if step % task.every == 0
+        and (task.task_weight >= 1 or rng_for(seed, step, "schedule", name).random() < task.task_weight)
     )
 
 

@@ -45,6 +45,13 @@ class TaskConfig(Config):
 
     task_weight: float = Field(default=1.0, gt=0.0, le=1.0)
     """Probability that the task is active at a step; 1 means every step. Lower saves its compute."""
+    every: int = Field(default=1, ge=1)
+    """The task is active at every so manieth step only: at 0, N, 2 N, ... Larger saves its compute."""
+    lr_scale: float = Field(default=1.0, gt=0.0)
+    """Training: the task's learning rate as a multiple of `optimizer.lr`, in its head and in the trunk."""
+    accumulate: int = Field(default=1, ge=1)
+    """Training: batches whose gradients are averaged for one update. Steadier, and fewer updates for the same compute.
+    More than 1 costs a copy of the trunk's and the head's weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

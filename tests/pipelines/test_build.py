@@ -225,6 +225,16 @@ def test_tasks_are_active_as_often_as_their_weight():
     assert both == pytest.approx(0.125, abs=0.03)
 
 
+def test_a_task_rests_between_the_steps_of_its_every():
+    config = PipelineConfig(tasks={"colorization": {"every": 3}, "exemplar": {"every": 2, "task_weight": 0.5}})
+    active = [active_tasks(config, 0, step) for step in range(60)]
+    assert [step for step, names in enumerate(active) if "colorization" in names] == list(range(0, 60, 3))
+    drawn = {step for step, names in enumerate(active) if "exemplar" in names}
+    # Where it may be active, it is at the same steps as without `every`.
+    always = PipelineConfig(tasks={"exemplar": {"task_weight": 0.5}})
+    assert drawn == {step for step in range(0, 60, 2) if active_tasks(always, 0, step)}
+
+
 def test_golden_schedule():
     # A change here changes which task runs when: bump the version in the CHANGELOG if it is meant.
     config = PipelineConfig(tasks={"colorization": {"task_weight": 0.5}})

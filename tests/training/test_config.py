@@ -67,6 +67,19 @@ def test_a_config_survives_yaml(tmp_path) -> None:
     assert load_config(PretrainConfig, path) == config
 
 
+@pytest.mark.parametrize(
+    ("balance", "updates", "allowed"),
+    [
+        ("uncertainty", "per_task", "joint"),
+        ("uncertainty", "summed", "joint"),
+        ("pcgrad", "per_task", "summed or joint"),
+    ],
+)
+def test_a_balance_without_effect_is_refused(balance: str, updates: str, allowed: str) -> None:
+    with pytest.raises(UsageError, match=f"balance {balance} has no effect .*use updates: {allowed}"):
+        config_of(balance=balance, updates=updates)
+
+
 def test_there_are_recipes() -> None:
     assert RECIPES
 

@@ -168,7 +168,20 @@ def test_a_run_that_broke_goes_on_as_if_it_had_not(unbroken, shards, tmp_path, m
     assert [line["losses"] for line in lines] == [line["losses"] for line in expected]
 
 
-@pytest.mark.parametrize("options", [{"lasso": {"penalty": 0.1}}, {"trunk": {"depth": 10, "norm": "per_task"}}])
+RESUMED = [
+    {"lasso": {"penalty": 0.1}},
+    {"trunk": {"depth": 10, "norm": "per_task"}},
+    {
+        "tasks": {"exemplar": {"accumulate": 2}, "colorization": {"every": 2, "lr_scale": 0.5}},
+        "updates": "summed",
+        "balance": "pcgrad",
+        "ema": {"decay": 0.5},
+        "schedule": {"name": "exponential", "lr_warmup_steps": 0, "every_passes": 0.5},
+    },
+]
+
+
+@pytest.mark.parametrize("options", RESUMED)
 def test_lasso_and_statistics_per_task_survive_too(shards, tmp_path, monkeypatch, options) -> None:
     options = {"optimizer": {"name": "adamw"}, "schedule": {"name": "cosine", "lr_warmup_steps": 2}, **options}
     config = config_of(shards, **options)

@@ -23,8 +23,8 @@ from training.journal import read_log
 from training.loop import pretrain
 from training.model import Model
 from training.session import Session
+from training.updates.loss_averages import LossAverages
 from training.updates.losses import Loss
-from training.updates.step import LossAverages
 
 NUM_STEPS = 6
 LONGEST_S = 10.0

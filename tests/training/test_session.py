@@ -65,7 +65,7 @@ def test_the_learning_rate_follows_the_schedule(new_session) -> None:
     for step in session.steps():
         rates.append(session.lr)
         session.learn(step)
-        assert session.optimizers["exemplar"].param_groups[0]["lr"] == rates[-1]
+        assert session.updater.optimizers["exemplar"].param_groups[0]["lr"] == rates[-1]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 

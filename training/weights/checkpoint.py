@@ -20,8 +20,9 @@ from pipelines.base.errors import DataError
 __all__ = ["CHECKPOINT_NAME", "Checkpoint", "CheckpointClock", "CheckpointConfig", "load_checkpoint", "save_checkpoint"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
-FORMAT_VERSION = 2
-"""2: optimizers have two groups of parameters. States of 1 would be given to other parameters."""
+FORMAT_VERSION = 3
+"""2: optimizers have two groups of parameters. States of 1 would be given to other parameters. 3: `optimizers` is the
+state of the updater, with counts of updates that 2 lacks."""
 
 
 class CheckpointConfig(Config):
@@ -35,7 +36,8 @@ class CheckpointConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """State after `step` steps. `samples_seen` per task; `seconds` of training so far, over all resumes."""
+    """State after `step` steps. `samples_seen` per task; `seconds` of training so far, over all resumes; `optimizers`:
+    the updater's state."""
 
     step: int
     seconds: float

@@ -157,7 +157,7 @@ def fit(
             task=name,
             cpu_s=costs[name].busy_s * config.batch_size_of(costs[name].kind),
             num_threads=own_threads(config, name),
-            share=min(task.task_weight, 1.0),
+            share=min(task.task_weight, 1.0) / task.every,
         )
         for name, task in config.tasks.items()
     )
@@ -187,7 +187,7 @@ def _feed(config: PipelineConfig, costs: Mapping[str, StageCost], kind: Kind) ->
         decode_s=costs[f"decode {kind}"].busy_s,
         num_decodes=1 if config.share_decode else len(users),
         # A kind is read at every step in which any of its tasks is active.
-        share=1 - math.prod(1 - min(task.task_weight, 1.0) for task in users),
+        share=1 - math.prod(1 - min(task.task_weight, 1.0) / task.every for task in users),
     )
 
 

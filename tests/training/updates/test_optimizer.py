@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from training.lasso import Lasso
-from training.updates.optimizer import OptimizerConfig, build_optimizer, set_lr
+from training.updates.optimizer import OptimizerConfig, build_optimizer, parameter_groups, set_lr
 
 START = [1.0, -2.0, 3.0]
 
 
 def trained(config: OptimizerConfig, loss_scale: float, num_steps: int = 20) -> torch.Tensor:
     weights = torch.nn.Parameter(torch.tensor(START))
-    optimizer = build_optimizer(config, [weights])
+    optimizer = build_optimizer(config, parameter_groups([weights], config.weight_decay))
     for step in range(num_steps):
         optimizer.zero_grad()
         (loss_scale * (weights * torch.tensor([1.0, 2.0, 0.5])).sin().sum() * (1 + step % 3)).backward()
@@ -31,7 +31,7 @@ def test_the_scale_of_a_loss_changes_nothing(name: str, loss_scale: float) -> No
 def test_rmsprop_is_its_formula() -> None:
     config = OptimizerConfig(lr=0.1, smoothing=0.9, momentum=0.5, eps=1e-6)
     weights = torch.nn.Parameter(torch.tensor(START))
-    optimizer = build_optimizer(config, [weights])
+    optimizer = build_optimizer(config, parameter_groups([weights], config.weight_decay))
     w, square, velocity = np.array(START), np.zeros(3), np.zeros(3)
     for _ in range(3):
         optimizer.zero_grad()
@@ -44,9 +44,34 @@ def test_rmsprop_is_its_formula() -> None:
     np.testing.assert_allclose(weights.detach(), w, rtol=1e-5)
 
 
+def test_rmsprop_tf_is_its_formula() -> None:
+    config = OptimizerConfig(name="rmsprop_tf", lr=0.1, smoothing=0.9, momentum=0.5, eps=1e-3)
+    weights = torch.nn.Parameter(torch.tensor(START))
+    optimizer = build_optimizer(config, parameter_groups([weights], 0.0))
+    w, square, velocity = np.array(START), np.ones(3), np.zeros(3)
+    for lr in (0.1, 0.1, 0.05):
+        set_lr(optimizer, lr)
+        optimizer.zero_grad()
+        weights.square().sum().backward()
+        optimizer.step()
+        gradient = 2 * w
+        square = 0.9 * square + 0.1 * gradient**2
+        velocity = 0.5 * velocity + lr * gradient / np.sqrt(square + 1e-3)
+        w = w - velocity
+    np.testing.assert_allclose(weights.detach(), w, rtol=1e-5)
+
+
+def test_groups_take_their_share_of_the_learning_rate() -> None:
+    weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+    groups = parameter_groups(weights[:1], 0.0) + parameter_groups(weights[1:], 0.0, lr_scale=0.25)
+    optimizer = build_optimizer(OptimizerConfig(), groups)
+    set_lr(optimizer, 0.4)
+    assert [group["lr"] for group in optimizer.param_groups if group["params"]] == [0.4, 0.1]
+
+
 def test_adamw_decays_weights_without_a_gradient() -> None:
     weights = torch.nn.Parameter(torch.tensor([START]))
-    optimizer = build_optimizer(OptimizerConfig(name="adamw", lr=0.1, weight_decay=0.5), [weights])
+    optimizer = build_optimizer(OptimizerConfig(name="adamw", lr=0.1), parameter_groups([weights], 0.5))
     weights.grad = torch.zeros(1, 3)
     optimizer.step()
     np.testing.assert_allclose(weights.detach(), np.array([START]) * 0.95, rtol=1e-6)
@@ -77,7 +102,7 @@ class Tiny(torch.nn.Module):
 def test_kernels_and_matrices_alone_decay(name: str, decayed: float) -> None:
     model = Tiny()
     config = OptimizerConfig.model_validate({"name": name, "lr": 0.01, "weight_decay": 0.5})
-    optimizer = build_optimizer(config, model.parameters())
+    optimizer = build_optimizer(config, parameter_groups(model.parameters(), config.weight_decay))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -95,21 +120,25 @@ def test_kernels_and_matrices_alone_decay(name: str, decayed: float) -> None:
 @pytest.mark.parametrize("name", ["rmsprop", "adamw"])
 def test_every_parameter_is_in_one_group(name: str) -> None:
     model = Tiny()
-    optimizer = build_optimizer(OptimizerConfig.model_validate({"name": name}), model.parameters())
+    optimizer = build_optimizer(
+        OptimizerConfig.model_validate({"name": name}), parameter_groups(model.parameters(), 0.1)
+    )
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters())
 
 
 def test_the_learning_rate_can_be_set() -> None:
     weights = torch.nn.Parameter(torch.tensor(START))
-    optimizer = build_optimizer(OptimizerConfig(lr=0.1), [weights])
+    optimizer = build_optimizer(OptimizerConfig(lr=0.1), parameter_groups([weights], 0.0))
     set_lr(optimizer, 0.0)
     weights.grad = torch.ones(3)
     optimizer.step()
     assert weights.tolist() == START
 
 
-@pytest.mark.parametrize("value", [{"lr": 0}, {"eps": 0}, {"momentum": 1}, {"smoothing": 1.5}, {"name": "sgd"}])
+@pytest.mark.parametrize(
+    "value", [{"clip_norm": 0}, {"lr": 0}, {"eps": 0}, {"momentum": 1}, {"smoothing": 1.5}, {"name": "sgd"}]
+)
 def test_impossible_values_are_refused(value) -> None:
     with pytest.raises(ValueError):
         OptimizerConfig.model_validate(value)

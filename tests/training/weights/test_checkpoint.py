@@ -96,7 +96,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path) -> None:
 def test_another_format_is_refused(tmp_path, version) -> None:
     other = {name: getattr(checkpoint_of(1), name) for name in Checkpoint.__slots__} | {"format_version": version}
     torch.save(other, tmp_path / CHECKPOINT_NAME)
-    with pytest.raises(DataError, match=f"format_version {version}; this fourfold reads 2"):
+    with pytest.raises(DataError, match=f"format_version {version}; this fourfold reads 3"):
         load_checkpoint(tmp_path)
 
 
