@@ -6,8 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-from filelock import FileLock
-
 from pipelines.base.atomic import atomic_file, write_atomically
 from pipelines.base.errors import DataError, UsageError
 from pipelines.shards.format.storage import Storage, storage_of
@@ -24,6 +22,8 @@ def mirror(url: str) -> Path:
     It lies in $FOURFOLD_CACHE (default ~/.cache/fourfold), and grows to the size of the shards that are read.
     Raises UsageError if there are no shards at the URL, DataError if they cannot be fetched.
     """
+    from filelock import FileLock  # commands on local shards should not wait for the import
+
     url = url.rstrip("/")
     name = f"{url.rpartition('/')[2] or 'shards'}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     folder = cache_folder() / name

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from filelock import FileLock
-
 from pipelines.base.errors import DataError
 from pipelines.shards.format.locations import filesystem, is_remote, remote_errors
 from pipelines.shards.format.mirror import CACHE_HINT, cache_folder, mirrored_url
@@ -91,6 +89,8 @@ def fetch(folder: Path, shard: Shard) -> Path:
 
     Raises DataError if the download fails or has other bytes than the manifest says.
     """
+    from filelock import FileLock  # commands that never download should not wait for the import
+
     path, url = shard_place(folder, shard)
     if url is None or path.exists():
         return path

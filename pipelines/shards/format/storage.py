@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
 from pipelines.base.atomic import atomic_file
 from pipelines.base.errors import UsageError
 from pipelines.shards.format.locations import Location, as_location, filesystem, is_remote, open_binary, remote_errors
@@ -139,6 +137,8 @@ class LocalStorage(Storage):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
+        from filelock import FileLock, Timeout  # worker processes take no lock, and would wait for the import
+
         self.make()
         try:
             # The kernel releases it when this process dies, however it dies.

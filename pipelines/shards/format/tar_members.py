@@ -18,6 +18,7 @@ FILE_TYPES, LINK_TYPES, FOLDER_TYPE = b"0\x007", b"12", b"5"
 NO_CONTENT_TYPES = b"123456"
 LONG_NAME, LONG_LINK, SPARSE, PAX, PAX_FOR_ALL = b"L", b"K", b"S", b"xX", b"g"
 ADLER_MODULUS = 65521
+NO_NOTES: dict[str, bytes] = {}
 
 
 class DamagedTarError(Exception):
@@ -52,7 +53,7 @@ def tar_members(file: BinaryIO) -> Iterator[TarMember]:
         elif kind == LONG_NAME:
             for_next["path"] = _note(file, at, size).split(b"\0", 1)[0]
         elif kind != LONG_LINK:
-            notes, for_next = for_all | for_next, {}
+            notes, for_next = (for_all | for_next, {}) if for_all or for_next else (NO_NOTES, for_next)
             # Its map of holes takes blocks of its own between header and content.
             if kind == SPARSE:
                 at = _after_sparse_map(file, header, at)
@@ -146,7 +147,7 @@ def _name(header: bytes) -> bytes:
 
 
 def _kind(kind: bytes, name: bytes, notes: dict[str, bytes]) -> str:
-    if kind == SPARSE or any(key.startswith("GNU.sparse.") for key in notes):
+    if kind == SPARSE or (notes and any(key.startswith("GNU.sparse.") for key in notes)):
         return "sparse"
     if kind == FOLDER_TYPE or name.endswith(b"/"):
         return "folder"

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pipelines.base.errors import UsageError
 from pipelines.shards.format.locations import is_remote, open_binary
+from pipelines.shards.format.table import Kind
 from pipelines.shards.format.tar_members import BLOCK_BYTES, DamagedTarError, TarMember, tar_members
 from pipelines.shards.sources.items import (
     Found,
@@ -75,11 +76,11 @@ class _Group:
         self.media.append((member, _stem(member.name)))
         self.names.add(member.name)
 
-    def ends_before(self, member: TarMember) -> bool:
-        """Return whether a member of the group's name cannot belong to it."""
+    def ends_before(self, member: TarMember, kind: Kind | None) -> bool:
+        """Return whether a member of the group's name cannot belong to it. `kind`: image, clip, or None for others."""
         if member.name in self.sidecars or len(self.sidecars) >= 4 * MAX_GROUP_MEMBERS:
             return True
-        if kind_of(member.name) is None:
+        if kind is None:
             return False
         if member.name in self.names:
             return self.label_of(member.name, _stem(member.name))[0] or len(self.media) >= 2 * MAX_GROUP_MEMBERS
@@ -188,15 +189,15 @@ def _items(location: Path | str, tar: _Tar) -> Iterator[Found]:
                 if member.kind == "folder" or _is_hidden(member.name):
                     continue
                 # 1. A new name ends the group before, and so does a name that stands in it already.
-                name = _group_name(member.name)
-                if name != group.name or group.ends_before(member):
+                name, kind = _group_name(member.name), kind_of(member.name)
+                if name != group.name or group.ends_before(member, kind):
                     following = group.next_for(name, member)
                     yield from _group_items(group, tar, counts)
                     group = following
                 # 2. What this member is to its sample.
-                if reason := _reason_to_reject(member):
+                if reason := _reason_to_reject(member, kind):
                     yield _reject(tar, member, reason)
-                elif kind_of(member.name):
+                elif kind:
                     group.add(member)
                 elif _is_label(member):
                     group.sidecars[member.name] = _stem(member.name)
@@ -250,28 +251,28 @@ def _group_items(group: _Group, tar: _Tar, counts: _Counts) -> list[Found]:
         name = "/".join(parts)
         found.append(
             SourceItem(
-                location=tar.location,
-                via="tar",
-                offset=member.offset,
-                size=member.size,
-                modified_ns=tar.modified_ns,
-                source=f"{tar.name}/{name}",
-                key=safe_key(name),
-                kind=kind,
-                label=label,
-                split=split,
+                tar.location,
+                "tar",
+                member.offset,
+                member.size,
+                tar.modified_ns,
+                f"{tar.name}/{name}",
+                safe_key(name),
+                kind,
+                label,
+                split,
             )
         )
     # 3. Labels of nothing are counted as ignored, so that every member of the tar is accounted for.
-    if group.sidecars:
+    if group.sidecars and not (is_single and list(group.sidecars.values()) == [group.name]):
         found += [Ignored(f"{tar.name}/{name}") for name in group.orphans()]
     return found
 
 
-def _reason_to_reject(member: TarMember) -> str | None:
+def _reason_to_reject(member: TarMember, kind: Kind | None) -> str | None:
     if _is_unsafe(member.name):
         return "unsafe name: it is absolute or leads out of the tar"
-    if member.kind == "file" or not kind_of(member.name):
+    if member.kind == "file" or not kind:
         return None
     return {"link": "a link; its content is another file's", "sparse": "a sparse file; store it whole"}.get(
         member.kind, "not a regular file (a pipe, socket or device)"
@@ -283,7 +284,7 @@ def _reject(tar: _Tar, member: TarMember, reason: str) -> Reject:
 
 
 def _is_unsafe(name: str) -> bool:
-    return name.startswith("/") or ".." in name.split("/")
+    return name.startswith("/") or (".." in name and ".." in name.split("/"))
 
 
 def _is_hidden(name: str) -> bool:
@@ -291,6 +292,8 @@ def _is_hidden(name: str) -> bool:
 
 
 def _parts(name: str) -> list[str]:
+    if "/" not in name and name not in (".", ".."):
+        return [name]  # most members of WebDataset tars
     return [part for part in name.split("/") if part not in ("", ".", "..")]
 
 

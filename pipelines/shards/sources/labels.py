@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 __all__ = ["LABEL_COLUMNS", "class_name", "find_column", "label_text", "no_label_text", "split_name"]
@@ -26,6 +27,7 @@ SPLITS = {"training": "train", "validation": "val", "valid": "val", "dev": "val"
 SPLIT_PATTERN = re.compile(r"\w{1,32}", re.ASCII)
 _WHOLE_NUMBER = re.compile(r"(-?\d+)\.0*")
 MOST_SHOWN = 300
+CACHED_TEXTS = 2**13
 
 
 def label_text(value: Any) -> str | None:
@@ -34,6 +36,8 @@ def label_text(value: Any) -> str | None:
     1, 1.0 and "1.0" are one class, and so are " cat" and "cat", and both Unicode forms of "café". Raises ValueError
     for what is neither text nor number.
     """
+    if type(value) is str:  # nearly all of them
+        return _label_of(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float):
@@ -45,6 +49,13 @@ def label_text(value: Any) -> str | None:
         text = _spelled(str(value))
     else:
         raise ValueError(f"label {str(value)[:60]!r}; need a text or a number")
+    return None if text in MISSING else text
+
+
+# Millions of rows name a few thousand classes. Bounded, since a column of captions has no two alike.
+@lru_cache(maxsize=CACHED_TEXTS)
+def _label_of(text: str) -> str | None:
+    text = _spelled(text)
     return None if text in MISSING else text
 
 
@@ -60,8 +71,11 @@ def split_name(value: Any) -> str | None:
     anything that cannot be part of a file's name.
     """
     text = label_text(value)
-    if text is None:
-        return None
+    return None if text is None else _split_of(text)
+
+
+@lru_cache(maxsize=CACHED_TEXTS)
+def _split_of(text: str) -> str:
     # In lower case: file systems that do not tell Train from train would mix their shards.
     name = text.lower().replace(".", "_")
     if not SPLIT_PATTERN.fullmatch(name):

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
+from operator import itemgetter
 from typing import Any, BinaryIO, Literal, NamedTuple, TextIO
 
 from pipelines.base.errors import UsageError
@@ -108,8 +109,13 @@ def _csv_rows(file: BinaryIO, where: str, columns: ListColumns, facts: ListFacts
     indices = [None if name is None else names.index(name) for name in chosen]
     # From here on, a record that joins several lines is judged by its column of paths.
     feed.path_index = indices[0]
+    # A None behind the values stands for a column that is not there.
+    pick = itemgetter(*(len(names) if i is None else i for i in indices))
     for record in records:
         values = record.values
+        if len(values) == len(names) and not record.mark:  # nearly all
+            yield Row(record.number, *pick([*values, None]))
+            continue
         if not values:
             continue
         chosen_values = [values[i] if i is not None and i < len(values) else None for i in indices]

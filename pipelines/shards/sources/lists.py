@@ -81,29 +81,27 @@ def _item(row: Row, location: str, folder: str, layout: Layout, *, with_labels: 
         raise ValueError("no path in this row" if not row.path else f"path {str(row.path)[:60]!r} is not a text")
     label = label_text(row.label) if with_labels else None
     split = split_name(row.split)
+    if split is None and layout.split_level is not None:
+        _, split = layout.of(_source(row.path).split("/")[:-1])
     # 2. Where it is: a file URL is on this machine, wherever the list is.
     item: SourceItem | Reject
-    if is_file_url(row.path):
-        item = _local_item(path_of_file_url(row.path), folder)
+    if "://" not in row.path and not is_remote(location):
+        item = _local_item(row.path, folder, label, split)
+    elif is_file_url(row.path):
+        item = _local_item(path_of_file_url(row.path), folder, label, split)
     elif is_remote(row.path):
-        item = _remote_item(row.path)
-    elif is_remote(location):
-        source = _source(row.path)
-        url = f"{location.rpartition('/')[0]}/{row.path}"
-        item = _remote_item(url)._replace(source=printable(source), key=safe_key(source))
+        item = _remote_item(row.path)._replace(label=label, split=split)
     else:
-        item = _local_item(row.path, folder)
-    # 3. What the row says of it.
-    if isinstance(item, SourceItem):
-        if split is None and layout.split_level is not None:
-            _, split = layout.of(_source(row.path).split("/")[:-1])
-        # The dot keeps a dot in the key from being taken for a suffix.
-        key = item.key if row.key in (None, "") else safe_key(f"{printable(str(row.key))}.")
-        item = item._replace(key=key, label=label, split=split)
+        source = _source(row.path)
+        item = _remote_item(f"{location.rpartition('/')[0]}/{row.path}")
+        item = item._replace(source=printable(source), key=safe_key(source), label=label, split=split)
+    # 3. Its own key; the dot keeps a dot in the key from being taken for a suffix.
+    if row.key not in (None, "") and isinstance(item, SourceItem):
+        item = item._replace(key=safe_key(f"{printable(str(row.key))}."))
     return item
 
 
-def _local_item(path: str, folder: str) -> SourceItem | Reject:
+def _local_item(path: str, folder: str, label: str | None, split: str | None) -> SourceItem | Reject:
     kind = kind_of(path)
     if kind is None:
         raise ValueError("neither an image nor a video, by its suffix")
@@ -112,7 +110,7 @@ def _local_item(path: str, folder: str) -> SourceItem | Reject:
         facts = os.stat(full_path)
     except OSError:
         facts = None
-    return local_item(full_path, _source(path), kind, facts)
+    return local_item(full_path, _source(path), kind, facts, label=label, split=split)
 
 
 def _remote_item(url: str) -> SourceItem:
@@ -129,4 +127,6 @@ def _remote_item(url: str) -> SourceItem:
 
 
 def _source(path: str) -> str:
+    if "./" not in path and "//" not in path and not path.startswith("/") and not path.endswith(("/", ".")):
+        return path  # nearly all
     return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
