@@ -17,6 +17,7 @@ from training.heads import Head, HeadInput, HeadsConfig, build_head
 from training.lasso import Lasso, LassoConfig
 from training.trunk import Trunk, TrunkConfig
 from training.updates.losses import Loss
+from training.weights.foreign import start_from
 
 __all__ = ["Model", "Precision", "build_model", "build_trunk"]
 
@@ -99,8 +100,10 @@ def _seeded(seed: int, name: str) -> Iterator[None]:
 
 
 def build_trunk(config: TrunkConfig, tasks: tuple[str, ...], seed: int) -> Trunk:
-    """Return a trunk with random weights that depend on its shape and the seed alone."""
+    """Return a trunk with random weights that depend on its shape and the seed alone, or with those of a file."""
     with _seeded(seed, "trunk"):
+        if config.weights is not None:
+            return start_from(config, tasks)
         return Trunk(config, tasks)
 
 

@@ -18,6 +18,7 @@ from training.diagnostics.meter import Meter
 from training.heads import HeadInput
 from training.model import Model, build_model, build_trunk
 from training.parallel import Ranks
+from training.trunk import STRIDE_PX, Trunk
 from training.updates.loss_averages import LossAverages
 from training.updates.schedule import lr_factor
 from training.updates.step import Updater
@@ -25,7 +26,6 @@ from training.weights.checkpoint import Checkpoint, load_checkpoint, save_checkp
 
 __all__ = ["Session"]
 
-STRIDE_PX = 8
 FLOP_PER_TFLOP = 1e12
 
 
@@ -223,9 +223,10 @@ class Session:
 
 
 def _build_model(config: PretrainConfig, tasks: Mapping[str, Task], num_labels: int) -> Model:
-    shapes = {name: _head_input(config, task, num_labels) for name, task in tasks.items()}
+    trunk = build_trunk(config.trunk, tuple(tasks), config.seed)
+    shapes = {name: _head_input(trunk, task, num_labels) for name, task in tasks.items()}
     return build_model(
-        build_trunk(config.trunk, tuple(tasks), config.seed),
+        trunk,
         config.heads,
         shapes,
         seed=config.seed,
@@ -234,10 +235,10 @@ def _build_model(config: PretrainConfig, tasks: Mapping[str, Task], num_labels: 
     )
 
 
-def _head_input(config: PretrainConfig, task: Task, num_labels: int) -> HeadInput:
+def _head_input(trunk: Trunk, task: Task, num_labels: int) -> HeadInput:
     height, width = task.spec(1)["inputs"].shape[-2:]
     return HeadInput(
-        num_channels=config.trunk.channels[-1],
+        num_channels=trunk.num_channels,
         height=-(-height // STRIDE_PX),
         width=-(-width // STRIDE_PX),
         num_labels=num_labels,

@@ -9,20 +9,29 @@ import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
-from timm.layers.create_conv2d import create_conv2d
-from timm.layers.norm_act import BatchNormAct2d
-from timm.models.resnetv2 import ResNetV2
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import nn
 
 from pipelines.base.atomic import atomic_file
 from pipelines.base.config import Config
 from pipelines.base.errors import DataError, UsageError
+from training.network import cut, named_network, own_network, own_network_options, split_name
 
-__all__ = ["TRUNK_NAME", "Trunk", "TrunkConfig", "TrunkOutput", "load_trunk", "recalibrate", "save_trunk"]
+__all__ = [
+    "STRIDE_PX",
+    "TRUNK_NAME",
+    "Trunk",
+    "TrunkConfig",
+    "TrunkOutput",
+    "load_trunk",
+    "network_options",
+    "recalibrate",
+    "save_trunk",
+    "whole_network",
+]
 
 TRUNK_NAME = "trunk.pt"
 
@@ -40,9 +49,13 @@ UNITS_PER_STAGE: dict[int, tuple[int, int, int]] = {
 }
 BASIC_DEPTHS = frozenset({10, 18, 34})
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 CHANNEL_STEP = 8
+STRIDE_PX = 8
+"""Stride of the third stage in pretraining, where it is dilated."""
+
+
+ADDED: dict[str, Any] = {"arch": None, "weights": None}
+"""Options that came later, and their defaults: not written down where they are not used."""
 
 
 class TrunkConfig(Config):
@@ -54,6 +67,25 @@ class TrunkConfig(Config):
     """Multiplies all channels, rounded to multiples of 8. Compute grows with its square."""
     norm: Literal["shared", "per_task"] = "shared"
     """Running statistics of batch norm: one set, or one per task. Batches are normalised by their own in training."""
+    arch: str | None = None
+    """A network by name instead of depth and width: timm:NAME (a ResNet of it) or torchvision:NAME."""
+    weights: Path | None = None
+    """File to start from instead of random weights: a state dict (.pth, .safetensors) of `arch`; without `arch`, a
+    `trunk.pt` or an export of a run with the same depth and width."""
+
+    @model_validator(mode="after")
+    def _is_one_network(self) -> "TrunkConfig":
+        if self.arch is not None:
+            split_name(self.arch)
+            if self.width != 1.0:
+                raise ValueError("width is for trunks without arch; leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not used, so that runs of before these options keep their identity."""
+        values: dict[str, Any] = dump(self)
+        return {name: value for name, value in values.items() if name not in ADDED or value != ADDED[name]}
 
     @property
     def is_basic(self) -> bool:
@@ -93,31 +125,43 @@ class Statistics(nn.Module):
 
 
 class Trunk(nn.Module):
-    """`tasks`: names that get statistics of their own when `config.norm` is "per_task"."""
+    """`tasks`: names that get statistics of their own when `config.norm` is "per_task".
+
+    network: the network to cut, of the kind `config` names; None builds one with random weights. stride_px: of the
+    third stage, which is 16 in networks as published; heads need 8.
+    """
 
     image_mean: torch.Tensor
     image_std: torch.Tensor
 
-    def __init__(self, config: TrunkConfig, tasks: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        config: TrunkConfig,
+        tasks: Sequence[str] = (),
+        *,
+        network: nn.Module | None = None,
+        stride_px: int = STRIDE_PX,
+    ) -> None:
         super().__init__()
         self.config = config
+        self.stride_px = stride_px
         self.tasks = tuple(tasks) if config.norm == "per_task" else ()
-        network = _timm_network(config)
-        # The fourth stage is left out: the paper cuts ResNet after block 3, and heads take over there.
-        first, second, third = network.stages
-        self.early = nn.Sequential(network.stem, first, second)
-        self.units = nn.Sequential(*third.blocks.children())  # type: ignore[union-attr]
-        self.register_buffer("image_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("image_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        parts = cut(network or whole_network(config, stride_px=stride_px), config.arch)
+        self.stage_channels, self.stage_strides = parts.channels, parts.strides
+        # Stem, first and second stage.
+        self.early = nn.Sequential(parts.stem, parts.first, parts.second)
+        self.units = parts.units
+        self.register_buffer("image_mean", torch.tensor(parts.image_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.tensor(parts.image_std).view(1, 3, 1, 1), persistent=False)
         self.statistics = nn.ModuleDict({task: self._new_statistics() for task in self.tasks})
 
     @property
     def num_channels(self) -> int:
-        return self.config.channels[-1]
+        return self.stage_channels[-1]
 
     @property
     def num_units(self) -> int:
-        return UNITS_PER_STAGE[self.config.depth][-1]
+        return len(self.units)
 
     def forward(self, image_NCHW: torch.Tensor) -> TrunkOutput:
         """Features of float32 RGB images in [0, 1]."""
@@ -128,6 +172,15 @@ class Trunk(nn.Module):
             x = unit(x)
             units.append(x)
         return TrunkOutput(last=x, units=tuple(units))
+
+    def stage_maps(self, image_NCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the maps after stem and after each stage, of `stage_channels` and `stage_strides`; images as above."""
+        x = ((image_NCHW - self.image_mean) / self.image_std).contiguous(memory_format=torch.channels_last)
+        maps = []
+        for stage in (*self.early, self.units):
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps)
 
     def use_statistics(self, task: str) -> None:
         """Let batch norm read and update the running statistics of `task`. Nothing to do when they are shared."""
@@ -149,6 +202,16 @@ class Trunk(nn.Module):
             norm.running_mean = means.mean(0)
             norm.running_var = variances.mean(0) + means.var(0, unbiased=False)
 
+    @torch.no_grad()
+    def spread_statistics(self) -> None:
+        """Let every task's statistics start from those the batch norms have now."""
+        for task in self.tasks:
+            for norm, own in zip(self._norms(), self._statistics_of(task), strict=True):
+                assert norm.running_mean is not None
+                assert norm.running_var is not None
+                own.mean.copy_(norm.running_mean)
+                own.var.copy_(norm.running_var)
+
     def _norms(self) -> list[nn.BatchNorm2d]:
         return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
 
@@ -159,21 +222,17 @@ class Trunk(nn.Module):
         return nn.ModuleList(Statistics(norm.num_features) for norm in self._norms())
 
 
-def _timm_network(config: TrunkConfig) -> ResNetV2:
+def whole_network(config: TrunkConfig, *, stride_px: int = STRIDE_PX) -> nn.Module:
+    """Return the network a trunk is cut from, with random weights. Raises UsageError for an unknown `arch`."""
+    if config.arch is not None:
+        return named_network(config.arch, stride_px=stride_px)
+    return own_network(network_options(config))
+
+
+def network_options(config: TrunkConfig) -> dict[str, Any]:
+    """Return timm's options of the network of a config without `arch`."""
     stem, *stages = config.channels
-    return ResNetV2(
-        layers=list(UNITS_PER_STAGE[config.depth]),
-        channels=tuple(stages),
-        stem_chs=stem,
-        basic=config.is_basic,
-        # timm's default of 0.25 is for bottlenecks; in a basic unit it would quarter the inner channels.
-        bottle_ratio=1.0 if config.is_basic else 0.25,
-        output_stride=8,
-        num_classes=0,
-        global_pool="",
-        conv_layer=create_conv2d,
-        norm_layer=BatchNormAct2d,
-    )
+    return own_network_options(UNITS_PER_STAGE[config.depth], tuple(stages), stem, is_basic=config.is_basic)
 
 
 @torch.no_grad()
@@ -203,7 +262,9 @@ def save_trunk(trunk: Trunk, run_dir: Path) -> Path:
     path = run_dir / TRUNK_NAME
     weights = {name: value.cpu() for name, value in trunk.state_dict().items()}
     with atomic_file(path) as file:
-        torch.save({"config": trunk.config.model_dump(), "tasks": list(trunk.tasks), "weights": weights}, file)
+        torch.save(
+            {"config": trunk.config.model_dump(mode="json"), "tasks": list(trunk.tasks), "weights": weights}, file
+        )
     return path
 
 

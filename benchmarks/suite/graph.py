@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.evaluations import EVALUATIONS
 from benchmarks.suite.stages import Cell, Graph, Stage, TaskSet
 from benchmarks.suite.suite_config import Suite
+from pipelines.base.errors import UsageError
 from pipelines.shards.format.manifest import MANIFEST_NAME, Kind, Manifest, load_manifest
 from pipelines.targets.color.color_prior import PRIOR_NAME
 from pipelines.tasks import TASKS
@@ -61,8 +62,11 @@ def _pretrain_stage(suite: Suite, data: "_Data", task_set: TaskSet, depth: int, 
     config = suite.pretrain_config(task_set, depth, seed).model_dump(mode="json", serialize_as_any=True)
     # Random weights depend on trunk and seed alone, so that all budgets share one stage.
     if not task_set.tasks:
-        config = {"pipeline": {"tasks": {}}, "trunk": config["trunk"], "seed": seed}
+        trunk = {name: value for name, value in config["trunk"].items() if name != "weights"}
+        config = {"pipeline": {"tasks": {}}, "trunk": trunk, "seed": seed}
     inputs = {}
+    if (weights := config["trunk"].get("weights")) is not None:
+        inputs["weights"] = data.of_weights(Path(weights))
     folders: dict[Kind, Path | None] = {"image": suite.config.images, "clip": suite.config.clips}
     # Only data that the tasks read: new clips must not start a pretraining on images again.
     for source, folder in folders.items():
@@ -104,6 +108,8 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in config.items() if name not in NOT_IN_KEY}
     if isinstance(kept.get("pipeline"), dict):
         kept["pipeline"] = _identity(kept["pipeline"])
+    if isinstance(kept.get("trunk"), dict):
+        kept["trunk"] = {name: value for name, value in kept["trunk"].items() if name != "weights"}
     return kept
 
 
@@ -122,6 +128,13 @@ class _Data:
         """Return the sha256 of a file, and note it; None if there is none."""
         self.files.add(path)
         return _sha256(path.read_bytes()) if path.is_file() else None
+
+    def of_weights(self, path: Path) -> str:
+        """Return the sha256 of a file of weights, and note it. Raises UsageError if there is none."""
+        content = self.of_file(path)
+        if content is None:
+            raise UsageError(f"pretrain.trunk.weights = {path}: no such file.")
+        return content
 
 
 def content_of(folder: Path, kind: Kind, split: str) -> str:

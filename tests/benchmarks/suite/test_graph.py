@@ -74,6 +74,24 @@ def test_option_of_one_task_leaves_the_others_alone(tmp_path: Path) -> None:
     assert all("exemplar" in name or "Ex" in name for name in changed)
 
 
+def test_starting_weights_count_by_their_content_and_not_by_their_place(tmp_path: Path) -> None:
+    def with_weights(content: str, name: str) -> dict[str, str]:
+        (tmp_path / name).write_text(content)
+        return keys(tmp_path, pretrain=pretrain(trunk={"width": 0.25, "weights": str(tmp_path / name)}))
+
+    before = keys(tmp_path)
+    first, moved, other = with_weights("a", "a.pth"), with_weights("a", "b.pth"), with_weights("c", "a.pth")
+    assert first == moved
+    name, random = "pretrain exemplar, depth 10, seed 0", "pretrain random init, depth 10, seed 0"
+    assert len({before[name], first[name], other[name]}) == 3
+    assert before[random] == first[random]
+
+
+def test_missing_starting_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"pretrain\.trunk\.weights = nowhere\.pth: no such file"):
+        keys(tmp_path, pretrain=pretrain(trunk={"weights": "nowhere.pth"}))
+
+
 def test_random_initialisation_has_no_budget(tmp_path: Path) -> None:
     before, after = keys(tmp_path), keys(tmp_path, pretrain=pretrain(budget={"steps": 3}))
     assert {name for name in before if before[name] == after[name]} == {
