@@ -57,6 +57,8 @@ def evaluate(
     """
     # Imported in the command, as in all of them: `fourfold --help` must not wait for torch.
     from benchmarks.evaluations import EVALUATIONS
+    from benchmarks.evaluations.base import Context
+    from benchmarks.evaluations.trunk_source import TrunkSource
     from pipelines.base.config import apply_overrides, validate
     from pipelines.base.errors import UsageError
 
@@ -64,9 +66,17 @@ def evaluate(
         raise UsageError(f"--with {name}: no such evaluation. Allowed: {', '.join(EVALUATIONS)}.")
     evaluation = EVALUATIONS[name]
     options = validate(evaluation.config_class, apply_overrides({}, overrides or []), source=f"evaluate --with {name}")
+    context = Context(
+        trunk=TrunkSource(run=run),
+        images=images,
+        train_split=train_split,
+        test_split=test_split,
+        store=run / "features",
+    )
+    evaluation.check(context, options)
     if as_json:
         with quiet_progress():
-            print_json(evaluation.run(run, options, images, train_split, test_split))
+            print_json(evaluation.run(context, options))
         return
-    results = evaluation.run(run, options, images, train_split, test_split)
+    results = evaluation.run(context, options)
     print_facts(f"{name} of {run}", {re.sub("_pct$", " %", key): value for key, value in plain(results).items()})

@@ -6,7 +6,7 @@ Letters: N rows, D numbers, K classes.
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.evaluations.softmax import fit_softmax
+from benchmarks.evaluations.probes.softmax import fit_softmax
 
 __all__ = ["level_of", "softmax_logits", "standardized", "table_answers"]
 

@@ -6,24 +6,34 @@ has no budget. A key covers the sha256 of the shards in a folder, not the folder
 
 import hashlib
 import json
-from functools import lru_cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.evaluations import EVALUATIONS
+from benchmarks.evaluations.base import Context
+from benchmarks.evaluations.content import split_content
 from benchmarks.suite.stages import Cell, Graph, Stage, TaskSet
 from benchmarks.suite.suite_config import Suite
 from pipelines.base.errors import UsageError
-from pipelines.shards.format.manifest import MANIFEST_NAME, Kind, Manifest, load_manifest
+from pipelines.shards.format.manifest import MANIFEST_NAME, Kind
 from pipelines.targets.color.color_prior import PRIOR_NAME
 from pipelines.tasks import TASKS
 from training.run_folder import NOT_PART_OF_THE_RESULT
 
-__all__ = ["expand"]
+__all__ = ["context_of", "expand"]
 
 STAGE_VERSIONS = {"pretrain": 3, "linear_probe": 2, "pixel_floor": 2}
 """Raise one by 1 when a change of code changes results: older records of that kind then no longer count."""
-NOT_IN_KEY = {"images", "clips", "num_threads", "num_workers", "prefetch_batches", "cache_gib"} | NOT_PART_OF_THE_RESULT
+NOT_IN_KEY = NOT_PART_OF_THE_RESULT | {
+    "images",
+    "clips",
+    "num_threads",
+    "num_workers",
+    "prefetch_batches",
+    "cache_gib",
+    "shared_features",
+}
 
 
 def expand(suite: Suite) -> Graph:
@@ -37,22 +47,26 @@ def expand(suite: Suite) -> Graph:
         for depth in suite.config.depths:
             cells += [_trunk_cell(suite, data, task_set, depth, seed) for task_set in suite.task_sets]
     stages = {stage.key: stage for cell in cells for stage in cell.stages}
-    metrics = {name: EVALUATIONS[name].metric for name in suite.evaluations}
+    metrics = {name: EVALUATIONS[kind].metric for name, kind in suite.kinds.items()}
     return Graph(cells=tuple(cells), stages=tuple(stages.values()), metrics=metrics, files=tuple(sorted(data.files)))
 
 
 def _floor_cells(suite: Suite, data: "_Data") -> list[Cell]:
-    if "pixel_floor" not in suite.evaluations:
-        return []
-    stage = _evaluation_stage(suite, data, "pixel_floor", "pixel floor", None)
-    nothing = TaskSet(name="pixel floor", tasks=(), role="baseline")
-    return [Cell(task_set=nothing, depth=None, seed=None, pretrain=None, evaluations={"pixel_floor": stage})]
+    """Return a cell for each evaluation that needs no trunk."""
+    cells = []
+    for name, kind in suite.kinds.items():
+        if not EVALUATIONS[kind].needs_trunk:
+            title = name.replace("_", " ")
+            stage = _evaluation_stage(suite, data, name, title, None)
+            nothing = TaskSet(name=title, tasks=(), role="baseline")
+            cells.append(Cell(task_set=nothing, depth=None, seed=None, pretrain=None, evaluations={name: stage}))
+    return cells
 
 
 def _trunk_cell(suite: Suite, data: "_Data", task_set: TaskSet, depth: int, seed: int) -> Cell:
     label = f"{task_set.name}, depth {depth}, seed {seed}"
     pretrain = _pretrain_stage(suite, data, task_set, depth, seed, label)
-    names = [name for name in suite.evaluations if name != "pixel_floor"]
+    names = [name for name, kind in suite.kinds.items() if EVALUATIONS[kind].needs_trunk]
     evaluations = {name: _evaluation_stage(suite, data, name, label, pretrain) for name in names}
     return Cell(task_set=task_set, depth=depth, seed=seed, pretrain=pretrain, evaluations=evaluations)
 
@@ -80,32 +94,64 @@ def _pretrain_stage(suite: Suite, data: "_Data", task_set: TaskSet, depth: int, 
 
 
 def _evaluation_stage(suite: Suite, data: "_Data", name: str, label: str, pretrain: Stage | None) -> Stage:
-    folder, splits = suite.config.images, (suite.config.train_split, suite.config.test_split)
-    assert folder is not None  # checked by SuiteConfig
-    config = {
-        "options": suite.evaluations[name].model_dump(mode="json"),
-        # To read from. It is not part of the key, which has the sha256 of the content.
-        "images": str(folder),
-        "train_split": splits[0],
-        "test_split": splits[1],
-    }
-    inputs = {f"images_{split}": data.of_split(folder, "image", split) for split in splits}
+    evaluation, options = EVALUATIONS[suite.kinds[name]], suite.evaluations[name]
+    config: dict[str, Any] = {"options": options.model_dump(mode="json")}
+    inputs = dict(evaluation.content(options))
+    if evaluation.reads_images:
+        folder, splits = suite.config.images, (suite.config.train_split, suite.config.test_split)
+        assert folder is not None  # checked by load_suite
+        # A place to read from. It is not part of the key, which has the sha256 of the content.
+        config |= {"images": str(folder), "train_split": splits[0], "test_split": splits[1]}
+        inputs |= {f"images_{split}": data.of_split(folder, "image", split) for split in splits}
     if pretrain is not None:
         inputs["trunk"] = pretrain.key
-    return _stage(name, label, config, inputs, needs=() if pretrain is None else (pretrain,))
+        # Not part of the key either: what the first pass over the images makes for the other evaluations.
+        config["shared_features"] = _shared_features(suite)
+    kind, needs = suite.kinds[name], () if pretrain is None else (pretrain,)
+    return _stage(kind, label, config, inputs, needs=needs, places=evaluation.data_fields)
+
+
+def _shared_features(suite: Suite) -> list[dict[str, Any]]:
+    """Return the features that any evaluation of a trunk asks for, each once."""
+    context = context_of(suite)
+    found = {
+        request: None
+        for name, kind in suite.kinds.items()
+        for request in EVALUATIONS[kind].requests(context, suite.evaluations[name])
+    }
+    return [asdict(request) for request in found]
+
+
+def context_of(suite: Suite) -> Context:
+    """Return what the suite's evaluations are checked with: its data, and no trunk."""
+    return Context(
+        trunk=None,
+        images=suite.config.images,
+        train_split=suite.config.train_split,
+        test_split=suite.config.test_split,
+        store=Path(),
+    )
 
 
 def _stage(
-    kind: str, label: str, config: dict[str, Any], inputs: dict[str, str], needs: tuple[Stage, ...] = ()
+    kind: str,
+    label: str,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    needs: tuple[Stage, ...] = (),
+    places: tuple[str, ...] = (),
 ) -> Stage:
-    identity = [kind, STAGE_VERSIONS.get(kind, 1), _identity(config), inputs]
+    """`places`: options that name data, whose content is in `inputs`."""
+    identity = [kind, STAGE_VERSIONS.get(kind, 1), _identity(config, places), inputs]
     key = _sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
     return Stage(kind=kind, label=label, key=key, config=config, inputs=inputs, needs=needs)
 
 
-def _identity(config: dict[str, Any]) -> dict[str, Any]:
+def _identity(config: dict[str, Any], places: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what results depend on: no folders (their content is in `inputs`), threads or caches."""
     kept = {name: value for name, value in config.items() if name not in NOT_IN_KEY}
+    if places:
+        kept["options"] = {name: value for name, value in kept["options"].items() if name not in places}
     if isinstance(kept.get("pipeline"), dict):
         kept["pipeline"] = _identity(kept["pipeline"])
     if isinstance(kept.get("trunk"), dict):
@@ -120,9 +166,9 @@ class _Data:
         self.files: set[Path] = set()
 
     def of_split(self, folder: Path, kind: Kind, split: str) -> str:
-        """Return `content_of` a folder's shards, and note its manifest."""
+        """Return `split_content` of a folder's shards, and note its manifest."""
         self.files.add(folder / MANIFEST_NAME)
-        return content_of(folder, kind, split)
+        return split_content(folder, kind, split)
 
     def of_file(self, path: Path) -> str | None:
         """Return the sha256 of a file, and note it; None if there is none."""
@@ -135,21 +181,6 @@ class _Data:
         if content is None:
             raise UsageError(f"pretrain.trunk.weights = {path}: no such file.")
         return content
-
-
-def content_of(folder: Path, kind: Kind, split: str) -> str:
-    """Return the sha256 of the sha256s of all shards of one kind and split, in order."""
-    path = folder / MANIFEST_NAME
-    # With its time of change: a folder that was built again under the same name must be read again.
-    manifest = _manifest_at(folder, path.stat().st_mtime_ns if path.is_file() else 0)
-    table = manifest.select(kind, split)
-    return _sha256("\n".join(shard.sha256 for shard in table.shards).encode())
-
-
-@lru_cache(maxsize=8)
-def _manifest_at(folder: Path, modified_ns: int) -> Manifest:
-    """Read a manifest once per change: every cell needs it, and a large one takes seconds."""
-    return load_manifest(folder)
 
 
 def _sha256(content: bytes) -> str:

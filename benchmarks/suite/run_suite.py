@@ -19,17 +19,20 @@ import torch
 from filelock import FileLock, Timeout
 
 from benchmarks.evaluations import EVALUATIONS
+from benchmarks.evaluations.base import Context
+from benchmarks.evaluations.features.request import FeatureRequest
+from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.results.record import Record, environment, now_utc, read_record, write_json, write_record
 from benchmarks.suite.executors import Executor, RunStage, StageEvent
 from benchmarks.suite.executors.local import LocalExecutor
 from benchmarks.suite.executors.processes import ProcessExecutor
-from benchmarks.suite.graph import expand
+from benchmarks.suite.graph import context_of, expand
 from benchmarks.suite.plan_file import write_plan
 from benchmarks.suite.stages import Graph, Stage
 from benchmarks.suite.status import ERROR_NAME, SuiteStatus, duration, left_s, status_of
 from benchmarks.suite.suite_config import Suite
 from pipelines.base.config import validate
-from pipelines.base.errors import UsageError
+from pipelines.base.errors import DataError, UsageError
 from pipelines.base.machine import num_cores
 from training.config import PretrainConfig
 from training.loop import pretrain
@@ -37,6 +40,7 @@ from training.loop import pretrain
 __all__ = ["choose_jobs", "run_stage", "run_suite", "suite_status"]
 
 JOB_BYTES = 4 * 2**30
+SPLITS = ("train_split", "test_split")
 
 
 def run_suite(
@@ -55,6 +59,7 @@ def run_suite(
     say = say or _say_to_stderr
     # 1. The graph, before anything is written: it reads the shards, and where they are missing nothing must be left.
     graph = expand(suite)
+    _check_evaluations(suite)
     executor, runner = _executor(num_jobs or choose_jobs()), runner or partial(run_stage, out=out)
     with _only_run_in(out):
         # 2. What this run is, for people (suite.json) and for `status` and `plan` from other terminals (plan.json).
@@ -91,18 +96,9 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
         config = validate(PretrainConfig, stage.config, source=stage.label)
         results = _plain(asdict(pretrain(config, folder)))
     else:
-        config_class = EVALUATIONS[stage.kind].config_class
-        options = validate(config_class, stage.config["options"], source=stage.label)
-        run = EVALUATIONS[stage.kind].run
-        results = _plain(
-            run(
-                stage.needs[0].folder(out) if stage.needs else None,
-                options,
-                Path(stage.config["images"]),
-                stage.config["train_split"],
-                stage.config["test_split"],
-            )
-        )
+        evaluation = EVALUATIONS[stage.kind]
+        options = validate(evaluation.config_class, stage.config["options"], source=stage.label)
+        results = _plain(evaluation.run(_context(stage, out), options))
     # A resumed pretraining reports the seconds of all its attempts; the clock here has seen the last one only.
     seconds = float(results.get("seconds") or time.monotonic() - start_s)
     # The record last: it alone marks the stage as finished.
@@ -119,6 +115,28 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
     )
     write_record(folder, record)
     return record
+
+
+def _context(stage: Stage, out: Path) -> Context:
+    config = stage.config
+    images, splits = config.get("images"), {name: config[name] for name in SPLITS if name in config}
+    return Context(
+        trunk=TrunkSource(run=stage.needs[0].folder(out)) if stage.needs else None,
+        images=None if images is None else Path(images),
+        store=out / "stages" / "features",
+        wanted=tuple(FeatureRequest(**one) for one in config.get("shared_features", [])),
+        **splits,
+    )
+
+
+def _check_evaluations(suite: Suite) -> None:
+    """Check the data of every evaluation: a night's pretraining must not end at a folder that is missing."""
+    context = context_of(suite)
+    for name, kind in suite.kinds.items():
+        try:
+            EVALUATIONS[kind].check(context, suite.evaluations[name])
+        except (UsageError, DataError) as error:
+            raise type(error)(f"{suite.source}: evaluations.{name}: {error}") from error
 
 
 def suite_status(suite: Suite, out: Path) -> SuiteStatus:

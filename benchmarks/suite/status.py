@@ -20,7 +20,9 @@ CellState = Literal["finished", "failed", "started", "waiting"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellStatus:
-    """One cell: `records` of finished stages by kind; `error` of its last failure; `left_s` if it can be estimated."""
+    """One cell: `records` of finished stages by name ("pretrain", or an evaluation's); `error` of its last failure;
+    `left_s` if it can be estimated.
+    """
 
     cell: Cell
     state: CellState
@@ -86,7 +88,8 @@ def _cell_status(cell: Cell, graph: Graph, records: dict[str, Record | None], ou
     # A folder without a record: at work now, or killed before. Which of the two only its process could say.
     is_started = any(stage.folder(out).is_dir() for stage in cell.stages)
     state: CellState = "finished" if not todo else "failed" if error else "started" if is_started else "waiting"
-    found = {stage.kind: record for stage in cell.stages if (record := records[stage.key]) is not None}
+    named = ({} if cell.pretrain is None else {"pretrain": cell.pretrain}) | dict(cell.evaluations)
+    found = {name: record for name, stage in named.items() if (record := records[stage.key]) is not None}
     return CellStatus(cell=cell, state=state, records=found, error=error, left_s=left_s(todo, graph, records))
 
 

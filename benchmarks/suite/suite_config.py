@@ -1,6 +1,7 @@
 """Suite files: YAML with task sets, baselines, depths, seeds and evaluations. Every key is checked before a run."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ SHORT_NAMES = {
     "exemplar": "Ex",
     "motion_segmentation": "MS",
 }
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]*")
 SUITE_OWNED = {
     ("pipeline", "images"): "images",
     ("pipeline", "clips"): "clips",
@@ -59,7 +61,8 @@ class SuiteConfig(Config):
     pretrain: dict[str, Any] = Field(default_factory=dict)
     """A pretraining config without what the suite sets; `pipeline.tasks` holds options of tasks by name."""
     evaluations: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Options by evaluation name; `{}` for the defaults."""
+    """Options by evaluation; `{}` for the defaults. One kind can stand twice under other names:
+    `NAME: {kind: linear_probe, options: {pool: 1}}`."""
 
     @field_validator("task_sets", mode="before")
     @classmethod
@@ -86,10 +89,6 @@ class SuiteConfig(Config):
     def _has_work(self) -> "SuiteConfig":
         if not self.task_sets and not self.baselines:
             raise ValueError("no task_sets and no baselines: name at least one, for example task_sets: [all]")
-        if self.images is None and (self.evaluations or "pixel_floor" in self.baselines):
-            raise ValueError(
-                "evaluations and pixel_floor read labelled images: give images: FOLDER or --set images=FOLDER"
-            )
         return self
 
 
@@ -97,7 +96,8 @@ class SuiteConfig(Config):
 class Suite:
     """A checked suite. `overrides` are kept for the reproduction command of the report.
 
-    `settings`: the YAML with the overrides applied, before checks and defaults.
+    `settings`: the YAML with the overrides applied, before checks and defaults. `evaluations` and `kinds`: options and
+    kind by the evaluation's name.
     """
 
     config: SuiteConfig
@@ -106,6 +106,7 @@ class Suite:
     overrides: tuple[str, ...]
     task_sets: tuple[TaskSet, ...]
     evaluations: Mapping[str, Config]
+    kinds: Mapping[str, str]
     lines: Mapping[Location, int]
 
     def pretrain_config(self, task_set: TaskSet, depth: int, seed: int) -> PretrainConfig:
@@ -129,13 +130,15 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     value, lines = read_yaml(path)
     settings = apply_overrides(value, overrides)
     config = validate(SuiteConfig, settings, source=str(path), lines=lines)
+    kinds, evaluations = _evaluations(config, str(path), lines)
     suite = Suite(
         config=config,
         settings=settings,
         source=str(path),
         overrides=tuple(overrides),
         task_sets=tuple(_task_sets(config)),
-        evaluations=_evaluations(config, str(path), lines),
+        evaluations=evaluations,
+        kinds=kinds,
         lines=lines,
     )
     # Every cell is checked now, and not when its turn comes after hours.
@@ -181,28 +184,54 @@ def _set_name(tasks: tuple[str, ...]) -> str:
     return " + ".join(SHORT_NAMES.get(task, task) for task in tasks)
 
 
-def _evaluations(config: SuiteConfig, source: str, lines: Mapping[Location, int]) -> dict[str, Config]:
+def _evaluations(
+    config: SuiteConfig, source: str, lines: Mapping[Location, int]
+) -> tuple[dict[str, str], dict[str, Config]]:
+    """Return kind and checked options of every evaluation, by its name."""
     given = dict(config.evaluations)
-    if "pixel_floor" in config.baselines:
-        given.setdefault("pixel_floor", {})
-    elif "pixel_floor" in given:
-        raise UsageError(
-            f"{source}: evaluations.pixel_floor has options but is no baseline; add pixel_floor to baselines."
-        )
-    checked = {}
-    for name, options in given.items():
-        if name not in EVALUATIONS:
-            where = f"{source}:{lines.get(('evaluations', name), 1)}"
+    for floor in (name for name, one in EVALUATIONS.items() if not one.needs_trunk):
+        if floor in config.baselines:
+            given.setdefault(floor, {})
+        elif floor in given:
+            raise UsageError(f"{source}: evaluations.{floor} has options but is no baseline; add {floor} to baselines.")
+    kinds, checked = {}, {}
+    for name, value in given.items():
+        where: tuple[str, ...] = ("evaluations", name)
+        kind, options = name, value
+        # 1. The long form: a name of its own, and the kind inside.
+        if "kind" in value:
+            kind, options = str(value["kind"]), value.get("options") or {}
+            if extra := sorted(set(value) - {"kind", "options"}):
+                at = f"{source}:{lines.get((*where, extra[0]), 1)}"
+                raise UsageError(f"{at}: evaluations.{name}: unknown key {extra[0]}. Allowed: kind, options.")
+            where = (*where, "options")
+        if kind not in EVALUATIONS:
+            at = f"{source}:{lines.get(('evaluations', name), 1)}"
             raise UsageError(
-                f"{where}: unknown evaluation {name}.{_nearest(name, EVALUATIONS)} Allowed: {', '.join(EVALUATIONS)}."
+                f"{at}: unknown evaluation {kind}.{_nearest(kind, EVALUATIONS)} Allowed: {', '.join(EVALUATIONS)}."
             )
-        below = _below(_below(lines, "evaluations"), name)
-        # Images of another size than in pretraining would make the probe measure the change of size, too.
+        if not NAME_PATTERN.fullmatch(name):
+            raise UsageError(f"{source}: evaluations.{name}: need a name of a-z, 0-9, _ and -.")
+        if name != kind and not EVALUATIONS[kind].needs_trunk:
+            raise UsageError(
+                f"{source}: evaluations.{name}: {kind} needs no trunk, so it stands once, under its own name."
+            )
+        # 2. Images of another size than in pretraining would make the probe measure the change of size, too.
         canvas_px = (config.pretrain.get("pipeline") or {}).get("canvas_px")
-        if canvas_px is not None and "canvas_px" in EVALUATIONS[name].config_class.model_fields:
+        if canvas_px is not None and "canvas_px" in EVALUATIONS[kind].config_class.model_fields:
             options = {"canvas_px": canvas_px} | options
-        checked[name] = validate(EVALUATIONS[name].config_class, options, source=source, lines=below)
-    return checked
+        below = lines
+        for part in where:
+            below = _below(below, part)
+        kinds[name] = kind
+        checked[name] = validate(EVALUATIONS[kind].config_class, options, source=source, lines=below)
+    # 3. Known before a run: labelled images are there for what reads them.
+    readers = [name for name, kind in kinds.items() if EVALUATIONS[kind].reads_images]
+    if config.images is None and readers:
+        raise UsageError(
+            f"{source}: {', '.join(readers)}: need labelled images: give images: FOLDER or --set images=FOLDER."
+        )
+    return kinds, checked
 
 
 def _check_pretrain(suite: Suite) -> None:

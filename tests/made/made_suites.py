@@ -32,7 +32,11 @@ def write_suite(folder: Path, **changes: Any) -> Path:
         splits = {split: [(i % 3, coloured(i % 3, rng)) for i in range(n)] for split, n in (("train", 6), ("val", 3))}
         write_shards(images, splits)
     path = folder / "made-up.yaml"
-    path.write_text(yaml.safe_dump({**CONTENT, "images": str(images), **changes}, sort_keys=False))
+    content = {**CONTENT, "images": str(images), **changes}
+    if "pixel_floor" in content["baselines"]:
+        # Two train images a class leave no room for the default of 20 labels a class.
+        content["evaluations"] = {"pixel_floor": {"labels_per_class": [2]}} | content["evaluations"]
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 

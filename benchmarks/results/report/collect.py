@@ -1,5 +1,6 @@
 """Collect what the report shows: values by task set, depth and seed, comparisons and verdicts. No HTML here."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from benchmarks.suite.status import CellStatus, SuiteStatus
 
 __all__ = ["Comparison", "Metric", "compare", "metrics_of", "values_of"]
 
+TOP_PATTERN = re.compile(r"top(\d+)(?:_([a-z]+))??(?:_(\d+)_labels)?_pct")
 Pair = tuple[int, int]
 """(depth, seed), equal on both sides when two task sets are compared."""
 
@@ -23,9 +25,13 @@ class Metric:
 
     @property
     def title(self) -> str:
-        words = self.name.removesuffix("_pct").split("_")
-        top = words[0].replace("top", "top-")
-        return f"{top}, {words[1]} labels a class" if len(words) > 2 else f"{top}, all labels"
+        # The linear probe is the main evaluation, and needs no name.
+        prefix = "" if self.evaluation == "linear_probe" else f"{self.evaluation.replace('_', ' ')}: "
+        if (found := TOP_PATTERN.fullmatch(self.name)) is None:
+            return prefix + self.name.removesuffix("_pct").replace("_", " ")
+        top, variant, num_labels = found.groups()
+        labels = f"{num_labels} label{'' if num_labels == '1' else 's'} a class" if num_labels else "all labels"
+        return f"{prefix}top-{top}{f' ({variant})' if variant else ''}, {labels}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +52,21 @@ class Comparison:
 def metrics_of(status: SuiteStatus) -> list[Metric]:
     """Return all percentages measured with a trunk: the main metric of each evaluation first, top-1 before top-5."""
     found: dict[tuple[str, str], None] = {}
+    has_trunk: dict[str, bool] = {}
     for cell in status.cells:
-        for kind, record in cell.records.items():
-            if kind in EVALUATIONS:
+        for evaluation, record in cell.records.items():
+            if record.kind in EVALUATIONS:
                 names = [
                     name for name, value in record.results.items() if name.endswith("_pct") and isinstance(value, float)
                 ]
-                found |= {(kind, name): None for name in names}
-    # A suite of the pixel floor alone has no trunk: then its percentages are the columns.
-    with_trunk = [pair for pair in found if EVALUATIONS[pair[0]].needs_trunk] or list(found)
+                found |= {(evaluation, name): None for name in names}
+                has_trunk[evaluation] = EVALUATIONS[record.kind].needs_trunk
+    # A suite of floors alone has no trunk: then their percentages are the columns.
+    with_trunk = [pair for pair in found if has_trunk[pair[0]]] or list(found)
     ordered = sorted(
         with_trunk, key=lambda pair: (pair[0], not pair[1].startswith("top1"), pair[1] != "top1_pct", pair[1])
     )
-    return [Metric(evaluation=kind, name=name) for kind, name in ordered]
+    return [Metric(evaluation=evaluation, name=name) for evaluation, name in ordered]
 
 
 def values_of(status: SuiteStatus, metric: Metric) -> dict[str, dict[Pair, float]]:
@@ -78,9 +86,9 @@ def values_of(status: SuiteStatus, metric: Metric) -> dict[str, dict[Pair, float
 
 def value_of(cell_status: CellStatus, metric: Metric) -> float | None:
     """Return the value of one cell; for the pixel floor that of the probe metric of the same name."""
-    for kind, record in cell_status.records.items():
-        is_floor = kind in EVALUATIONS and not EVALUATIONS[kind].needs_trunk
-        if kind == metric.evaluation or is_floor:
+    for name, record in cell_status.records.items():
+        is_floor = record.kind in EVALUATIONS and not EVALUATIONS[record.kind].needs_trunk
+        if name == metric.evaluation or is_floor:
             value = record.results.get(metric.name)
             if isinstance(value, float):
                 return value

@@ -19,6 +19,7 @@ from types import FrameType
 from benchmarks.suite.executors import RunStage, StageEvent
 from benchmarks.suite.executors.local import attempt, failed_need, not_run
 from benchmarks.suite.stages import Stage
+from pipelines.base.blas_threads import limit_blas_threads
 from pipelines.base.interrupt import sigterm_as_interrupt
 from pipelines.base.machine import num_cores
 from pipelines.base.progress import quiet_progress
@@ -115,14 +116,12 @@ class _Run:
 
 
 def _begin_worker(num_threads: int) -> None:
-    import torch
-
     # A group of its own: Ctrl-C in a terminal reaches only the main process, which then ends its workers in order.
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(num_threads)  # read by training and by probes
-    torch.set_num_threads(num_threads)
+    limit_blas_threads(num_threads)
 
 
 def _work(stage: Stage, run_stage: RunStage) -> StageEvent:

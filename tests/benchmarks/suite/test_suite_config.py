@@ -101,3 +101,32 @@ def test_packaged_suite_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "demo").mkdir()
     loaded = load_suite(Path("demo"), ["images=shards", "clips=shards"])
     assert (loaded.config.name, Path(loaded.source).name) == ("demo", "demo.yaml")
+
+
+def test_one_kind_stands_twice_under_other_names(tmp_path: Path) -> None:
+    given = {"linear_probe": {}, "wide": {"kind": "linear_probe", "options": {"pool": 5}}, "knn": {}}
+    suite = made_suite(tmp_path, evaluations=given)
+    assert dict(suite.kinds) | {"pixel_floor": ""} == {
+        "linear_probe": "linear_probe",
+        "wide": "linear_probe",
+        "knn": "knn",
+        "pixel_floor": "",
+    }
+    wide: Any = suite.evaluations["wide"]
+    assert (wide.pool, wide.canvas_px) == (5, 64)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"wide": {"kind": "linear_prob"}}, ["unknown evaluation linear_prob", "Did you mean linear_probe?"]),
+        ({"wide": {"kind": "linear_probe", "pool": 5}}, ["evaluations.wide: unknown key pool", "kind, options"]),
+        ({"wide": {"kind": "linear_probe", "options": {"pol": 5}}}, ["unknown key pol", "Did you mean pool?"]),
+        ({"a b": {"kind": "knn"}}, ["need a name of a-z"]),
+        ({"floor": {"kind": "pixel_floor"}}, ["stands once, under its own name"]),
+    ],
+)
+def test_wrong_named_evaluations_are_told(tmp_path: Path, given: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        made_suite(tmp_path, evaluations=given)
+    assert all(word in str(caught.value) for word in words), caught.value

@@ -5,12 +5,11 @@ Letters: M units mixed, N samples, D features, K classes. Features are (M, N, D)
 Objective: mean cross-entropy + l2/2 * |W|^2 (the bias is free) + l1 * sum |alpha|, where the features are
 sum_m alpha_m X_m with sum alpha^2 = 1 (the lasso of the paper's section 3.2, at evaluation).
 
-The large products run in torch on one thread: the sums then do not depend on the number of cores, and on a busy machine
-two threads that wait for each other took 30 times as long as one.
+The large products run in torch, and everything on one thread: the sums then do not depend on the number of cores, and
+pools of threads that wait for each other took 14 times as long.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from scipy import optimize, special
 from torch.nn import functional
 
 from benchmarks.evaluations.base import Int64s
+from pipelines.base.blas_threads import one_blas_thread
 
 __all__ = ["Chosen", "Softmax", "choose_l2", "cross_entropy", "fit_softmax", "in_row_space"]
 
@@ -39,7 +39,7 @@ class Softmax:
 
     def logits(self, features_MND: Floats) -> Floats:
         """Return float64 (N, K), higher is likelier."""
-        with _one_thread():
+        with one_blas_thread():
             answers_MNK = _answers(features_MND, self.weight_DK)
         logits_NK: Floats = np.einsum("m,mnk->nk", self.mix_M, answers_MNK) + self.bias_K
         return logits_NK
@@ -96,7 +96,7 @@ def fit_softmax(
         start = Softmax(weight_DK=np.zeros((num_features, num_classes)), bias_K=np.zeros(num_classes), mix_M=even_M)
     values = np.concatenate([start.weight_DK.ravel(), start.bias_K, start.mix_M])
     options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "ftol": 1e-7, "gtol": 1e-5}
-    with _one_thread():
+    with one_blas_thread():
         found = optimize.minimize(objective, values, jac=True, method="L-BFGS-B", options=options)
     weight_DK, bias_K, raw_mix_M = unpack(found.x)
     # 3. Only the direction of the mix is determined: its length is set to 1.
@@ -114,16 +114,6 @@ def _slopes(features_MND: Floats, error_NK: Floats) -> Floats:
     """Return E' X of every unit, (M, K, D)."""
     error_KN = torch.from_numpy(np.ascontiguousarray(error_NK.T, dtype=features_MND.dtype))
     return np.stack([(error_KN @ torch.from_numpy(one)).numpy() for one in features_MND])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def cross_entropy(logits_NK: Floats, labels_N: Int64s) -> float:

@@ -16,10 +16,11 @@ from scipy import linalg
 
 from benchmarks.evaluations.base import (
     NUM_FOLDS,
+    Context,
     Evaluation,
     Int64s,
     Results,
-    check_labels,
+    check_labelled,
     draw_labelled,
     folds_of,
     mean_over_draws,
@@ -49,14 +50,12 @@ class PixelFloorConfig(Config):
     """Values the ridge penalty, relative to the mean squared pixel, is chosen from."""
 
 
-def run(
-    trunk_dir: Path | None, config: PixelFloorConfig, images: Path, train_split: str = "train", test_split: str = "val"
-) -> Results:
-    """Return results named like the linear probe's. `trunk_dir` is not used. Raises UsageError or DataError."""
+def run(context: Context, config: PixelFloorConfig) -> Results:
+    """Return results named like the linear probe's. Raises UsageError or DataError."""
     start_s = time.monotonic()
-    check_labels(images, train_split, test_split)
-    train_ND, train_labels_N = _tiny_images(images, train_split, config)
-    test_ND, test_labels_N = _tiny_images(images, test_split, config)
+    images = context.the_images()
+    train_ND, train_labels_N = _tiny_images(images, context.train_split, config)
+    test_ND, test_labels_N = _tiny_images(images, context.test_split, config)
     # By the train split's mean: the test split has no part in the fit.
     mean_D = train_ND.mean(axis=0)
     train_ND, test_ND = train_ND - mean_D, test_ND - mean_D
@@ -125,4 +124,4 @@ def _tiny_images(images: Path, split: str, config: PixelFloorConfig) -> tuple[Fl
     return np.stack(rows), np.concatenate(labels)
 
 
-EVALUATION = Evaluation(config_class=PixelFloorConfig, run=run, needs_trunk=False)
+EVALUATION = Evaluation(config_class=PixelFloorConfig, run=run, check=check_labelled, needs_trunk=False)

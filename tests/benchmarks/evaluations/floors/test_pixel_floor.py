@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from benchmarks.evaluations.pixel_floor import PixelFloorConfig, fit_ridge, run
+from benchmarks.evaluations.base import Context
+from benchmarks.evaluations.floors.pixel_floor import PixelFloorConfig, fit_ridge, run
 from tests.made.tiny_shards import coloured, write_shards
 
 
@@ -26,9 +27,13 @@ def images(tmp_path: Path) -> Path:
     return write_shards(tmp_path, {s: [(i % 3, coloured(i % 3, rng)) for i in range(n)] for s, n in counts.items()})
 
 
+def context(images: Path) -> Context:
+    return Context(trunk=None, images=images, store=images / "features")
+
+
 def test_colours_are_told_from_pixels_alone(images: Path) -> None:
     config = PixelFloorConfig(canvas_px=32, side_px=8, labels_per_class=[3])
-    results = run(None, config, images)
+    results = run(context(images), config)
     assert results["top1_pct"] > 90
     assert results["top1_3_labels_pct"] > 60
     assert len(results["top1_3_labels_draws_pct"]) == 3
@@ -37,5 +42,5 @@ def test_colours_are_told_from_pixels_alone(images: Path) -> None:
 
 def test_same_numbers_every_time(images: Path) -> None:
     config = PixelFloorConfig(canvas_px=32, side_px=8, labels_per_class=[3])
-    first, second = run(None, config, images), run(None, config, images)
+    first, second = run(context(images), config), run(context(images), config)
     assert first | {"probe_s": 0} == second | {"probe_s": 0}

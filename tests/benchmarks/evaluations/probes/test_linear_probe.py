@@ -7,9 +7,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.evaluations import linear_probe
-from benchmarks.evaluations.features import Features
-from benchmarks.evaluations.linear_probe import LinearProbeConfig, probe, run
+from benchmarks.evaluations.base import Context
+from benchmarks.evaluations.features import store
+from benchmarks.evaluations.features.store import Features
+from benchmarks.evaluations.probes.linear_probe import LinearProbeConfig, probe, run
+from benchmarks.evaluations.trunk_source import TrunkSource
 from pipelines.base.errors import UsageError
 from tests.made.tiny_shards import coloured, write_shards
 from training.trunk import Trunk, TrunkConfig, save_trunk
@@ -67,6 +69,17 @@ def test_lasso_reports_a_mix_of_unit_norm() -> None:
     assert len(results["lasso_mix"]) == 3
 
 
+def test_lasso_stands_beside_the_plain_probe_of_the_last_unit() -> None:
+    train, test = made_features(num_units=3)
+    last = [Features(values_MVND=one.values_MVND[-1:], labels_N=one.labels_N) for one in (train, test)]
+    both = probe({"as trained": (train, test)}, config(lasso=True, labels_per_class=[5], num_draws=2))
+    plain = probe({"as trained": (last[0], last[1])}, config(labels_per_class=[5], num_draws=2))
+    assert {name: both[name] for name in plain} == plain
+    # Three noisy copies of the centres, mixed, are told apart better than one.
+    assert both["top1_lasso_pct"] > both["top1_pct"] + 2
+    assert len(both["top1_lasso_5_labels_draws_pct"]) == 2
+
+
 @pytest.mark.parametrize("names", [("noise", "good"), ("good", "noise")])
 def test_statistics_that_answer_better_on_held_out_samples_are_taken(names: tuple[str, str]) -> None:
     train, test = made_features()
@@ -96,12 +109,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def context(folder: Path, kept: Path) -> Context:
+    return Context(trunk=TrunkSource(run=folder / "run"), images=folder, store=kept)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"recalibrate_norm": True}, {"lasso": True}, {"augment": "none", "pool": 1, "recalibrate_norm": False}],
 )
-def test_whole_probe_learns_an_easy_problem_twice_alike(folder: Path, changes: dict[str, Any]) -> None:
-    first, second = (run(folder / "run", config(**changes), folder) for _ in range(2))
+def test_whole_probe_learns_an_easy_problem_twice_alike(folder: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    first, second = (run(context(folder, tmp_path / str(index)), config(**changes)) for index in range(2))
     assert first["top1_pct"] > 80
     timeless = [name for name in first if not name.endswith("_s")]
     assert {name: first[name] for name in timeless} == {name: second[name] for name in timeless}
@@ -109,20 +126,20 @@ def test_whole_probe_learns_an_easy_problem_twice_alike(folder: Path, changes: d
 
 
 def test_recalibration_sees_every_train_image_once_and_only_if_asked(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(linear_probe, "recalibrate", lambda trunk, batches: seen.extend(len(one) for one in batches))
-    run(folder / "run", config(max_iterations=1, recalibrate_norm=False), folder)
+    monkeypatch.setattr(store, "recalibrate", lambda trunk, batches: seen.extend(len(one) for one in batches))
+    run(context(folder, tmp_path), config(max_iterations=1, recalibrate_norm=False))
     assert seen == []
     for wanted in (True, "auto"):
-        run(folder / "run", config(max_iterations=1, recalibrate_norm=wanted, batch_size=25), folder)
+        run(context(folder, tmp_path / str(wanted)), config(max_iterations=1, recalibrate_norm=wanted, batch_size=25))
         assert seen == [25, 25, 10]
         seen.clear()
 
 
-def test_missing_trunk_is_told(folder: Path) -> None:
+def test_missing_trunk_is_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no trunk given"):
-        run(None, config(), folder)
+        run(Context(trunk=None, images=folder, store=tmp_path), config())
     with pytest.raises(UsageError, match="fourfold pretrain"):
-        run(folder, config(), folder)
+        run(Context(trunk=TrunkSource(run=folder), images=folder, store=tmp_path), config())

@@ -5,7 +5,7 @@ from scipy import optimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from benchmarks.evaluations.softmax import Softmax, choose_l2, cross_entropy, fit_softmax, in_row_space
+from benchmarks.evaluations.probes.softmax import Softmax, choose_l2, cross_entropy, fit_softmax, in_row_space
 
 
 def made(num_samples: int = 300, num_features: int = 20, num_classes: int = 4, *, noise: float = 2.0, seed: int = 0):  # type: ignore[no-untyped-def]
