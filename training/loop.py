@@ -8,6 +8,8 @@ Calling `pretrain` again resumes from the checkpoint, or returns at once if the 
 from contextlib import closing, nullcontext
 from pathlib import Path
 
+import torch
+
 from pipelines.base.progress import ProgressBar, print_line, progress_bar, quiet_progress
 from pipelines.build import build_pipeline
 from training.config import PretrainConfig
@@ -58,11 +60,14 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
             with closing(session):
                 session.restore(out_dir)
                 train(session, out_dir)
-        # 4. The summary is written last: it marks the run as finished.
+        # 4. The pipeline is closed: its worker processes count now. The summary is written last: it marks the run as
+        # finished.
+        cpu_s = torch.tensor([session.meter.cpu_seconds], device=torch_device)
+        ranks.add_up(cpu_s)
         if ranks.is_first:
-            _finish(session, out_dir)
+            _finish(session, out_dir, cpu_s.item())
         ranks.wait()
-        return read_summary(out_dir) or _summarise(session, out_dir)
+        return read_summary(out_dir) or _summarise(session, out_dir, cpu_s.item())
 
 
 def train(session: Session, out_dir: Path) -> None:
@@ -115,15 +120,17 @@ def _warn(session: Session, warned: set[str]) -> None:
             print_line(f"step {session.step}: {warning}")
 
 
-def _finish(session: Session, out_dir: Path) -> None:
+def _finish(session: Session, out_dir: Path, cpu_seconds: float) -> None:
     # The trunk first: a run with a summary counts as finished, and later stages read its trunk.
     average = session.updater.average
     save_trunk(session.model.trunk if average is None else average.trunk(), out_dir)
-    write_summary(out_dir, _summarise(session, out_dir))
+    write_summary(out_dir, _summarise(session, out_dir, cpu_seconds))
 
 
-def _summarise(session: Session, out_dir: Path) -> RunSummary:
+def _summarise(session: Session, out_dir: Path, cpu_seconds: float) -> RunSummary:
     last = read_log(out_dir / LOG_NAME)[-1]
+    counts, sources = session.updater.counts, session.source_samples
+    num_samples = {kind: plan.num_samples for kind, plan in session.pipeline.plans.items()}
     return RunSummary(
         num_steps=session.step,
         seconds=round(session.meter.seconds, 3),
@@ -136,6 +143,15 @@ def _summarise(session: Session, out_dir: Path) -> RunSummary:
         passes=session.passes,
         held_out=last.get("held_out", {}),
         warnings=session.warnings,
+        source_samples=sources,
+        source_passes={kind: round(count / num_samples[kind], 3) for kind, count in sources.items()},
+        trunk_updates=counts.trunk,
+        head_updates=counts.heads,
+        decay=counts.decay,
+        cpu_seconds=round(cpu_seconds, 3),
+        gpu_seconds=round(session.meter.seconds * session.ranks.world_size, 3)
+        if session.device.type == "cuda"
+        else 0.0,
     )
 
 

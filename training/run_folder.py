@@ -36,8 +36,11 @@ NOT_PART_OF_THE_RESULT = {"checkpoint", "held_out", "log_every_steps"}
 class RunSummary:
     """A finished run. `samples_seen`, `losses` and `metrics` (last logged) are per task; empty for a random trunk.
 
-    passes: times that a task saw every sample. held_out: task -> "model", "constant" or "place" -> loss and metrics.
-    warnings: what is wrong with a task's learning, a sentence each.
+    passes: times that a task saw every sample. source_samples, source_passes: the same for "image" and "clip", whose
+    batches tasks share. trunk_updates, head_updates: steps of optimizers. decay: sum of learning rate x weight decay
+    over the updates of "trunk" and of each task's head. cpu_seconds: of all threads and ended worker processes of all
+    ranks. gpu_seconds: wall time x GPUs; 0 on a CPU. held_out: task -> "model", "constant" or "place" -> loss and
+    metrics. warnings: what is wrong with a task's learning, a sentence each.
     """
 
     num_steps: int
@@ -51,6 +54,13 @@ class RunSummary:
     passes: dict[str, float] = field(default_factory=dict)
     held_out: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    source_samples: dict[str, int] = field(default_factory=dict)
+    source_passes: dict[str, float] = field(default_factory=dict)
+    trunk_updates: int = 0
+    head_updates: dict[str, int] = field(default_factory=dict)
+    decay: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
 
 
 def claim(run_dir: Path, config: PretrainConfig) -> None:

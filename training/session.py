@@ -137,6 +137,12 @@ class Session:
         return {name: seen / sizes[name] for name, seen in self.samples_seen.items()}
 
     @property
+    def source_samples(self) -> dict[str, int]:
+        """Samples read of each source, by kind, over all ranks; several tasks may have shared one."""
+        position = self.pipeline.position()
+        return {kind: position[f"{kind}_batch"] * plan.global_batch_size for kind, plan in self.pipeline.plans.items()}
+
+    @property
     def is_held_out_due(self) -> bool:
         """Whether this rank measures held-out samples after this step."""
         return self.held_out is not None and self._ends_measured_part
@@ -176,6 +182,7 @@ class Session:
             position=self.pipeline.position(),
             model=self.model.state_dict(),
             optimizers=self.updater.state_dict(),
+            cpu_seconds=self.meter.cpu_seconds,
         )
         save_checkpoint(checkpoint, run_dir)
 
@@ -188,7 +195,7 @@ class Session:
         self.updater.load_state_dict(checkpoint.optimizers)
         self.pipeline.restore(checkpoint.position)
         self.step, self.samples_seen = checkpoint.step, dict(checkpoint.samples_seen)
-        self.meter = Meter(self.samples_seen, checkpoint.seconds)
+        self.meter = Meter(self.samples_seen, checkpoint.seconds, checkpoint.cpu_seconds)
 
     def close(self) -> None:
         """Stop the pipeline of held-out samples. The training pipeline is closed by its builder."""

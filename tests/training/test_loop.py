@@ -115,6 +115,19 @@ def test_the_summary_counts_samples_per_task(unbroken) -> None:
     assert summary["num_trunk_parameters"] == sum(p.numel() for p in load_trunk(unbroken).parameters())
 
 
+def test_the_summary_counts_updates_and_sources(unbroken) -> None:
+    summary = json.loads((unbroken / "summary.json").read_text())
+    heads = {task: seen // 4 for task, seen in summary["samples_seen"].items()}
+    assert summary["head_updates"] == heads
+    assert summary["trunk_updates"] == sum(heads.values())
+    # Relative position is in every step, so that every step reads a batch of images, once for all tasks.
+    assert summary["source_samples"] == {"image": 4 * NUM_STEPS}
+    assert summary["source_passes"] == {"image": round(4 * NUM_STEPS / 20, 3)}
+    assert set(summary["decay"]) == {"trunk", *heads}
+    assert 0 < summary["cpu_seconds"] < 600
+    assert summary["gpu_seconds"] == 0
+
+
 def test_the_trunk_has_learned(unbroken, shards, tmp_path) -> None:
     pretrain(config_of(shards, tasks={}), tmp_path, device="cpu")
     assert not torch.equal(weights_of(unbroken), weights_of(tmp_path))

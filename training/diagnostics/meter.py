@@ -1,5 +1,6 @@
 """Speed of a run: samples per second of each task, and the share of time spent waiting for data."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,15 +9,23 @@ __all__ = ["Meter"]
 
 
 class Meter:
-    """Meter of one process. `seconds`: wall time of the run, with `seconds_before` of earlier processes."""
+    """Meter of one process. `seconds`: wall time of the run, with `seconds_before` of earlier processes; `cpu_seconds`
+    likewise: CPU time of all threads, and of worker processes that have ended."""
 
-    def __init__(self, samples_seen: Mapping[str, int], seconds_before: float = 0.0) -> None:
+    def __init__(
+        self, samples_seen: Mapping[str, int], seconds_before: float = 0.0, cpu_seconds_before: float = 0.0
+    ) -> None:
         self._origin_s = time.monotonic() - seconds_before
+        self._cpu_origin_s = _cpu_s() - cpu_seconds_before
         self._start_interval(samples_seen)
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._origin_s
+
+    @property
+    def cpu_seconds(self) -> float:
+        return _cpu_s() - self._cpu_origin_s
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -39,3 +48,8 @@ class Meter:
         self._since_s = time.monotonic()
         self._waited_s = 0.0
         self._seen = dict(samples_seen)
+
+
+def _cpu_s() -> float:
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system

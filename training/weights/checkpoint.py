@@ -36,8 +36,8 @@ class CheckpointConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """State after `step` steps. `samples_seen` per task; `seconds` of training so far, over all resumes; `optimizers`:
-    the updater's state."""
+    """State after `step` steps. `samples_seen` per task; `seconds` and `cpu_seconds` of training so far, over all
+    resumes; `optimizers`: the updater's state."""
 
     step: int
     seconds: float
@@ -45,6 +45,7 @@ class Checkpoint:
     position: dict[str, int]
     model: dict[str, Any]
     optimizers: dict[str, dict[str, Any]]
+    cpu_seconds: float = 0.0
     format_version: int = FORMAT_VERSION
 
 

@@ -28,6 +28,7 @@ from benchmarks.results.report.collect import (
     task_sets_of,
     values_of,
 )
+from benchmarks.results.report.equal_compute import COMPUTE_COLUMNS, compute_rows
 from benchmarks.results.report.paper import PAPER_ROWS
 from benchmarks.results.statistics import Summary
 from benchmarks.suite.run_suite import suite_status
@@ -92,6 +93,8 @@ def write_report(suite: Suite, out: Path) -> Path:
         comparisons=_comparisons(status, metrics),
         total_duration=duration(status.spent_s),
         costs=_costs(status),
+        compute=compute_rows(status, metrics[0]) if metrics else [],
+        compute_columns=COMPUTE_COLUMNS,
         losses=_losses(status, out),
         learned=_learned(status),
         warnings=_warnings(status),

@@ -131,6 +131,13 @@ def test_table_shows_mean_spread_and_the_papers_numbers_apart(tmp_path: Path) ->
     assert "another data set" in page.text
 
 
+def test_compute_is_counted_beside_accuracy(tmp_path: Path) -> None:
+    suite = made_suite(tmp_path)
+    run(suite, tmp_path / "out")
+    row = "61.0 % 0.5 3 colorization 2, exemplar 1 image 96 (16.0) colorization 64 (60.4) 0.0125 CPU"
+    assert row in page_of(suite, tmp_path / "out").text
+
+
 def test_page_of_a_suite_that_has_not_started(tmp_path: Path) -> None:
     suite = made_suite(tmp_path)
     page = page_of(suite, tmp_path / "out")
