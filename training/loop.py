@@ -130,7 +130,7 @@ def _finish(session: Session, out_dir: Path, cpu_seconds: float) -> None:
 def _summarise(session: Session, out_dir: Path, cpu_seconds: float) -> RunSummary:
     last = read_log(out_dir / LOG_NAME)[-1]
     counts, sources = session.updater.counts, session.source_samples
-    num_samples = {kind: plan.num_samples for kind, plan in session.pipeline.plans.items()}
+    num_samples = {str(kind): plan.num_samples for kind, plan in session.pipeline.plans.items()}
     return RunSummary(
         num_steps=session.step,
         seconds=round(session.meter.seconds, 3),
