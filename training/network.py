@@ -16,6 +16,7 @@ from timm.models.resnetv2 import ResNetV2
 from torch import nn
 
 from pipelines.base.errors import UsageError
+from training.slim_layout import use_slim_layout
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -88,9 +89,11 @@ def own_network_options(
     }
 
 
-def own_network(options: dict[str, Any]) -> nn.Module:
-    """Return timm's pre-activation ResNet with options of `own_network_options`."""
+def own_network(options: dict[str, Any], *, is_slim: bool = False) -> nn.Module:
+    """Return timm's pre-activation ResNet with options of `own_network_options`, in TF-Slim's layout if `is_slim`."""
     network: nn.Module = ResNetV2(**options, conv_layer=create_conv2d, norm_layer=BatchNormAct2d)
+    if is_slim:
+        use_slim_layout(network)
     return network
 
 

@@ -54,7 +54,7 @@ STRIDE_PX = 8
 """Stride of the third stage in pretraining, where it is dilated."""
 
 
-ADDED: dict[str, Any] = {"arch": None, "weights": None}
+ADDED: dict[str, Any] = {"layout": "timm", "arch": None, "weights": None}
 """Options that came later, and their defaults: not written down where they are not used."""
 
 
@@ -67,6 +67,9 @@ class TrunkConfig(Config):
     """Multiplies all channels, rounded to multiples of 8. Compute grows with its square."""
     norm: Literal["shared", "per_task"] = "shared"
     """Running statistics of batch norm: one set, or one per task. Batches are normalised by their own in training."""
+    layout: Literal["timm", "slim"] = "timm"
+    """`slim`: stride 8 is reached in the last unit of stage 1, and all units of stage 3 are dilated, as in the paper's
+    TF-Slim; stage 2 then costs four times as much."""
     arch: str | None = None
     """A network by name instead of depth and width: timm:NAME (a ResNet of it) or torchvision:NAME."""
     weights: Path | None = None
@@ -77,8 +80,8 @@ class TrunkConfig(Config):
     def _is_one_network(self) -> "TrunkConfig":
         if self.arch is not None:
             split_name(self.arch)
-            if self.width != 1.0:
-                raise ValueError("width is for trunks without arch; leave it out")
+            if self.width != 1.0 or self.layout != "timm":
+                raise ValueError("width and layout are for trunks without arch; leave them out")
         return self
 
     @model_serializer(mode="wrap")
@@ -226,7 +229,7 @@ def whole_network(config: TrunkConfig, *, stride_px: int = STRIDE_PX) -> nn.Modu
     """Return the network a trunk is cut from, with random weights. Raises UsageError for an unknown `arch`."""
     if config.arch is not None:
         return named_network(config.arch, stride_px=stride_px)
-    return own_network(network_options(config))
+    return own_network(network_options(config), is_slim=config.layout == "slim")
 
 
 def network_options(config: TrunkConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from types import FrameType
 
 import typer
 
-from benchmarks.cli import bench, profile, shards, shortcuts, training
+from benchmarks.cli import bench, profile, shards, shortcuts, training, weights
 from benchmarks.results.output import AsJson, print_json, say
 from pipelines.base.errors import FourfoldError
 
@@ -34,6 +34,7 @@ app.add_typer(shards.app, name="shards")
 app.add_typer(bench.app, name="bench")
 app.command("pretrain")(training.pretrain)
 app.command("evaluate")(training.evaluate)
+app.command("export")(weights.export)
 app.command("profile")(profile.profile)
 app.command("shortcuts")(shortcuts.shortcuts)
 
