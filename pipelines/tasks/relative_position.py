@@ -25,7 +25,6 @@ from pipelines.targets.views.patch_colors import (
     Cuts,
     PatchColor,
     cut_patches,
-    standardized_patches,
 )
 from pipelines.targets.views.patch_grid import (
     DIRECTIONS_XY,
@@ -82,6 +81,9 @@ class RelativePositionConfig(PatchGuards, TaskConfig):
     """Against chromatic aberration, which tells a patch's place in the image. gray: lightness, the paper's input where
     tasks are harmonized; drop: one random channel is kept, noise in the others, as in the original; project: the
     green-magenta direction removed; keep: nothing done."""
+    standardize: bool = True
+    """Give every patch the same mean and contrast, as the original code does; what lies more than three deviations from
+    the mean is cut off. Without it, borders of both patches alone answer 28 instead of 22 % of pairs at 96 px."""
     resample_probability: float = Field(default=0.33, ge=0, le=1)
     """Chance that a patch is scaled down (to 1/9 of its side at least) and up again, as in the original code."""
 
@@ -233,8 +235,8 @@ class RelativePosition(Task):
 
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
         cuts = Cuts.of(geometry)
-        planes = cut_patches(pixels, cuts, self.color, self.patch_px, self.memory)
-        inputs = standardized_patches(planes, cuts, self.color) if self.config.standardize else planes
+        standardize = self.config.standardize
+        inputs = cut_patches(pixels, cuts, self.color, self.patch_px, self.memory, standardize=standardize)
         num_rows, num_patches = len(keys) * self.examples_per_sample, geometry["corner_xy"].shape[2]
         target = self._target(geometry, num_rows, pixels.device)
         return TaskBatch(

@@ -21,10 +21,10 @@ from pipelines.base.rng import rng_for
 from pipelines.kernels.compiled import compiled
 from pipelines.targets.color.lab import light_tables
 from pipelines.targets.color.lab import lightness as lightness_of
-from pipelines.targets.views.guards import recompressed, standardized
+from pipelines.targets.views.guards import recompressed, standardize_cpu, standardized
 from pipelines.targets.views.resampling import resample_cpu, resampled
 
-__all__ = ["NUM_NOISE_STARTS", "Cuts", "PatchColor", "cut_patches", "standardized_patches"]
+__all__ = ["NUM_NOISE_STARTS", "Cuts", "PatchColor", "cut_patches"]
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -70,44 +70,52 @@ class Cuts:
         )
 
 
-def cut_patches(pixels: torch.Tensor, cuts: Cuts, color: PatchColor, patch_px: int, memory: BufferPool) -> torch.Tensor:
+def cut_patches(
+    pixels: torch.Tensor,
+    cuts: Cuts,
+    color: PatchColor,
+    patch_px: int,
+    memory: BufferPool,
+    *,
+    standardize: bool = False,
+) -> torch.Tensor:
     """Cut patches of canvases uint8 (B, S, S, 3): float32 (N, 3, P, P) in [0, 1], on the pixels' device.
 
     Gray ones are one plane expanded to three. On a CPU, memory of dropped and gray ones comes from `memory`.
+    standardize: give each patch the same mean and contrast (`guards.standardized`); noise in dropped channels stays.
     """
     is_cpu = pixels.device.type == "cpu"
     if is_cpu and color in ("drop", "gray"):
         # Straight from the canvases: whole patches are copied only where they are to be saved as JPEG first.
         if cuts.jpeg_quality is not None:
             pixels, cuts = _saved(pixels, cuts, patch_px)
-        return (_drop_cpu if color == "drop" else _gray_cpu)(pixels, cuts, patch_px, memory)
-    crop = _crop_cpu if is_cpu else _crop_device
-    patches_NPP3 = recompressed(crop(pixels, cuts.corner_xy, patch_px), cuts.jpeg_quality)
-    if color == "drop":
-        return _drop_device(patches_NPP3, cuts)
-    if color == "gray":
-        return _gray_device(patches_NPP3, cuts)
-    planes = resampled(patches_NPP3.permute(0, 3, 1, 2).float().div_(255), cuts.resample_px)
-    return _without_green_magenta(planes) if color == "project" else planes
+        if color == "gray":
+            return _gray_cpu(pixels, cuts, patch_px, memory, standardize=standardize)
+        planes = _drop_cpu(pixels, cuts, patch_px, memory)
+    else:
+        crop = _crop_cpu if is_cpu else _crop_device
+        patches_NPP3 = recompressed(crop(pixels, cuts.corner_xy, patch_px), cuts.jpeg_quality)
+        if color == "gray":
+            return _gray_device(patches_NPP3, cuts, standardize=standardize)
+        if color == "drop":
+            planes = _drop_device(patches_NPP3, cuts)
+        else:
+            planes = resampled(patches_NPP3.permute(0, 3, 1, 2).float().div_(255), cuts.resample_px)
+            planes = _without_green_magenta(planes) if color == "project" else planes
+    if not standardize:
+        return planes
+    if color != "drop":
+        return standardized(planes)
+    channel = _on(_drawn_colors(cuts)[0], planes.device)
+    row = torch.arange(len(channel), device=channel.device)
+    planes[row, channel] = standardized(planes[row, channel])
+    return planes
 
 
 def _saved(pixels: torch.Tensor, cuts: Cuts, patch_px: int) -> tuple[torch.Tensor, Cuts]:
     """Each patch as a canvas of its own, saved as JPEG and loaded again."""
     patches_NPP3 = recompressed(_crop_cpu(pixels, cuts.corner_xy, patch_px), cuts.jpeg_quality)
     return patches_NPP3, replace(cuts, corner_xy=np.zeros_like(cuts.corner_xy), jpeg_quality=None)
-
-
-def standardized_patches(planes: torch.Tensor, cuts: Cuts, color: PatchColor) -> torch.Tensor:
-    """What `cut_patches` gave, each patch with the same mean and contrast (`guards.standardized`); noise in dropped
-    channels stays as it is. May change `planes`."""
-    if color == "drop":
-        assert cuts.channel is not None
-        channel = _on(cuts.channel, planes.device)
-        row = torch.arange(len(channel), device=channel.device)
-        planes[row, channel] = standardized(planes[row, channel])
-        return planes
-    is_gray = color == "gray"
-    return standardized(planes[:, 0]).unsqueeze(1).expand(-1, 3, -1, -1) if is_gray else standardized(planes)
 
 
 def _on(array: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:
@@ -174,17 +182,28 @@ def _drop_cpu(pixels: torch.Tensor, cuts: Cuts, patch_px: int, memory: BufferPoo
     return torch.from_numpy(planes)
 
 
-def _gray_device(patches_NPP3: torch.Tensor, cuts: Cuts) -> torch.Tensor:
-    """float32 (N, 3, P, P), three times one plane: lightness (maybe resampled)."""
-    return resampled(lightness_of(patches_NPP3), cuts.resample_px).unsqueeze(1).expand(-1, 3, -1, -1)
+def _gray_device(patches_NPP3: torch.Tensor, cuts: Cuts, *, standardize: bool) -> torch.Tensor:
+    """float32 (N, 3, P, P), three times one plane: lightness (maybe resampled, and standardized)."""
+    plane = resampled(lightness_of(patches_NPP3), cuts.resample_px)
+    return (standardized(plane) if standardize else plane).unsqueeze(1).expand(-1, 3, -1, -1)
 
 
-def _gray_cpu(pixels: torch.Tensor, cuts: Cuts, patch_px: int, memory: BufferPool) -> torch.Tensor:
-    """The same, straight from the canvases (B, S, S, 3)."""
+def _gray_cpu(
+    pixels: torch.Tensor, cuts: Cuts, patch_px: int, memory: BufferPool, *, standardize: bool
+) -> torch.Tensor:
+    """The same, straight from the canvases (B, S, S, 3); maybe standardized."""
     plane = memory.empty((len(cuts.corner_xy), patch_px, patch_px), np.float32)
-    _write_gray(pixels.numpy(), cuts.corner_xy, *light_tables(), plane)
-    for row in np.flatnonzero(cuts.resample_px < patch_px):
-        resample_cpu(plane[row], int(cuts.resample_px[row]))
+    per_canvas = len(plane) // max(len(pixels), 1)
+    canvases, tables = pixels.numpy(), light_tables()
+    # One canvas at a time, whose patches stay in the cache until they are done.
+    for canvas in range(len(canvases)):
+        rows = slice(canvas * per_canvas, (canvas + 1) * per_canvas)
+        patches, resample_px = plane[rows], cuts.resample_px[rows]
+        _write_gray(canvases[canvas : canvas + 1], cuts.corner_xy[rows], *tables, patches)
+        for row in np.flatnonzero(resample_px < patch_px):
+            resample_cpu(patches[row], int(resample_px[row]))
+        if standardize:
+            standardize_cpu(patches)
     return torch.from_numpy(plane).unsqueeze(1).expand(-1, 3, -1, -1)
 
 

@@ -19,8 +19,9 @@ TIED = {
     "pairs_per_image": 4,
     "color": "keep",
     "resample_probability": 0,
+    "standardize": False,
 }
-GRID = {"patch_px": 24, "gap_px": 4, "jitter_px": 2, "color": "keep", "resample_probability": 0}
+GRID = {"patch_px": 24, "gap_px": 4, "jitter_px": 2, "color": "keep", "resample_probability": 0, "standardize": False}
 
 
 def vignette(seed, side):

@@ -96,12 +96,13 @@ def device_paths(monkeypatch):
     return use
 
 
-def drop_on_device(pixels, cuts, patch_px, _):
+def drop_on_device(pixels, cuts, patch_px, memory):
     return patch_colors._drop_device(patch_colors._crop_device(pixels, cuts.corner_xy, patch_px), cuts)
 
 
-def gray_on_device(pixels, cuts, patch_px, _):
-    return patch_colors._gray_device(patch_colors._crop_device(pixels, cuts.corner_xy, patch_px), cuts)
+def gray_on_device(pixels, cuts, patch_px, memory, *, standardize):
+    patches = patch_colors._crop_device(pixels, cuts.corner_xy, patch_px)
+    return patch_colors._gray_device(patches, cuts, standardize=standardize)
 
 
 def ab_torch(blocks):

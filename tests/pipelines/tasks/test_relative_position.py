@@ -28,7 +28,7 @@ PLAIN = {"color": "keep", "resample_probability": 0}
 
 
 def task(canvas_px: int = 256, *, gray: bool = False, **options: object) -> RelativePosition:
-    config = RelativePositionConfig.model_validate({"form": "pairs", "color": "drop"} | options)
+    config = RelativePositionConfig.model_validate({"form": "pairs", "color": "drop", "standardize": False} | options)
     return RelativePosition(config, CanvasSpec(canvas_px=canvas_px), lightness=gray)
 
 

@@ -12,7 +12,7 @@ from pipelines.tasks.base import CanvasSpec, Geometry, TaskBatch
 from pipelines.tasks.relative_position import RelativePosition, RelativePositionConfig
 
 PLACES = {(-1, -1): 0, (0, -1): 1, (1, -1): 2, (-1, 0): 3, (1, 0): 4, (-1, 1): 5, (0, 1): 6, (1, 1): 7}
-PLAIN = {"color": "keep", "resample_probability": 0}
+PLAIN = {"color": "keep", "resample_probability": 0, "standardize": False}
 
 
 def task(pipeline_px: int = 96, **options: object) -> RelativePosition:

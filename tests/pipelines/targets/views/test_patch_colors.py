@@ -8,7 +8,7 @@ from skimage.color import rgb2lab
 
 from pipelines.base.buffer_pool import BufferPool
 from pipelines.targets.views import patch_colors, resampling
-from pipelines.targets.views.patch_colors import Cuts, PatchColor, cut_patches, standardized_patches
+from pipelines.targets.views.patch_colors import Cuts, PatchColor, cut_patches
 from tests.made.pictures import smooth_picture
 
 PATCH_PX = 24
@@ -30,24 +30,25 @@ def cuts_of(num_patches: int, *, resampled: bool = False, saved: bool = False) -
     )
 
 
-def cut(cuts: Cuts, color: PatchColor) -> torch.Tensor:
-    return cut_patches(canvases(3), cuts, color, PATCH_PX, BufferPool())
+def cut(cuts: Cuts, color: PatchColor, *, standardize: bool = False) -> torch.Tensor:
+    return cut_patches(canvases(3), cuts, color, PATCH_PX, BufferPool(), standardize=standardize)
 
 
 @pytest.mark.parametrize("saved", [False, True])
 @pytest.mark.parametrize("color", ["drop", "project", "gray", "keep"])
 def test_the_way_of_a_device_gives_the_same(color: PatchColor, saved: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     cuts = cuts_of(12, resampled=True, saved=saved)
-    compiled = cut(cuts, color)
+    compiled, even = cut(cuts, color), cut(cuts, color, standardize=True)
 
-    def on_device(of, pixels, cuts, _):
-        return of(patch_colors._crop_device(pixels, cuts.corner_xy, PATCH_PX), cuts)
+    def on_device(of, pixels, cuts, **options):
+        return of(patch_colors._crop_device(pixels, cuts.corner_xy, PATCH_PX), cuts, **options)
 
-    monkeypatch.setattr(patch_colors, "_drop_cpu", lambda *a: on_device(patch_colors._drop_device, *a[:2], a[3]))
-    monkeypatch.setattr(patch_colors, "_gray_cpu", lambda *a: on_device(patch_colors._gray_device, *a[:2], a[3]))
+    monkeypatch.setattr(patch_colors, "_drop_cpu", lambda *a: on_device(patch_colors._drop_device, *a[:2]))
+    monkeypatch.setattr(patch_colors, "_gray_cpu", lambda *a, **b: on_device(patch_colors._gray_device, *a[:2], **b))
     monkeypatch.setattr(patch_colors, "_crop_cpu", patch_colors._crop_device)
     monkeypatch.setattr(resampling, "_resampled_cpu", resampling._resampled_device)
     torch.testing.assert_close(cut(cuts, color), compiled, atol=1e-5, rtol=0)
+    torch.testing.assert_close(cut(cuts, color, standardize=True), even, atol=1e-4, rtol=0)
 
 
 def test_gray_is_the_lightness_of_scikit_image() -> None:
@@ -75,7 +76,7 @@ def test_gray_patches_take_the_memory_of_one_plane() -> None:
 @pytest.mark.parametrize("color", ["drop", "project", "gray", "keep"])
 def test_standardized_patches_have_the_same_mean_but_for_noise(color: PatchColor) -> None:
     cuts = cuts_of(6)
-    planes = standardized_patches(cut(cuts, color).clone(), cuts, color)
+    planes = cut(cuts, color, standardize=True)
     kept = planes[torch.arange(6), torch.from_numpy(cuts.channel)] if color == "drop" else planes.flatten(1, 2)
     torch.testing.assert_close(kept.flatten(1).mean(1), torch.full((6,), 0.5), atol=0.01, rtol=0)
 
