@@ -24,7 +24,7 @@ from training.updates.schedule import lr_factor
 from training.updates.step import Updater
 from training.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
-__all__ = ["Session"]
+__all__ = ["Session", "model_of"]
 
 FLOP_PER_TFLOP = 1e12
 
@@ -35,7 +35,7 @@ class Session:
     def __init__(self, config: PretrainConfig, pipeline: Pipeline, ranks: Ranks, device: torch.device) -> None:
         self.config, self.pipeline, self.ranks, self.device = config, pipeline, ranks, device
         # 1. Model and cost first, on the CPU: the number of steps follows from FLOPs, and every rank counts the same.
-        self.model = _build_model(config, pipeline.tasks, len(pipeline.labels))
+        self.model = model_of(config, pipeline.tasks, len(pipeline.labels))
         self.batch_sizes = {name: config.pipeline.batch_size_of(task.source) for name, task in pipeline.tasks.items()}
         self.flop = {
             name: count_flop(self.model, dummy_batch(task, self.batch_sizes[name]))
@@ -229,7 +229,8 @@ class Session:
         return count_steps(budget, cost, active, is_constant=is_constant)
 
 
-def _build_model(config: PretrainConfig, tasks: Mapping[str, Task], num_labels: int) -> Model:
+def model_of(config: PretrainConfig, tasks: Mapping[str, Task], num_labels: int) -> Model:
+    """Return the untrained model of a run: trunk, and a head for each task."""
     trunk = build_trunk(config.trunk, tuple(tasks), config.seed)
     shapes = {name: _head_input(trunk, task, num_labels) for name, task in tasks.items()}
     return build_model(

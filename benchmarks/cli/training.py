@@ -2,12 +2,16 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from benchmarks.recipe_files import completing, find_recipe
-from benchmarks.results.output import AsJson, Overrides, plain, print_facts, print_json, say
+from benchmarks.results.output import AsJson, Overrides, plain, print_facts, print_json, print_table, say
 from pipelines.base.progress import quiet_progress
+
+if TYPE_CHECKING:
+    from training.config import PretrainConfig
 
 __all__ = ["evaluate", "pretrain"]
 
@@ -20,6 +24,7 @@ def pretrain(
     ),
     out: Path | None = typer.Option(None, "--out", metavar="DIR", help="Run folder. Default: runs/NAME of the file."),
     device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    plan: bool = typer.Option(False, "--plan", help="Show what a sample of each task costs, and train nothing."),
     overrides: list[str] | None = Overrides,
     as_json: bool = AsJson,
 ) -> None:
@@ -33,6 +38,9 @@ def pretrain(
 
     config = find_recipe(config, "pretrain")
     checked = load_config(PretrainConfig, config, overrides or [])
+    if plan:
+        _show_costs(checked, str(config), as_json=as_json)
+        return
     folder = out or Path("runs") / config.stem
     if as_json:
         with quiet_progress():
@@ -40,6 +48,34 @@ def pretrain(
         return
     print_facts(str(folder), plain(train(checked, folder, device=device)))
     say(f"next: fourfold evaluate {folder} --images SHARDS")
+
+
+def _show_costs(config: "PretrainConfig", title: str, *, as_json: bool) -> None:
+    from training.diagnostics.task_costs import task_costs
+
+    costs = task_costs(config)
+    if as_json:
+        print_json({"source": title, "tasks": costs})
+        return
+    rows = [
+        [
+            one.task,
+            one.samples_per_step,
+            f"{one.inputs_per_sample:g}",
+            f"{one.gflop_per_sample:.3g}",
+            _ratio(one.relative),
+            one.paper_gpu_hours,
+            _ratio(one.paper_relative),
+        ]
+        for one in costs
+    ]
+    columns = ["task", "samples a step", "inputs a sample", "GFLOP a sample", "to colorization"]
+    print_table(title, [*columns, "paper: GPU-hours an epoch", "to colorization"], rows)
+    say("GFLOP: forward and backward, trunk and head. How many clips the paper's epochs have is unknown.")
+
+
+def _ratio(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
 
 
 def evaluate(
