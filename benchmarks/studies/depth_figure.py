@@ -19,7 +19,7 @@ WIDTH_PX, HEIGHT_PX = 900, 460
 
 
 def depth_page(results: dict[str, Any], metric: str, title: str) -> str:
-    """Return an HTML page with one chart: mean over seeds, a bar of one standard deviation, a circle per seed.
+    """Return an HTML page with one chart: mean over seeds, its 95 % interval, a circle per seed.
 
     results: the `results` of a committed suite. metric: a percentage of its linear probe, such as "top1_pct".
     """
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("record", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--metric", default="top1_pct")
-    parser.add_argument("--title", default="Linear probe, top-1, all labels: mean, one sd and every seed")
+    parser.add_argument("--title", default="Linear probe, top-1, all labels: mean, 95 % interval and every seed")
     parser.add_argument("--chromium", default=None, help="path of the browser's program")
     chosen = parser.parse_args()
     page = depth_page(json.loads(chosen.record.read_text(encoding="utf-8"))["results"], chosen.metric, chosen.title)

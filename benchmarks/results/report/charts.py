@@ -30,7 +30,7 @@ def accuracy_by_depth(
     title: str,
     floor_pct: float | None,
 ) -> str:
-    """Draw a line through the means, a bar of one sd where there are two seeds or more, and a point per seed."""
+    """Draw a line through the means, the 95 % interval where there are two seeds or more, and a point per seed."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -39,7 +39,7 @@ def accuracy_by_depth(
         style = {"color": color, "width": width, "dash": dash}
         depths = sorted(summaries[name])
         means = [summaries[name][depth].mean for depth in depths]
-        spread = [summaries[name][depth].sd if summaries[name][depth].has_interval else 0.0 for depth in depths]
+        spread = [summaries[name][depth].half_width if summaries[name][depth].has_interval else 0.0 for depth in depths]
         bars = {"type": "data", "array": spread, "visible": any(spread), "thickness": 1.5}
         x = [str(depth) for depth in depths]
         figure.add_scatter(x=x, y=means, name=name, mode="lines+markers", line=style, error_y=bars, legendgroup=name)

@@ -1,19 +1,27 @@
-"""Collect what the report shows: values by task set, depth and seed, comparisons and verdicts. No HTML here."""
+"""Collect what the report shows: values by task set, depth and seed. No HTML here."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.evaluations import EVALUATIONS
-from benchmarks.results.statistics import Summary, best_of, paired_difference, summarize, verdict
+from benchmarks.results.statistics import Pair, Summary, half_width_of_test_set, summarize
 from benchmarks.suite.stages import TaskSet
 from benchmarks.suite.status import CellStatus, SuiteStatus
 
-__all__ = ["Comparison", "Metric", "compare", "metrics_of", "values_of"]
+__all__ = [
+    "Metric",
+    "at_depth",
+    "depths_of",
+    "floor_of",
+    "metrics_of",
+    "summary_at",
+    "task_sets_of",
+    "test_set_note",
+    "values_of",
+]
 
 TOP_PATTERN = re.compile(r"top(\d+)(?:_([a-z]+))??(?:_(\d+)_labels)?_pct")
-Pair = tuple[int, int]
-"""(depth, seed), equal on both sides when two task sets are compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,21 +40,6 @@ class Metric:
         top, variant, num_labels = found.groups()
         labels = f"{num_labels} label{'' if num_labels == '1' else 's'} a class" if num_labels else "all labels"
         return f"{prefix}top-{top}{f' ({variant})' if variant else ''}, {labels}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """One task set against another. `depth` None: over all depths, each (depth, seed) a pair."""
-
-    first: str
-    second: str
-    role: str
-    depth: int | None
-    difference: Summary | None
-
-    @property
-    def sentence(self) -> str:
-        return verdict(self.first, self.second, self.difference)
 
 
 def metrics_of(status: SuiteStatus) -> list[Metric]:
@@ -120,39 +113,21 @@ def summary_at(values: Mapping[Pair, float], depth: int) -> Summary | None:
     return summarize(chosen) if chosen else None
 
 
-def compare(status: SuiteStatus, metric: Metric) -> list[Comparison]:
-    """Compare every combined set with the best single, each single and the baselines; over all depths, then per depth.
-
-    Without combined sets: compare each single set with the baselines.
-    """
-    sets, values, depths = task_sets_of(status), values_of(status, metric), depths_of(status)
-    combined = [name for name, one in sets.items() if one.role == "combined"]
-    singles = [name for name, one in sets.items() if one.role == "single"]
-    baselines = [name for name, one in sets.items() if one.role == "baseline"]
-    comparisons = []
-    for depth in [None, *depths] if len(depths) > 1 else depths:
-        chosen = {name: dict(row) if depth is None else at_depth(row, depth) for name, row in values.items()}
-        # Chosen at each depth by itself: another task may be the best one there.
-        best = best_of({name: chosen[name] for name in singles})
-        for first in combined or singles:
-            others = [(name, "best single") for name in [best] if name and combined]
-            others += [(name, "baseline") for name in baselines]
-            others += [(name, "single") for name in singles if combined and name != best]
-            for second, role in others:
-                difference = paired_difference(chosen[first], chosen[second])
-                comparisons.append(
-                    Comparison(first=first, second=second, role=role, depth=depth, difference=difference)
-                )
-    return comparisons
-
-
-def headline(status: SuiteStatus, metric: Metric) -> list[str]:
-    """Return the answer in a few sentences: combined against best single and against random initialisation."""
-    lines = []
-    for one in compare(status, metric):
-        # Over all depths, if there are several: at each of them alone there are fewer pairs.
-        is_main = one.role in ("best single", "baseline") and (one.depth is None or len(depths_of(status)) == 1)
-        if is_main:
-            best = " (the best single task)" if one.role == "best single" else ""
-            lines.append(verdict(one.first, one.second + best, one.difference))
-    return [line[0].upper() + line[1:] for line in lines]
+def test_set_note(status: SuiteStatus, metric: Metric) -> str:
+    """Return a sentence on what other test images would change; empty where their number is not recorded."""
+    counts = {
+        record.results["num_test"]
+        for cell in status.cells
+        for kind, record in cell.records.items()
+        if kind == metric.evaluation and "num_test" in record.results
+    }
+    values = [value for row in values_of(status, metric).values() for value in row.values()]
+    if len(counts) != 1 or not values:
+        return ""
+    (count,) = counts
+    middle = sum(values) / len(values)
+    half = half_width_of_test_set(middle, count)
+    return (
+        f"Scored on {count:,} test images: another draw of images would move an accuracy near {middle:.0f} % by "
+        f"± {half:.1f} points (95 %). Part of that moves all rows alike."
+    )

@@ -19,15 +19,15 @@ from benchmarks.results.record import environment, write_json, write_text
 from benchmarks.results.report import charts
 from benchmarks.results.report.collect import (
     Metric,
-    compare,
     depths_of,
     floor_of,
-    headline,
     metrics_of,
     summary_at,
     task_sets_of,
+    test_set_note,
     values_of,
 )
+from benchmarks.results.report.comparisons import compare, headline, resolution
 from benchmarks.results.report.equal_compute import COMPUTE_COLUMNS, compute_rows
 from benchmarks.results.report.paper import PAPER_ROWS
 from benchmarks.results.statistics import Summary
@@ -61,6 +61,7 @@ class AccuracyTable:
     has_paper: bool
     rows: list[TableRow]
     floor_pct: float | None
+    note: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,7 @@ def write_report(suite: Suite, out: Path) -> Path:
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         plotly_script=Markup(charts.plotly_script()),
         headline=headline(status, metrics[0]) if metrics else [],
+        resolution=resolution(status, metrics[0]) if metrics else [],
         depths=depths_of(status),
         tables=_tables(status, metrics),
         depth_charts=_depth_charts(status, metrics),
@@ -126,7 +128,13 @@ def _table(status: SuiteStatus, metric: Metric) -> AccuracyTable:
         cells = [(found, found is not None and found.mean == best[depth]) for depth, found in summaries.items()]
         paper = _paper_numbers(frozenset(task_set.tasks)) if has_paper else []
         rows.append(TableRow(name=name, role=task_set.role, cells=cells, paper=paper))
-    return AccuracyTable(title=metric.title, has_paper=has_paper, rows=rows, floor_pct=floor_of(status, metric))
+    return AccuracyTable(
+        title=metric.title,
+        has_paper=has_paper,
+        rows=rows,
+        floor_pct=floor_of(status, metric),
+        note=test_set_note(status, metric),
+    )
 
 
 def _paper_numbers(tasks: frozenset[str]) -> list[float | None]:
@@ -152,7 +160,7 @@ def _depth_charts(status: SuiteStatus, metrics: list[Metric]) -> list[Markup]:
             name: {depth: found for depth in depths_of(status) if (found := summary_at(row, depth))}
             for name, row in values.items()
         }
-        title = f"{metric.title}: mean, one sd over seeds, and every seed"
+        title = f"{metric.title}: mean, 95 % interval over seeds, and every seed"
         chart = charts.accuracy_by_depth(values, summaries, roles, title, floor_of(status, metric))
         fragments.append(Markup(chart))
     return fragments

@@ -1,0 +1,156 @@
+"""Compare task sets and depths: values in; differences, verdicts, and what a suite could have seen, out."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from benchmarks.results.report.collect import Metric, at_depth, depths_of, task_sets_of, values_of
+from benchmarks.results.statistics import (
+    MIN_SEEDS,
+    Difference,
+    Pair,
+    best_of,
+    beyond_best,
+    detectable_difference,
+    difference_of,
+    holm,
+    seeds_for,
+    verdict,
+)
+from benchmarks.suite.stages import TaskSet
+from benchmarks.suite.status import SuiteStatus
+
+__all__ = ["Comparison", "compare", "comparisons_of", "headline", "resolution"]
+
+HEADLINE_ROLES = ("best single", "baseline")
+WANTED_POINTS = 2.0
+"""Difference that the report says how many seeds it would take to see."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One task set, or depth, against another. `depth` None: over all depths.
+
+    `role`: best single, baseline, single, task added or deeper. `p_corrected`: for all comparisons of its family.
+    """
+
+    first: str
+    second: str
+    role: str
+    depth: int | None
+    difference: Difference | None
+    is_headline: bool = False
+    p_corrected: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        best = " (the best single task)" if self.role == "best single" else ""
+        return verdict(self.first, self.second + best, self.difference, p_corrected=self.p_corrected)
+
+
+def compare(status: SuiteStatus, metric: Metric) -> list[Comparison]:
+    """Return all comparisons of a suite by one metric, see `comparisons_of`."""
+    return comparisons_of(values_of(status, metric), task_sets_of(status), depths_of(status))
+
+
+def comparisons_of(
+    values: Mapping[str, Mapping[Pair, float]], sets: Mapping[str, TaskSet], depths: Sequence[int]
+) -> list[Comparison]:
+    """Compare every combined set with the best single, each single and the baselines; over all depths, then per depth.
+
+    Without combined sets: every single set with the baselines. Then: what one more task added to a set, and what more
+    depth did. values: by task set and (depth, seed).
+
+    Two families are corrected by Holm, each for itself: the headlines (combined sets against the best single and the
+    baselines, over all depths), and all other comparisons.
+    """
+    found = [*_against_others(values, sets, depths), *_tasks_added(values, sets), *_deeper(values, depths)]
+    families = ([one for one in found if one.is_headline], [one for one in found if not one.is_headline])
+    corrected = []
+    for family in families:
+        known = holm([math.nan if one.difference is None else one.difference.p_value for one in family])
+        corrected += [replace(one, p_corrected=p_value) for one, p_value in zip(family, known, strict=True)]
+    return corrected
+
+
+def _against_others(
+    values: Mapping[str, Mapping[Pair, float]], sets: Mapping[str, TaskSet], depths: Sequence[int]
+) -> Iterator[Comparison]:
+    combined = [name for name, one in sets.items() if one.role == "combined"]
+    singles = [name for name, one in sets.items() if one.role == "single"]
+    baselines = [name for name, one in sets.items() if one.role == "baseline"]
+    for depth in [None, *depths] if len(depths) > 1 else depths:
+        chosen = {name: dict(row) if depth is None else at_depth(row, depth) for name, row in values.items()}
+        # Chosen at each depth by itself: another task may be the best one there.
+        best = best_of({name: chosen[name] for name in singles})
+        is_main = depth is None or len(depths) == 1
+        for first in combined or singles:
+            others = [(name, "best single") for name in [best] if name and combined]
+            others += [(name, "baseline") for name in baselines]
+            others += [(name, "single") for name in singles if combined and name != best]
+            for second, role in others:
+                difference = (
+                    beyond_best(chosen[first], {name: chosen[name] for name in singles})
+                    if role == "best single"
+                    else difference_of(chosen[first], chosen[second])
+                )
+                yield Comparison(
+                    first=first,
+                    second=second,
+                    role=role,
+                    depth=depth,
+                    difference=difference,
+                    is_headline=is_main and role in HEADLINE_ROLES,
+                )
+
+
+def _tasks_added(values: Mapping[str, Mapping[Pair, float]], sets: Mapping[str, TaskSet]) -> Iterator[Comparison]:
+    """Compare every set of three tasks or more with those that lack one of them: pairs stand beside their singles."""
+    for first, larger in sets.items():
+        for second, smaller in sets.items():
+            if (
+                len(smaller.tasks) > 1
+                and len(larger.tasks) == len(smaller.tasks) + 1
+                and {*smaller.tasks} < {*larger.tasks}
+            ):
+                difference = difference_of(values[first], values[second])
+                yield Comparison(first=first, second=second, role="task added", depth=None, difference=difference)
+
+
+def _deeper(values: Mapping[str, Mapping[Pair, float]], depths: Sequence[int]) -> Iterator[Comparison]:
+    """Compare every depth with the next smaller one, paired by seed."""
+    for name, row in values.items():
+        for shallow, deep in pairwise(depths):
+            by_seed = [
+                {(0, seed): value for (_, seed), value in at_depth(row, depth).items()} for depth in (deep, shallow)
+            ]
+            yield Comparison(
+                first=f"{name} at depth {deep}",
+                second=f"depth {shallow}",
+                role="deeper",
+                depth=deep,
+                difference=difference_of(*by_seed),
+            )
+
+
+def headline(status: SuiteStatus, metric: Metric) -> list[str]:
+    """Return the answer in a few sentences: combined against best single and against the baselines."""
+    lines = [one.sentence for one in compare(status, metric) if one.is_headline]
+    return [line[0].upper() + line[1:] for line in lines]
+
+
+def resolution(status: SuiteStatus, metric: Metric) -> list[str]:
+    """Return what the suite could have seen, a sentence for each headline: its seeds' spread, and seeds wanted."""
+    lines = []
+    for one in compare(status, metric):
+        if not one.is_headline or one.difference is None or one.difference.num_seeds < MIN_SEEDS:
+            continue
+        smallest = detectable_difference(one.difference.sd, one.difference.num_seeds)
+        wanted = seeds_for(WANTED_POINTS, one.difference.sd)
+        lines.append(
+            f"{one.first} against {one.second}: {one.difference.num_seeds} seeds show a difference of "
+            f"{smallest:.1f} points in 8 of 10 suites; {WANTED_POINTS:.0f} points would take "
+            f"{'more than 1,000' if wanted is None else wanted} seeds."
+        )
+    return lines
