@@ -56,7 +56,9 @@ def build(
     short_side: int | None = typer.Option(None, help="Shrink larger images to this short side, in px. Default: keep."),
     clip_short_side: int | None = typer.Option(None, help="Short side of clips in px."),
     num_frames: int | None = typer.Option(None, help="Frames of a clip."),
-    fps: float | None = typer.Option(None, help="Frames per second of a clip."),
+    fps: float | None = typer.Option(
+        None, help="Frames per second of a clip, at most: a slower video keeps its own rate."
+    ),
     codec: str | None = typer.Option(None, help="Codec of clips: mjpeg or vp9."),
     samples_per_shard: int | None = typer.Option(None, help="Largest number of samples in a shard."),
     max_reject_ratio: float | None = typer.Option(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from pipelines.shards.making.shard_plan import PlannedShard
+from pipelines.shards.media.clip_times import clip_rate
 from pipelines.shards.media.videos import VideoInfo, probe_video
 from pipelines.shards.sources.item_reader import ItemReader
 from pipelines.shards.sources.items import SourceItem
@@ -53,7 +54,7 @@ def summarize(found: Sequence[VideoInfo], num_frames: int, fps: float) -> Source
     rates = [info.fps for info in found if info.fps is not None]
     # Only rates that are known: some containers state none.
     source_fps = median(rates) if rates else fps
-    span_frames = (num_frames - 1) / fps * source_fps + 1
+    span_frames = (num_frames - 1) / clip_rate(fps, source_fps) * source_fps + 1
     return SourceVideos(
         num_videos=len(found),
         codecs=dict(Counter(info.codec for info in found).most_common()),

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipelines.shards.format.columns import number_column, numbers_of
 from pipelines.shards.format.table import Kind
 from pipelines.shards.making.make_shard import ShardJob, make_shard
+from pipelines.shards.making.planning import probe_videos
 from pipelines.shards.making.shard_packer import with_column
 from pipelines.shards.making.shard_plan import PlannedShard, ShardPlan
 from pipelines.shards.making.shard_records import ShardRecord, load_record
@@ -166,5 +167,6 @@ def _shortened(part: PlannedShard, job: ShardJob) -> PlannedShard:
     if part.kind == "image" or form is None:
         return part
     start_s, end_s = (numbers_of(part.rows.column(name)) for name in ("start_s", "end_s"))
-    most_s = start_s + MAX_CLIPS_OF_VIDEO * form.stride_ticks / form.fps
+    forms = [form.at(None if facts is None else facts.fps) for facts in probe_videos(list(part.items()))]
+    most_s = start_s + [((MAX_CLIPS_OF_VIDEO - 1) * one.stride_ticks + one.num_frames) / one.fps for one in forms]
     return replace(part, rows=with_column(part.rows, "end_s", np.where(end_s < 0, most_s, np.minimum(end_s, most_s))))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "RESUME_HINT", "ShardJob", "MadeShard", "make_shard"]
 
 # Part of every record: raise it when the bytes of a shard change, and older shards are made again.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 RESUME_HINT = "Make room or mend it, then run the same build again: finished shards are kept."
 """Advice in messages of a build that stops."""
 TELL_EVERY_S = 0.5
@@ -234,7 +234,7 @@ def _clips(shard: PlannedShard, job: ShardJob, reader: ItemReader, left_out: _Le
         facts = clip.facts | {"source": item.source}
         return Sample(
             clip_key(item.key, clip.start_tick),
-            [("mp4", encode_clip(clip.frames, form)), ("json", _json_bytes(facts))],
+            [("mp4", encode_clip(clip.frames, form.at(facts["fps"]))), ("json", _json_bytes(facts))],
             facts["width"],
             facts["height"],
             num_frames=facts["num_frames"],

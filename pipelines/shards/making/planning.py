@@ -10,7 +10,8 @@ from pathlib import Path
 from pipelines.base.machine import num_cores
 from pipelines.base.progress import progress_bar
 from pipelines.shards.making.build_config import BuildConfig
-from pipelines.shards.making.shard_plan import Planner, ShardPlan, VideoFacts
+from pipelines.shards.making.item_amounts import VideoFacts
+from pipelines.shards.making.shard_plan import Planner, ShardPlan
 from pipelines.shards.sources.item_reader import ItemReader
 from pipelines.shards.sources.items import SourceItem
 from pipelines.shards.sources.listing import Listing, list_sources

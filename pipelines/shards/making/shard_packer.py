@@ -2,7 +2,7 @@
 
 A shard ends with the sample that takes it to the most samples, or to the most bytes, that are allowed. Rows are
 those of `shard_plan.py`: "sample_bytes" is what one sample of a row takes in the tar, "num_samples" how many it gives,
-"is_whole" (0 or 1) whether it must not be divided.
+"is_whole" (0 or 1) whether it must not be divided, "fps" the rate of a video's clips.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipelines.shards.format.columns import number_column, numbers_of
 from pipelines.shards.making.row_sorter import joined_batches
+from pipelines.shards.media.clip_times import stride_ticks
 
 __all__ = ["ClipCutter", "ImageCutter", "Limits", "shard_ends", "with_column"]
 
@@ -64,11 +65,14 @@ class ImageCutter:
 
 @dataclass(slots=True, kw_only=True)
 class ClipCutter:
-    """Packer of clips: a video (a row) continues in the next shard when one is full, each part with its time range."""
+    """Packer of clips: a video (a row) continues in the next shard when one is full, each part with its time range.
+
+    num_frames, stride_s: of `ClipForm`.
+    """
 
     limits: Limits
-    clip_s: float
-    stride_s: float
+    num_frames: int
+    stride_s: float | None
     _pieces: list[pa.RecordBatch] = field(default_factory=list)
     _num_samples: int = 0
     _num_bytes: int = 0
@@ -109,14 +113,16 @@ class ClipCutter:
         if not ranges:
             return
         indices, firsts, ends = zip(*ranges, strict=True)
-        num_clips = numbers_of(rows.column("num_samples")).tolist()
+        num_clips, rates = (numbers_of(rows.column(name)).tolist() for name in ("num_samples", "fps"))
+        # From one clip to the next, in s: each video has its own rate, and strides are whole frames.
+        strides_s = [stride_ticks(self.num_frames, self.stride_s, rates[row]) / rates[row] for row in indices]
         # The last range reaches to the end of the video, wherever that is: its duration was only estimated.
         ends_s = [
-            -1.0 if end == num_clips[row] else (end - 1) * self.stride_s + self.clip_s
-            for row, end in zip(indices, ends, strict=True)
+            -1.0 if end == num_clips[row] else (end - 1) * each_s + self.num_frames / rates[row]
+            for row, end, each_s in zip(indices, ends, strides_s, strict=True)
         ]
         pieces = rows.take(number_column(indices, pa.int64()))
-        pieces = with_column(pieces, "start_s", [first * self.stride_s for first in firsts])
+        pieces = with_column(pieces, "start_s", np.multiply(firsts, strides_s))
         pieces = with_column(pieces, "end_s", ends_s)
         self._pieces.append(with_column(pieces, "num_samples", np.subtract(ends, firsts)))
 

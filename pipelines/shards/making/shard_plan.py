@@ -5,14 +5,13 @@ hash of the key (or by the key), and cut into shards. The result lies in a file,
 bounded: some hundred thousand rows (`row_sorter.py`), and about 200 bytes per shard.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ import pyarrow as pa
 from pipelines.base.errors import UsageError
 from pipelines.shards.format.columns import number_column, numbers_of, text_column
 from pipelines.shards.format.table import Kind
-from pipelines.shards.format.tar_writer import tar_bytes
+from pipelines.shards.making.item_amounts import Amount, VideoFacts, amount_of_image, amount_of_video
 from pipelines.shards.making.row_sorter import RowSorter
 from pipelines.shards.making.shard_packer import ClipCutter, ImageCutter, Limits, with_column
 from pipelines.shards.sources.item_columns import (
@@ -44,7 +43,6 @@ __all__ = [
     "PlannedShard",
     "Planner",
     "ShardOutline",
-    "VideoFacts",
     "is_val",
     "sorted_labels",
 ]
@@ -59,34 +57,18 @@ SORT_SCHEMA = pa.schema(
         ("num_samples", pa.int32()),
         ("sample_bytes", pa.int64()),
         ("is_whole", pa.int8()),
+        ("fps", pa.float64()),
     ]
 )
 """Rows while they are sorted. group: number of (kind, split). num_samples: 1, or the clips of a video, estimated.
-sample_bytes: what a sample takes in its tar. is_whole: 1 for a video that must not be divided."""
+sample_bytes: what a sample takes in its tar. is_whole: 1 for a video that must not be divided. fps: of its clips, 0
+for an image."""
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,31}")
-UNKNOWN_IMAGE_BYTES = 100_000
-"""Estimated bytes of an image behind a URL whose size is not known."""
-SIDECAR_BYTES = 2 * tar_bytes(200)
-# Measured on 13 real videos (clips.py): 108 and 55 kB for 10 frames of at most 256 px on the short side.
-CLIP_BYTES_PER_PX = {"mjpeg": 0.11, "vp9": 0.055}
-
-
-class VideoFacts(Protocol):
-    """Duration, size and seekability of a video, from its header."""
-
-    @property
-    def duration_s(self) -> float | None: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def is_seekable(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRules:
-    """Rules by which items become shards. clip_s: length of a clip; stride_s: from its start to the next one's.
+    """Rules by which items become shards. fps: of clips, at most; clip_stride_s: from one's start to the next one's.
 
     val: "none"; "every:N", every N-th item of a kind and class as listed, from the first; or "hash:P", a share P.
     """
@@ -94,9 +76,9 @@ class PlanRules:
     shuffle: bool
     val: str
     limits: Limits
-    clip_s: float
-    stride_s: float
     num_frames: int
+    fps: float
+    clip_stride_s: float | None
     clip_short_side_px: int
     codec: str
 
@@ -251,7 +233,7 @@ class Planner:
         rules = self._rules
         if kind == "image":
             return ImageCutter(limits=rules.limits)
-        return ClipCutter(limits=rules.limits, clip_s=rules.clip_s, stride_s=rules.stride_s)
+        return ClipCutter(limits=rules.limits, num_frames=rules.num_frames, stride_s=rules.clip_stride_s)
 
     def _splits(self, items: Sequence[SourceItem], hashes: npt.NDArray[np.uint64]) -> list[str]:
         """Return the split of each item: the source's own, else by the rule."""
@@ -266,23 +248,24 @@ class Planner:
                 self._seen[item.kind, item.label] += 1
         return [item.split or split for item, split in zip(items, splits, strict=True)]
 
-    def _amounts(self, items: Sequence[SourceItem]) -> list[tuple[int, int, bool]]:
-        """Return (samples, bytes of one, whether it must not be divided) of each item."""
+    def _amounts(self, items: Sequence[SourceItem]) -> list[Amount]:
+        rules = self._rules
         # All videos of a batch at once: a probe waits for the disk, and many wait side by side.
         videos = [item for item in items if item.kind == "clip"]
         facts = iter(self._probe(videos) if videos else ())
-        return [self._clips(next(facts)) if item.kind == "clip" else (1, _image_bytes(item), False) for item in items]
-
-    def _clips(self, facts: VideoFacts | None) -> tuple[int, int, bool]:
-        rules = self._rules
-        if facts is None or facts.duration_s is None or min(facts.width, facts.height) < 1:
-            # A guess: the worker that decodes the video will know better, or reject it.
-            return 1, SIDECAR_BYTES, True
-        num_clips = max(1, math.floor((facts.duration_s - rules.clip_s) / rules.stride_s + 1e-6) + 1)
-        scale = min(1.0, rules.clip_short_side_px / min(facts.width, facts.height))
-        num_px = facts.width * facts.height * scale**2 * rules.num_frames
-        clip_bytes = SIDECAR_BYTES + tar_bytes(int(num_px * CLIP_BYTES_PER_PX[rules.codec]))
-        return min(num_clips, 2**31 - 1), clip_bytes, not facts.is_seekable
+        return [
+            amount_of_video(
+                next(facts),
+                num_frames=rules.num_frames,
+                fps=rules.fps,
+                stride_s=rules.clip_stride_s,
+                short_side_px=rules.clip_short_side_px,
+                codec=rules.codec,
+            )
+            if item.kind == "clip"
+            else amount_of_image(item.size)
+            for item in items
+        ]
 
     def _with_unique_keys(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Rename the second item of a key key_2, and so on; numbers that others have already are left out."""
@@ -344,7 +327,3 @@ def _outline(kind: Kind, split: str, number: int, rows: pa.RecordBatch, batch_in
         num_bytes=int((num_samples * numbers_of(rows.column("sample_bytes"))).sum()),
         batch_index=batch_index,
     )
-
-
-def _image_bytes(item: SourceItem) -> int:
-    return SIDECAR_BYTES + tar_bytes(item.size if item.size >= 0 else UNKNOWN_IMAGE_BYTES)

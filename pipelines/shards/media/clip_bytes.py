@@ -1,4 +1,4 @@
-"""Video in, clips of a few frames at a fixed rate out, each encoded as a short .mp4 that DALI decodes on a CPU.
+"""Video in, clips of a few frames at a steady rate out, each encoded as a short .mp4 that DALI decodes on a CPU.
 
 Frames are chosen by timestamp (clip_times.py). No clip spans a shot cut (shot_boundaries.py): clips start every
 `stride_s` from the beginning of the range that is read, a cut inside a clip ends it, and the next one starts with the
@@ -20,7 +20,7 @@ Training waits for decoding, not for the disk: 1.6 times the speed is worth twic
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, cast
 
@@ -28,7 +28,16 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from pipelines.shards.media.clip_times import DroppedClip, Tick, nearest_frames, split_clips, tick_after, tick_before
+from pipelines.shards.media.clip_times import (
+    DroppedClip,
+    Tick,
+    clip_rate,
+    nearest_frames,
+    split_clips,
+    stride_ticks,
+    tick_after,
+    tick_before,
+)
 from pipelines.shards.media.frame_turn import Turn, turn_of, turned
 from pipelines.shards.media.shot_boundaries import DEFAULT_CUT_THRESHOLD, SmallFrame, mark_cuts, motion_of, small_frame
 from pipelines.shards.media.videos import MAX_FRAME_PIXELS, OpenVideo, TimedFrame, frames_from
@@ -71,8 +80,8 @@ class ClipForm:
 
     num_frames: int = 10
     """Frames of a clip; memory and time grow with it."""
-    fps: float = 10.0
-    """Frames per second of a clip, 0.01 to 240."""
+    fps: float = 24.0
+    """Frames per second of a clip, 0.01 to 240; a video slower than that keeps its own rate."""
     stride_s: float | None = None
     """From the start of a clip to the start of the next; None: the length of a clip. Less makes clips overlap."""
     short_side_px: int = 256
@@ -82,7 +91,7 @@ class ClipForm:
     quality: int | None = None
     """Quantizer: 1 to 31 for MJPEG (None: 4), 0 to 63 for VP9 (None: 24). Larger is fewer bytes and more artefacts."""
     max_repeat_ratio: float = 0.1
-    """Share of a clip's frames that may repeat the one before (video slower than fps); more, and it is dropped."""
+    """Share of a clip's frames that may repeat the one before (video of varying rate); more, and it is dropped."""
     min_motion: float = 0.0
     """Clips in which less moves are dropped, in gray levels as in `cuts.motion_of`; 0 keeps all, 0.3 drops stills."""
     cut_threshold: float | None = DEFAULT_CUT_THRESHOLD
@@ -104,7 +113,11 @@ class ClipForm:
     @property
     def stride_ticks(self) -> int:
         """Ticks of 1 / fps from the start of a clip to the next one's."""
-        return self.num_frames if self.stride_s is None else max(1, round(self.stride_s * self.fps))
+        return stride_ticks(self.num_frames, self.stride_s, self.fps)
+
+    def at(self, source_fps: float | None) -> "ClipForm":
+        """Return the form of clips of a video with this rate; None: its header states none."""
+        return replace(self, fps=clip_rate(self.fps, source_fps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,18 +163,19 @@ def read_clips(
 ) -> Iterator[RawClip | DroppedClip]:
     """Yield the clips of a video in [start_s, end_s), end None: to its end; of those left out, the reason.
 
-    Ranges that start at multiples of `stride_ticks` / fps and end with a clip give together the clips of the whole
-    video, except that in the whole a cut also moves the starts after it. Raises UnusableError if the file cannot be
+    Their rate is `form.fps`, or that of the video if it is lower. Ranges that start at multiples of `stride_ticks` /
+    fps (of that rate) and end with a clip give together the clips of the whole video, except that in the whole a cut
+    also moves the starts after it. Raises UnusableError if the file cannot be
     decoded; a video that breaks in the middle gives the clips before the break, then raises. So does a whole video
     without a clip, dropped or not. Damaged video decodes the same way each time only with `num_threads` = 1.
     """
-    # 1. Whole ticks: parts of a video, read by different workers, must agree on where clips start.
-    first_tick = tick_after(start_s, form.fps)
-    end_tick = None if end_s is None else tick_before(end_s, form.fps)
-    from_s = first_tick / form.fps - LEAD_S if first_tick > 0 else 0.0
-    # 2. Read from a little before the range, so that cuts at its start are found as in the whole video.
-    is_empty, hint = True, ""
+    # 1. Read from a little before the range, so that cuts at its start are found as in the whole video.
+    is_empty, hint, from_s = True, "", max(0.0, start_s - LEAD_S)
     with frames_from(file, from_s, num_threads=num_threads, max_pixels=form.max_pixels) as (video, frames):
+        # 2. Whole ticks: parts of a video, read by different workers, must agree on where clips start.
+        form = form.at(video.fps)
+        first_tick = tick_after(start_s, form.fps)
+        end_tick = None if end_s is None else tick_before(end_s, form.fps)
         maker = _ClipMaker(form, video)
         hint = GIF_HINT if video.format_name == "gif" else ""
         for run in split_clips(

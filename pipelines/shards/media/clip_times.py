@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
-__all__ = ["DropReason", "DroppedClip", "Tick", "nearest_frames", "split_clips", "tick_after", "tick_before"]
+__all__ = [
+    "DropReason",
+    "DroppedClip",
+    "Tick",
+    "clip_rate",
+    "nearest_frames",
+    "split_clips",
+    "stride_ticks",
+    "tick_after",
+    "tick_before",
+]
 
 DropReason = Literal["cut", "static", "repeats"]
 Item = TypeVar("Item")
@@ -18,6 +28,8 @@ Made = TypeVar("Made")
 
 # 10 of 25 frames per second hits halfway at every other tick: rounding errors must not decide there.
 ROUNDING_S: Final = 1e-9
+# The lowest rate of a clip: headers may claim anything.
+MIN_FPS: Final = 0.01
 # A frame shown for longer is a hole in the video, which no clip spans: damaged times may claim hours.
 MAX_HOLD_S: Final = 10.0
 
@@ -37,6 +49,19 @@ class Tick(NamedTuple, Generic[Item]):
     frame_index: int
     shot: int
     item: Item
+
+
+def clip_rate(fps: float, source_fps: float | None) -> float:
+    """Return the frames per second of clips of one video: `fps`, or its own rate if that is lower (None: unknown).
+
+    At a higher rate than its own, a video would have to repeat frames, which shows as stops between jumps.
+    """
+    return fps if source_fps is None else min(fps, max(source_fps, MIN_FPS))
+
+
+def stride_ticks(num_frames: int, stride_s: float | None, fps: float) -> int:
+    """Return the ticks of 1 / fps from the start of a clip to the next one's; `stride_s` None: the length of a clip."""
+    return num_frames if stride_s is None else max(1, round(stride_s * fps))
 
 
 def tick_after(time_s: float, fps: float) -> int:

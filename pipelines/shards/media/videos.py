@@ -7,17 +7,17 @@ A file is a local path or a seekable binary file object. FFmpeg may open nothing
 formats below: a playlist under a video's name would make it open others.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice, pairwise
-from statistics import median
-from typing import BinaryIO, Final, NamedTuple, TypeAlias
+from itertools import chain, islice
+from typing import BinaryIO, Final, NamedTuple
 
 import av
 import av.error
 
 from pipelines.shards.media.frame_turn import turn_of
+from pipelines.shards.media.packet_facts import RATE_PACKETS, Packet, gop_frames, is_variable_rate, packet_fps
 from pipelines.shards.sources.items import UnusableError
 
 __all__ = [
@@ -31,8 +31,6 @@ __all__ = [
     "open_video",
     "probe_video",
 ]
-
-Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
 FORMATS: Final = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,m4v,mxf,nut,dv,ivf,rm,gif,"
@@ -51,6 +49,8 @@ SEEK_MARGINS_S: Final = (0.0, 2.0, 10.0)
 EARLY_END_S: Final = 1.0
 EARLY_END_RATIO: Final = 0.02
 GOP_PACKETS: Final = 600
+# A header with more frames per second, as browsers' recorders write it, states the unit of its times and no rate.
+MAX_HEADER_FPS: Final = 240
 # FFmpeg's AVFieldOrder; the values above PROGRESSIVE are kinds of interlacing.
 FIELD_ORDER_UNKNOWN: Final = 0
 PROGRESSIVE: Final = 1
@@ -89,11 +89,12 @@ class OpenVideo:
     container: av.container.InputContainer
     stream: av.VideoStream
     max_pixels: int
+    measured_fps: float | None = None
 
     @property
     def fps(self) -> float | None:
-        """Mean frames per second by the header; None where it says nothing possible."""
-        fps = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        """Mean frames per second by the header; where it says nothing possible, by its first packets, or None."""
+        fps = self.measured_fps or float(self.stream.average_rate or self.stream.guessed_rate or 0)
         return fps if 0 < fps <= 1000 else None
 
     @property
@@ -118,6 +119,18 @@ def open_video(
     file: str | BinaryIO, *, num_threads: int = 1, max_pixels: int = MAX_FRAME_PIXELS
 ) -> Iterator[OpenVideo]:
     """Open the first video stream of a file for decoding. Raises UnusableError, also for errors while it is open."""
+    with _opened(file, num_threads, max_pixels) as video:
+        if video.fps is not None and video.fps <= MAX_HEADER_FPS:
+            yield video
+            return
+        measured_fps = packet_fps(_first_packets(video, RATE_PACKETS))
+    # Opened again, since the packets of the start have been taken.
+    with _opened(file, num_threads, max_pixels) as video:
+        yield replace(video, measured_fps=measured_fps)
+
+
+@contextmanager
+def _opened(file: str | BinaryIO, num_threads: int, max_pixels: int) -> Iterator[OpenVideo]:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     # With the prefix, a name such as "http:x.mp4" is a file and nothing else.
     source = f"file:{file}" if isinstance(file, str) else file
@@ -183,8 +196,7 @@ def probe_video(file: str | BinaryIO, measure_gop: bool = False, *, max_pixels: 
         )
         if not measure_gop:
             return info
-        packets = [packet for packet in islice(video.container.demux(video.stream), GOP_PACKETS) if packet.size]
-        gop_frames, is_variable_rate = _gop_frames(packets), _is_variable_rate(packets)
+        packets = _first_packets(video, GOP_PACKETS)
     # Opened again, since the packets of the start have been taken from the first container.
     with open_video(file, max_pixels=max_pixels) as video:
         first = next(_decoded(video)).frame
@@ -192,9 +204,13 @@ def probe_video(file: str | BinaryIO, measure_gop: bool = False, *, max_pixels: 
             info,
             is_interlaced=first.interlaced_frame,
             rotation_deg=turn_of(first).rotation_deg,
-            is_variable_rate=is_variable_rate,
-            gop_frames=gop_frames,
+            is_variable_rate=is_variable_rate(packets),
+            gop_frames=gop_frames(packets),
         )
+
+
+def _first_packets(video: OpenVideo, count: int) -> list[Packet]:
+    return [packet for packet in islice(video.container.demux(video.stream), count) if packet.size]
 
 
 def _duration_s(video: OpenVideo) -> float | None:
@@ -205,23 +221,6 @@ def _duration_s(video: OpenVideo) -> float | None:
         duration_s = (container.duration or 0) / av.time_base
     is_possible = 0 < duration_s <= MAX_VIDEO_S and container.size >= duration_s * MIN_BYTES_PER_S
     return duration_s if is_possible else None
-
-
-def _gop_frames(packets: Sequence[Packet]) -> int | None:
-    keyframes = [index for index, packet in enumerate(packets) if packet.is_keyframe]
-    if len(keyframes) < 2:
-        return len(packets) or None
-    return round((keyframes[-1] - keyframes[0]) / (len(keyframes) - 1))
-
-
-def _is_variable_rate(packets: Sequence[Packet]) -> bool | None:
-    """Return whether frames of the first packets last unequally, by more than a container's rounding to whole ms."""
-    times_s = sorted(float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None)
-    # The end of the window is left out: frames shown earlier may be in packets that were not read.
-    lasts_s = [after - before for before, after in pairwise(times_s[: max(3, len(times_s) - 16)])]
-    if len(lasts_s) < 2:
-        return None
-    return max(lasts_s) - min(lasts_s) > max(0.0025, 0.1 * median(lasts_s))
 
 
 @contextmanager

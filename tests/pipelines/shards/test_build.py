@@ -384,7 +384,7 @@ def test_killed_again_and_again_it_ends_in_the_same_bytes(tmp_path: Path) -> Non
 
 def test_real_videos_of_two_codecs(shared_data: Path, tmp_path: Path) -> None:
     videos = [shared_data / "videos" / name for name in ("hmdb_wave_3.avi", "realshort.mp4")]
-    summary = build(tmp_path / "out", *videos)
+    summary = build(tmp_path / "out", *videos, fps=10)
     assert (summary.num_clips, summary.num_rejects) == (2, 0)
     assert verify_shards(tmp_path / "out") == []
 

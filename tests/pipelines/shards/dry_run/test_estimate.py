@@ -142,7 +142,7 @@ def test_nothing_to_pack_is_the_build_s_own_error(tmp_path: Path) -> None:
 
 def test_real_photos_and_videos(shared_data: Path, tmp_path: Path) -> None:
     with quiet_progress():
-        videos = estimate_build(BuildConfig(sources=[shared_data / "videos"], out=tmp_path / "out"))
+        videos = estimate_build(BuildConfig(sources=[shared_data / "videos"], out=tmp_path / "out", fps=10))
     assert videos.groups[0].num_items == 13
     assert videos.videos is not None
     assert set(videos.videos.codecs) == {"h264", "mpeg4"}

@@ -36,8 +36,7 @@ def test_defaults_are_those_of_the_forms() -> None:
 def test_plan_counts_clips_as_the_form_does(options: dict[str, Any]) -> None:
     given = config(**options)
     form, rules = given.clip_form(), given.rules()
-    assert rules.stride_s == form.stride_ticks / form.fps
-    assert rules.clip_s == form.num_frames / form.fps
+    assert (rules.num_frames, rules.fps, rules.clip_stride_s) == (form.num_frames, form.fps, form.stride_s)
 
 
 def test_limits_are_in_bytes() -> None:

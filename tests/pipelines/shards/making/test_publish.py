@@ -18,9 +18,9 @@ RULES = PlanRules(
     shuffle=False,
     val="none",
     limits=Limits(max_samples=2, max_bytes=2**28),
-    clip_s=1.0,
-    stride_s=1.0,
     num_frames=10,
+    fps=10.0,
+    clip_stride_s=None,
     clip_short_side_px=256,
     codec="mjpeg",
 )

@@ -16,9 +16,9 @@ RULES = PlanRules(
     shuffle=True,
     val="none",
     limits=Limits(max_samples=10, max_bytes=2**28),
-    clip_s=1.0,
-    stride_s=1.0,
     num_frames=10,
+    fps=10.0,
+    clip_stride_s=None,
     clip_short_side_px=256,
     codec="mjpeg",
 )
@@ -30,6 +30,7 @@ class Video:
     width: int = 64
     height: int = 48
     is_seekable: bool = True
+    fps: float | None = 30.0
 
 
 def image(name: str, **others: Any) -> SourceItem:
@@ -193,11 +194,25 @@ def test_size_ends_a_shard_and_an_unknown_size_is_guessed(tmp_path: Path) -> Non
 
 
 def test_long_video_is_divided_at_multiples_of_the_stride(tmp_path: Path) -> None:
-    plan = planned(tmp_path, [video("v")], replace(RULES, stride_s=0.4, clip_s=0.5), facts=lambda _: Video(10.0))
+    plan = planned(tmp_path, [video("v")], replace(RULES, clip_stride_s=0.4, num_frames=5), facts=lambda _: Video(10.0))
     rows = [plan.shard(n).rows for n in range(plan.num_shards)]
     ranges = [(row.column("start_s")[0].as_py(), row.column("end_s")[0].as_py()) for row in rows]
     assert ranges == [(0.0, pytest.approx(4.1)), (4.0, pytest.approx(8.1)), (8.0, -1.0)]
     assert [outline.num_samples for outline in plan.outlines] == [10, 10, 4]
+
+
+def test_videos_slower_than_the_rate_are_divided_at_their_own(tmp_path: Path) -> None:
+    videos = {"a": Video(40.0, fps=30.0), "b": Video(40.0, fps=2.0), "c": Video(40.0, fps=None)}
+    plan = planned(
+        tmp_path, [video(name) for name in videos], replace(RULES, shuffle=False), facts=lambda item: videos[item.key]
+    )
+    rows = [row for n in range(plan.num_shards) for row in plan.shard(n).rows.to_pylist()]
+    # 40 clips of a second; 8 of 5 seconds; 40 again, for a header without a rate.
+    ranges = [(row["start_s"], row["end_s"]) for row in rows]
+    tens = [(0.0, 10.0), (10.0, 20.0), (20.0, 30.0), (30.0, -1.0)]
+    seconds_of_c = [(0.0, 2.0), (2.0, 12.0), (12.0, 22.0), (22.0, 32.0), (32.0, -1.0)]
+    assert ranges == [*tens, (0.0, -1.0), *seconds_of_c]
+    assert sum(outline.num_samples for outline in plan.outlines) == 40 + 8 + 40
 
 
 @pytest.mark.parametrize("facts", [None, Video(duration_s=None), Video(width=0), Video(duration_s=0.1)])

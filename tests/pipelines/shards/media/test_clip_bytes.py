@@ -3,6 +3,7 @@ import io
 import random
 import time
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.made.patience import seconds_here
 
 VIDEOS = Path(__file__).parents[4] / "../shared/data/videos"
 # Pictures of these tests jump from frame to frame as no video does.
-UNCUT = ClipForm(cut_threshold=None)
+UNCUT = ClipForm(fps=10.0, cut_threshold=None)
 
 
 def clips_of(file: object, form: ClipForm = UNCUT, **options: float) -> list[RawClip]:
@@ -104,7 +105,7 @@ def test_variable_frame_rate_goes_by_timestamps(tmp_path: Path) -> None:
     """Every frame carries its own time, in units of 10 ms: at each tick the nearest one must be found."""
     times_ms = np.cumsum(np.random.default_rng(0).integers(5, 150, 120)).tolist()
     film = write_film(tmp_path / "v.mkv", [numbered(ms // 10) for ms in times_ms], times_ms=times_ms)
-    clips = clips_of(str(film), ClipForm(cut_threshold=None, max_repeat_ratio=1.0))
+    clips = clips_of(str(film), ClipForm(fps=10.0, cut_threshold=None, max_repeat_ratio=1.0))
     assert len(clips) >= 6
     for clip in clips:
         ticks_ms = [times_ms[0] + 100 * (clip.start_tick + k) for k in range(10)]
@@ -112,11 +113,47 @@ def test_variable_frame_rate_goes_by_timestamps(tmp_path: Path) -> None:
         assert numbers_in(clip) == want
 
 
-def test_source_slower_than_the_rate_is_dropped_and_counted(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "v.mp4", gray_frames(list(range(20, 240, 5))), fps=5)
-    assert clips_of(str(video)) == []
-    assert {reason for _, reason in dropped_of(str(video))} == {"repeats"}
-    assert clips_of(str(video), ClipForm(cut_threshold=None, max_repeat_ratio=0.5)) != []
+@pytest.mark.parametrize("fps", [5, 10, 20])
+def test_a_slower_video_keeps_its_own_rate(tmp_path: Path, fps: int) -> None:
+    film = str(write_film(tmp_path / "v.mp4", [numbered(index) for index in range(25)], fps=fps))
+    form = ClipForm(cut_threshold=None)
+    clips = clips_of(film, form)
+    # Every frame once, none twice.
+    assert [number for clip in clips for number in numbers_in(clip)] == list(range(20))
+    assert [(clip.start_tick, clip.start_s, clip.facts["fps"]) for clip in clips] == [
+        (0, 0.0, fps),
+        (10, 10 / fps, fps),
+    ]
+    # The stored clip runs at that rate, too.
+    with av.open(io.BytesIO(encode_clip(clips[0].frames, form.at(fps)))) as container:
+        assert [frame.time for frame in container.decode(video=0)] == pytest.approx([k / fps for k in range(10)])
+
+
+@pytest.mark.parametrize("stride_s", [None, 0.5, 1.3])
+def test_ranges_of_a_slower_video_tile_it(tmp_path: Path, stride_s: float | None) -> None:
+    film = str(write_film(tmp_path / "v.mp4", [numbered(index) for index in range(120)], fps=12))
+    form = ClipForm(stride_s=stride_s, cut_threshold=None)
+    step_s = form.at(12).stride_ticks / 12
+    ranges = [(first * step_s, (first + 2) * step_s + 10 / 12) for first in range(0, 24, 3)]
+    parts = [digest(clip) for start_s, end_s in ranges for clip in clips_of(film, form, start_s=start_s, end_s=end_s)]
+    assert parts == [digest(clip) for clip in clips_of(film, form)]
+    assert len(parts) >= 7
+
+
+def test_a_rate_that_no_header_states_is_taken_as_it_is() -> None:
+    assert ClipForm().at(None) == ClipForm()
+    assert ClipForm().at(1000.0).fps == 24.0
+    assert ClipForm().at(1e-9).fps == 0.01
+
+
+def test_repeated_frames_are_dropped_and_counted(tmp_path: Path) -> None:
+    """By its header 10 frames a second; but each picture of its second half is held for 0.4 s."""
+    times_ms = [40 * index for index in range(50)] + [2000 + 400 * index for index in range(20)]
+    film = str(write_film(tmp_path / "v.mp4", [numbered(index) for index in range(70)], times_ms=times_ms))
+    form = ClipForm(cut_threshold=None, fps=5.0)
+    assert [clip.start_tick for clip in clips_of(film, form)] == [0]
+    assert {reason for _, reason in dropped_of(film, form)} == {"repeats"}
+    assert len(clips_of(film, replace(form, max_repeat_ratio=0.5))) > 1
 
 
 def test_stride_and_number_of_frames(tmp_path: Path) -> None:
@@ -154,7 +191,7 @@ def test_ranges_tile_the_video(
 def test_ranges_of_variable_rate_tile_the_video(tmp_path: Path) -> None:
     times_ms = np.cumsum(np.random.default_rng(1).integers(5, 150, 150)).tolist()
     film = str(write_film(tmp_path / "v.mkv", [numbered(ms // 10) for ms in times_ms], times_ms=times_ms))
-    form = ClipForm(cut_threshold=None, max_repeat_ratio=1.0)
+    form = ClipForm(fps=10.0, cut_threshold=None, max_repeat_ratio=1.0)
     parts = [clip for start in range(0, 14, 2) for clip in clips_of(film, form, start_s=start, end_s=start + 2)]
     assert [digest(clip) for clip in parts] == [digest(clip) for clip in clips_of(film, form)]
 
@@ -204,7 +241,7 @@ def test_still_clips_are_dropped_above_a_threshold(tmp_path: Path) -> None:
 
 def test_facts_of_a_clip(tmp_path: Path) -> None:
     film = str(write_film(tmp_path / "v.mp4", [numbered(index) for index in range(50)]))
-    facts = clips_of(film, ClipForm(cut_threshold=None, short_side_px=32))[1].facts
+    facts = clips_of(film, ClipForm(fps=10.0, cut_threshold=None, short_side_px=32))[1].facts
     assert facts.pop("motion") > 0
     assert facts == {
         "num_frames": 10,
@@ -343,7 +380,7 @@ def test_bit_flips_give_clips_or_a_reason(tmp_path: Path, name: str, codec: str)
 def test_ranges_of_real_videos_tile(name: str) -> None:
     if not (VIDEOS / name).exists():
         pytest.skip("the real videos are not here")
-    form, file = ClipForm(short_side_px=64, cut_threshold=None), str(VIDEOS / name)
+    form, file = ClipForm(fps=10.0, short_side_px=64, cut_threshold=None), str(VIDEOS / name)
     parts = [clip for start in range(0, 10, 2) for clip in clips_of(file, form, start_s=start, end_s=start + 2)]
     assert [digest(clip) for clip in parts] == [digest(clip) for clip in clips_of(file, form)]
 
@@ -375,4 +412,4 @@ def test_a_gif_too_short_for_a_clip_says_that_it_counts_as_video(tmp_path: Path,
     pictures = [Image.new("RGB", (32, 24), color) for color in ("red", "blue")[:num_pictures]]
     pictures[0].save(tmp_path / "still.gif", save_all=True, append_images=pictures[1:], duration=40)
     with pytest.raises(UnusableError, match=r"no clip of 10 frames.*; .gif counts as video, so save .* as PNG"):
-        list(read_clips(str(tmp_path / "still.gif"), ClipForm()))
+        list(read_clips(str(tmp_path / "still.gif"), UNCUT))

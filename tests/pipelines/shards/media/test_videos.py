@@ -10,6 +10,7 @@ import pytest
 from pipelines.shards.media.videos import MAX_VIDEO_S, frames_from, probe_video
 from pipelines.shards.sources.items import UnusableError
 from tests.made.films import number_in, numbered, write_film
+from tests.made.media import gray_frames, write_video
 
 FRAMES = [numbered(index * 37 % 4096) for index in range(100)]
 # Codec, container, B-frames, encoder options, and whether the file can be entered in the middle.
@@ -153,6 +154,18 @@ def test_probe_sees_variable_rate(tmp_path: Path) -> None:
     times_ms = np.cumsum(np.random.default_rng(0).integers(20, 60, 40)).tolist()
     film = write_film(tmp_path / "v.mkv", FRAMES[:40], times_ms=times_ms)
     assert probe_video(str(film), measure_gop=True).is_variable_rate is True
+
+
+@pytest.mark.parametrize("fps", [8, 25])
+def test_a_header_that_states_the_unit_of_time_is_no_rate(tmp_path: Path, fps: int) -> None:
+    """As browsers' recorders write it: 1000 frames a second in the header, true times on the frames."""
+    path = write_video(tmp_path / "v.avi", gray_frames([2 * index for index in range(100)]), fps=fps)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == 1000
+    assert probe_video(str(path)).fps == pytest.approx(fps)
+    with frames_from(str(path), 1.5) as (video, frames):
+        assert video.fps == pytest.approx(fps)
+        assert next(frames).time_s == pytest.approx(int(1.5 * fps) / fps, abs=0.001)
 
 
 def test_interlaced_video_is_noted(tmp_path: Path) -> None:
