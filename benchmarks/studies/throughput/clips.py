@@ -2,14 +2,19 @@
 
     python -m benchmarks.studies.throughput.clips --photos DIR --cutouts DIR --out clips.json
     python -m benchmarks.studies.throughput.clips --shards DIR --out clips.json
+    python -m benchmarks.studies.throughput.clips --photos DIR --cutouts DIR --parts speed --out clips.json
 
 Clips are 10 frames, stored as shards store them (MJPEG, short side 256 px), and shown at 240 x 320. With --photos and
 --cutouts (a folder of pictures; a folder of PNGs with alpha) they are composites: real pixels in synthetic composition,
 whose masks are known exactly. With --shards they are the folder's own, and there are no masks to compare with.
 
-Cut-outs are split, not composites: everything was tuned on those of even number and photos of the first half, and the
-record is of the others, unless --split tuning. Every way starts at encoded bytes and has the same threads. Before
-timing, the masks must not depend on the number of threads, or on whether those are processes.
+Cut-outs are split, not composites: everything was tuned on those of even number and photos of the first half. The
+record is of the others, unless --split tuning. mean_iou counts unknown cells as still, as the study of DAVIS does.
+Where an object covers no cell by half, it is 0 as soon as any cell is found.
+
+--parts speed times our masks in threads and in worker processes against bare decoding, and nothing else. --parts masks
+compares our masks with the exact ones. Every way starts at encoded bytes and has the same threads. Before timing, the
+masks must not depend on the number of threads, or on whether those are processes.
 """
 
 import statistics
@@ -62,6 +67,7 @@ WORKERS = "fourfold, dis, workers"
 THRESHOLDS_PX = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 NUM_CHECKED = 8
 TIMED_SETS = ("object, camera all", "no object, camera all")
+SPEED_WAYS = ("decode only", "fourfold, dis", WORKERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +78,7 @@ class ClipsOptions:
     cutouts: Annotated[Path | None, "folder of PNGs with alpha"] = None
     shards: Annotated[Path | None, "folder of shards with clips, instead of composites"] = None
     split: Annotated[Literal["held_out", "tuning"], "which cut-outs and photos"] = "held_out"
+    parts: Annotated[Literal["all", "masks", "speed"], "all compares with other ways, too"] = "all"
     num_clips: Annotated[int, "of every set"] = 60
     num_timed_clips: Annotated[int, "of every set that is timed"] = 32
     num_repeats: Annotated[int, "of every way; fewer than 6 give no interval"] = 7
@@ -80,6 +87,8 @@ class ClipsOptions:
     def __post_init__(self) -> None:
         if not self.shards and not (self.photos and self.cutouts):
             raise UsageError("nothing to read: give --shards, or --photos and --cutouts.")
+        if self.shards and self.parts == "masks":
+            raise UsageError("parts = masks: clips of shards have no exact masks; give --photos and --cutouts.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,33 +110,42 @@ def measure(options: ClipsOptions) -> dict[str, Any]:
         if options.shards:
             timed = {"shards": shard_clips(options.shards, options.num_clips)}
         else:
-            sets, tuning = made_sets(options)
+            sets = made_sets(options)
             results["note"] = "composites: real pixels in synthetic composition; split by cut-out"
-            results["quality"] = list(qualities(sets, tuning, backend, pool, num_threads))
-            timed = {name: sets[name] for name in TIMED_SETS}
+            if options.parts != "speed":
+                results["quality"] = list(our_qualities(sets, backend, num_threads, _engines(options)))
+            if options.parts == "all":
+                tuning = _made(options, "tuning", "all")
+                results["quality"] += offline_qualities(sets, tuning, backend, pool)
+            timed = {name: sets[name] for name in TIMED_SETS} if options.parts != "masks" else {}
         for name, clips in timed.items():
             encoded = clips.encoded[: options.num_timed_clips]
-            found = time_ways(encoded, backend, pool, num_threads, options.num_repeats)
+            found = time_ways(encoded, backend, pool, num_threads, options)
             results[f"timings, {name}"] = [one.row() for one in found.values()]
             results[f"ratios, {name}"] = ratios_of(found)
     return results
 
 
-def made_sets(options: ClipsOptions) -> tuple[dict[str, Clips], Clips]:
-    """Return held-out sets by name, and tuning clips for the thresholds of the usual ways."""
+def _engines(options: ClipsOptions) -> tuple[EngineName, ...]:
+    return ENGINES if options.parts == "all" else ENGINES[:1]
+
+
+def made_sets(options: ClipsOptions) -> dict[str, Clips]:
+    """Return sets of composites by name: those that are timed, or all."""
+    names = {f"object, camera {kind}": (kind, True) for kind in CAMERAS}
+    names |= {f"no object, camera {kind}": (kind, False) for kind in ("static", *CAMERAS)}
+    wanted = TIMED_SETS if options.parts == "speed" else (*names,)
+    return {name: _made(options, options.split, names[name][0], with_object=names[name][1]) for name in wanted}
+
+
+def _made(options: ClipsOptions, split: str, kind: str, *, with_object: bool = True) -> Clips:
     assert options.photos is not None
     assert options.cutouts is not None
     photos, cutouts = _pictures_in(options.photos), _pictures_in(options.cutouts)
     half = len(photos) // 2
     parts = {"tuning": (photos[:half], cutouts[0::2], 0), "held_out": (photos[half:], cutouts[1::2], 1)}
-
-    def made(split: str, kind: str, *, with_object: bool = True) -> Clips:
-        return made_clips(*parts[split], kind=kind, num_clips=options.num_clips, with_object=with_object)
-
-    sets = {f"object, camera {kind}": made(options.split, kind) for kind in CAMERAS}
-    alone = ("static", *CAMERAS)
-    sets |= {f"no object, camera {kind}": made(options.split, kind, with_object=False) for kind in alone}
-    return sets, made("tuning", "all")
+    num_clips = min(options.num_clips, options.num_timed_clips) if options.parts == "speed" else options.num_clips
+    return made_clips(*parts[split], kind=kind, num_clips=num_clips, with_object=with_object)
 
 
 def made_clips(
@@ -167,16 +185,22 @@ def shard_clips(folder: Path, num_clips: int) -> Clips:
     return Clips(encoded=tuple(reader.read(row) for row in range(min(num_clips, len(table)))))
 
 
-def qualities(
-    sets: Mapping[str, Clips], tuning: Clips, backend: OpenCVBackend, pool: ThreadPoolExecutor, num_threads: int
+def our_qualities(
+    sets: Mapping[str, Clips], backend: OpenCVBackend, num_threads: int, engines: Sequence[EngineName]
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for every way and set."""
-    for engine in ENGINES:
+    """Yield a row for every engine and set."""
+    for engine in engines:
         for name, clips in sets.items():
             batch = our_batch(engine, num_threads, backend, clips.encoded)
             masks, known = batch.target["moving"].numpy() > 0, batch.weight.numpy() > 0
             found = quality_of(list(masks), clips.moving, list(known))
             yield _shown({"way": f"fourfold, {engine}", "clips": name, **found})
+
+
+def offline_qualities(
+    sets: Mapping[str, Clips], tuning: Clips, backend: OpenCVBackend, pool: ThreadPoolExecutor
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for every usual way and set. The usual ways get the threshold that is best for the tuning clips."""
     for way in OFFLINE_WAYS:
         threshold_px = _best_threshold(offline_residuals(way, backend, tuning.encoded, pool), tuning.moving)
         for name, clips in sets.items():
@@ -191,21 +215,34 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def quality_of(masks: Sequence[Bools], expected: Sequence[Bools], known: Sequence[Bools] = ()) -> dict[str, float]:
-    """Return the mean IoU of cells, of all and of those with weight; the share of cells wrongly called foreground."""
-    ious = _ious(masks, expected)
-    false_ratio = statistics.mean(float((mask & ~wanted).mean()) for mask, wanted in zip(masks, expected, strict=True))
-    found = {
+    """Return the mean IoU of cells and the share of cells wrongly called foreground.
+
+    known: cells with weight; without it, all. Unknown cells count as still, as in the study of DAVIS. The IoU of masks
+    alone, of cells with weight, and of clips with any moving cell follow.
+    """
+    known = known or [np.ones_like(mask) for mask in masks]
+    found = [mask & sure for mask, sure in zip(masks, known, strict=True)]
+    ious = _ious(found, expected)
+    false_ratio = statistics.mean(float((mask & ~wanted).mean()) for mask, wanted in zip(found, expected, strict=True))
+    row = {
         "num_clips": len(ious),
         "mean_iou": statistics.mean(ious),
         "mean_iou_ci95_half": 1.96 * float(np.std(ious, ddof=1)) / len(ious) ** 0.5,
         "median_iou": statistics.median(ious),
         "false_foreground_ratio": false_ratio,
+        "mean_iou_weights_ignored": statistics.mean(_ious(masks, expected)),
+        "mean_iou_where_weight_is_1": statistics.mean(
+            iou(mask, wanted & sure) for mask, wanted, sure in zip(found, expected, known, strict=True)
+        ),
+        "weight_ratio": statistics.mean(float(sure.mean()) for sure in known),
     }
-    if known:
-        trusted = zip(masks, expected, known, strict=True)
-        found["mean_iou_where_weight_is_1"] = statistics.mean(iou(m & k, e & k) for m, e, k in trusted)
-        found["weight_ratio"] = statistics.mean(float(k.mean()) for k in known)
-    return found
+    with_cells = [value for value, wanted in zip(ious, expected, strict=True) if wanted.any()]
+    if with_cells:
+        row |= {
+            "num_clips_with_moving_cells": len(with_cells),
+            "mean_iou_with_moving_cells": statistics.mean(with_cells),
+        }
+    return row
 
 
 def _ious(masks: Sequence[Bools], expected: Sequence[Bools]) -> list[float]:
@@ -220,9 +257,16 @@ def _best_threshold(residuals: Sequence[npt.NDArray[np.float32]], expected: Sequ
 
 
 def time_ways(
-    encoded: Sequence[memoryview], backend: OpenCVBackend, pool: ThreadPoolExecutor, num_threads: int, num_repeats: int
+    encoded: Sequence[memoryview],
+    backend: OpenCVBackend,
+    pool: ThreadPoolExecutor,
+    num_threads: int,
+    options: ClipsOptions,
 ) -> dict[str, Timed]:
-    """Time all ways from encoded bytes on. Raises DataError if masks depend on threads or processes."""
+    """Time all ways, or those of `SPEED_WAYS`, from encoded bytes on.
+
+    Raises DataError if masks depend on threads or processes.
+    """
     with temporary_folder() as folder, closing(ClipWorkers(folder / "shards", encoded, num_threads)) as workers:
         # 1. Equal first: one thread, all threads, worker processes.
         some = encoded[:NUM_CHECKED]
@@ -248,8 +292,9 @@ def time_ways(
         jobs = {
             name: Job(unit="clips", num_items=len(encoded), run=call, prepare=partial(prepare, name))
             for name, call in calls.items()
+            if options.parts == "all" or name in SPEED_WAYS
         }
-        return time_in_turns(jobs, num_repeats, report=say)
+        return time_in_turns(jobs, options.num_repeats, report=say)
 
 
 def _dali_call(encoded: Sequence[memoryview], num_threads: int) -> dict[str, Callable[[], object]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipelines.kernels.compiled import compiled
 
-__all__ = ["border_closeness", "fit_camera", "stray", "trust"]
+__all__ = ["TRUSTED_SLOPE", "border_closeness", "fit_camera", "stray", "trust"]
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -21,6 +21,7 @@ Doubles = npt.NDArray[np.float64]
 FIT_STEP = 3
 """Every third node of every third row takes part: neighbours tell the same."""
 NUM_FIT_STEPS = 6
+NUM_HALVINGS = 16
 MIN_NOISE_PX = 0.1
 BORDER_RATIO = 0.1
 """Trust falls to 1 / e within this share of the width."""
@@ -69,12 +70,7 @@ def fit_camera(flow_hw2: Floats, trust_hw: Floats) -> Doubles:
                 total += trusted[n]
                 n += 1
         # 2. The scale of the weights: nodes with half of all trust are nearer than the noise.
-        before, noise = 0.0, 0.0
-        for n in np.argsort(off):
-            before += trusted[n]
-            if before >= 0.5 * total:
-                noise = off[n]
-                break
+        noise = _trusted_median(off, trusted, 0.5 * total)
         square = max(1.5 * noise, MIN_NOISE_PX) ** 2
         # 3. Fit again. At the first step there is no motion to be far from, so only trust counts.
         for n in range(num):
@@ -82,6 +78,22 @@ def fit_camera(flow_hw2: Floats, trust_hw: Floats) -> Doubles:
         motion = _weighted_affine(flow_hw2, weight, unit)
     motion[:, :2] /= unit
     return motion
+
+
+@compiled
+def _trusted_median(off: Doubles, trusted: Doubles, half: float) -> float:
+    """Return the distance, within a 2^16th of the largest, up to which nodes have `half` of the trust."""
+    # Halving an interval takes a third of the time of sorting.
+    low, high = 0.0, off.max()
+    for _ in range(NUM_HALVINGS):
+        middle, before = 0.5 * (low + high), 0.0
+        for n in range(len(off)):
+            before += trusted[n] if off[n] <= middle else 0.0
+        if before >= half:
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 @compiled

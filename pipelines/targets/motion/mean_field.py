@@ -51,9 +51,18 @@ def neighbour_ties(colors_hw3: Floats, smoothness: float) -> Floats:
                     for channel in range(3):
                         off = colors_hw3[row, column, channel] - colors_hw3[row + down, column + right, channel]
                         square += off * off
-                    ties[n, row + MARGIN, column + MARGIN] = most * np.exp(-square * per_square)
+                    ties[n, row + MARGIN, column + MARGIN] = most * _falling(square * per_square)
             n += 1
     return ties
+
+
+@compiled
+def _falling(square: np.float32) -> np.float32:
+    """Return exp(-square), within 0.04: a fraction runs in vectors, and is as good as a measure of likeness."""
+    part = np.float32(1) / (np.float32(1) + np.float32(0.125) * square)
+    part *= part
+    part *= part
+    return part * part
 
 
 def opinion_grid(odds_hw: Floats) -> Floats:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.targets.motion.camera_fit import border_closeness, trust
+from pipelines.targets.motion.camera_fit import TRUSTED_SLOPE, border_closeness, trust
 from pipelines.targets.motion.color_model import color_bins, color_odds, node_colors
 from pipelines.targets.motion.dense_flow import DenseFlow
 from pipelines.targets.motion.mean_field import MARGIN, neighbour_ties, opinion_grid, smooth_odds
@@ -38,6 +38,9 @@ MAX_MISFIT_RATIO = 0.5
 NEAR_NODES = 25
 """Still colors are learned from within about this many nodes of the moving part, which must be told from them."""
 CORE_NODES = 3
+VISIBLE_SLOPE = 16.0
+"""Slopes, in gray levels a pixel times 8, at which half of a difference counts."""
+MIN_NOISE_PX = 0.05
 MAX_LOG_ODDS = 3.0
 """Of any single kind of evidence, so that none decides alone."""
 
@@ -50,27 +53,31 @@ class MaskSettings:
     """Exponent of the share of a difference that flow explains, as a factor of the stray motion."""
     threshold_ratio: float = 0.9
     """Threshold of stray motion, as a share of Otsu's."""
-    change_weight: float = 0.7
+    max_noise_ratio: float = 8.0
+    """Greatest threshold, as a multiple of the median stray motion: a few wild values must not hide what is slow."""
+    change_weight: float = 0.9
     """Weight of differences that the camera leaves unexplained, relative to stray motion."""
+    flat_ratio: float = 0.7
+    """By how much less flat areas count: their flow is a guess, and they look the same wherever they move."""
     border_cost: float = 1.5
     """Log odds against motion at the border."""
     color_weight: float = 1.0
     smoothness: float = 2.0
     """See `neighbour_ties`."""
-    num_rounds: int = 4
+    num_rounds: int = 3
     """Times that colors are learned. Cost grows with it."""
     num_sweeps: int = 8
     """Of mean field in each round."""
     unknown_above: float = -3.0
-    unknown_below: float = 1.0
-    """Between these log odds a cell gets no weight: 22 to 59 of 100 such cells of DAVIS move."""
+    unknown_below: float = 0.5
+    """Between these log odds a cell gets no weight: 22 to 55 of 100 such cells of DAVIS move."""
     least_px: float = 0.1
     """Least threshold of stray motion, in work pixels: noise alone would be split in two as well."""
     least_change: float = 8.0
     """Least threshold of differences, in gray levels, for the same reason."""
-    min_change_ratio: float = 1.05
+    min_change_ratio: float = 1.1
     """How much worse than the flow the camera must explain a moving region."""
-    slow_px: float = 1.5
+    slow_px: float = 1.25
     """If the moving part strays less by the next frame, in work pixels, the frame after it is used instead."""
 
 
@@ -107,7 +114,7 @@ def mask_clip(gray_THW: Bytes, color_3HW: Bytes, engine: DenseFlow, settings: Ma
     motion = measure_clearest_motion(first_HW, gray_THW[1:], trust(texture_hw), engine, settings.slow_px)
     if np.mean(motion.misfit_hw > MAX_MISFIT) > MAX_MISFIT_RATIO:
         return _left_out(cells, "cut")
-    odds_hw = _segment(_motion_odds(motion, settings), node_colors(color_3HW, nodes), settings)
+    odds_hw = _segment(_motion_odds(motion, texture_hw, settings), node_colors(color_3HW, nodes), settings)
     # 3. From nodes to cells.
     return _cell_mask(odds_hw, motion, cells, settings)
 
@@ -124,20 +131,30 @@ def _texture(first_HW: Bytes) -> Floats:
     return node_means(cv2.magnitude(slope_x, slope_y))
 
 
-def _motion_odds(motion: PairMotion, settings: MaskSettings) -> Floats:
+def _motion_odds(motion: PairMotion, texture_hw: Floats, settings: MaskSettings) -> Floats:
     """Return log odds (h, w) that a node moves, from the two frames' motion alone."""
     # 1. Stray motion counts where the flow explains the later frame better than the camera does.
     explained_hw = (motion.change_hw + 0.5) / (motion.change_hw + motion.misfit_hw + 1)
     evidence_hw = np.asarray(motion.stray_hw * explained_hw**settings.motion_power, np.float32)
-    threshold = max(settings.threshold_ratio * otsu_threshold(evidence_hw), settings.least_px)
+    most = settings.max_noise_ratio * max(float(np.median(motion.stray_hw)), MIN_NOISE_PX)
+    threshold = max(min(settings.threshold_ratio * otsu_threshold(evidence_hw), most), settings.least_px)
     odds_hw = np.clip(np.log((evidence_hw + 1e-6) / (threshold + 1e-6)), -MAX_LOG_ODDS, MAX_LOG_ODDS)
+    # Signs that flat areas move are worth less, and so are signs that they stay.
+    odds_hw = _less_where_flat(odds_hw, odds_hw > 0, texture_hw, TRUSTED_SLOPE, settings.flat_ratio)
     # 2. Differences are sharper than flow, which is blurred by its patches.
     least = max(otsu_threshold(motion.change_hw), settings.least_change)
-    change_hw = np.log((motion.change_hw + 1) / (least + 1))
-    odds_hw += settings.change_weight * np.clip(change_hw, -MAX_LOG_ODDS, MAX_LOG_ODDS)
+    change_hw = np.clip(np.log((motion.change_hw + 1) / (least + 1)), -MAX_LOG_ODDS, MAX_LOG_ODDS)
+    change_hw = _less_where_flat(change_hw, change_hw < 0, texture_hw, VISIBLE_SLOPE, settings.flat_ratio)
+    odds_hw += settings.change_weight * change_hw
     # 3. Objects are in the middle more often than at the border.
     odds_hw -= settings.border_cost * border_closeness(*odds_hw.shape)
     return np.asarray(odds_hw, np.float32)
+
+
+def _less_where_flat(odds_hw: Floats, where_hw: Bools, texture_hw: Floats, slope: float, ratio: float) -> Floats:
+    """Return log odds, some of them less by up to `ratio`: by half of that at slopes of `slope`."""
+    flat_hw = slope**2 / (texture_hw * texture_hw + slope**2)
+    return np.asarray(np.where(where_hw, odds_hw * (1 - ratio * flat_hw), odds_hw), np.float32)
 
 
 def _segment(motion_hw: Floats, colors_hw3: Floats, settings: MaskSettings) -> Floats:

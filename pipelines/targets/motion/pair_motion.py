@@ -47,29 +47,33 @@ def measure_clearest_motion(
     first_HW: a work frame. later_THW: one or two frames at the clip's size. Near frames are preferred: over longer
     spans limbs turn, objects leave, and the camera's motion is no longer affine.
     """
-    nodes = trust_hw.shape
-    next_HW = shrink(later_THW[0], nodes, WORK_PER_NODE)
-    if len(later_THW) > 1 and _speed_px(first_HW, next_HW, trust_hw, engine) < slow_px:
-        next_HW = shrink(later_THW[1], nodes, WORK_PER_NODE)
-    return measure_motion(first_HW, next_HW, trust_hw, engine)
+    # 1. Flow at half the size tells how fast the moving part is, at a quarter of the cost.
+    height, width = trust_hw.shape
+    next_HW = shrink(later_THW[0], (height, width), WORK_PER_NODE)
+    first_hw, next_hw = (_halved(image_HW, trust_hw) for image_HW in (first_HW, next_HW))
+    guess_hw2 = WORK_PER_NODE * engine.pair_flow(first_hw, next_hw)
+    # 2. What is slow is taken to move on as it did: twice the flow is a guess of the flow to the frame after the next.
+    if len(later_THW) > 1 and _speed_px(guess_hw2, trust_hw) < slow_px:
+        next_HW = shrink(later_THW[1], (height, width), WORK_PER_NODE)
+        guess_hw2 *= 2
+    # 3. The finest level of flow starts from that guess instead of from the coarsest.
+    guess_HW2 = np.asarray(cv2.resize(guess_hw2, first_HW.shape[::-1]), np.float32)
+    return measure_motion(first_HW, next_HW, trust_hw, engine.refined_flow(first_HW, next_HW, guess_HW2))
 
 
-def _speed_px(first_HW: Bytes, later_HW: Bytes, trust_hw: Floats, engine: DenseFlow) -> float:
-    """Estimate how far the moving part strays from the camera's motion, from flow at half the size."""
-    size = trust_hw.shape[::-1]
-    first_hw, later_hw = (
-        np.asarray(cv2.resize(image_HW, size, interpolation=cv2.INTER_AREA), np.uint8)
-        for image_HW in (first_HW, later_HW)
-    )
-    flow_hw2 = WORK_PER_NODE * engine.pair_flow(first_hw, later_hw)
+def _halved(image_HW: Bytes, trust_hw: Floats) -> Bytes:
+    return np.asarray(cv2.resize(image_HW, trust_hw.shape[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _speed_px(flow_hw2: Floats, trust_hw: Floats) -> float:
+    """Estimate how far the moving part strays from the camera's motion."""
     stray_hw = stray(flow_hw2, fit_camera(flow_hw2, trust_hw))
     is_far_hw = stray_hw > otsu_threshold(stray_hw)
     return float(stray_hw[is_far_hw].mean(dtype=np.float64)) if is_far_hw.any() else 0.0
 
 
-def measure_motion(first_HW: Bytes, later_HW: Bytes, trust_hw: Floats, engine: DenseFlow) -> PairMotion:
-    """Measure the motion from one work frame to another."""
-    flow_HW2 = engine.pair_flow(first_HW, later_HW)
+def measure_motion(first_HW: Bytes, later_HW: Bytes, trust_hw: Floats, flow_HW2: Floats) -> PairMotion:
+    """Measure the motion from one work frame to another, given the flow (H, W, 2) between them."""
     flow_hw2 = node_means(flow_HW2)
     camera = fit_camera(flow_hw2, trust_hw)
     change_HW, misfit_HW, in_view_HW = _differences(first_HW, later_HW, flow_HW2, camera)
@@ -89,18 +93,23 @@ def _differences(first_HW: Bytes, later_HW: Bytes, flow_HW2: Floats, camera: Dou
     height, width = first_HW.shape
     change_HW, misfit_HW = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
     in_view_HW = np.zeros((height, width), np.float32)
+    per_pixel = camera / WORK_PER_NODE
+    right, bottom, most = np.float32(width - 1), np.float32(height - 1), np.float32(MAX_DIFFERENCE)
     for row in range(height):
+        y = row - 0.5 * (height - 1)
+        start_x = camera[0, 2] + per_pixel[0, 1] * y - per_pixel[0, 0] * 0.5 * (width - 1)
+        start_y = row + camera[1, 2] + per_pixel[1, 1] * y - per_pixel[1, 0] * 0.5 * (width - 1)
         for column in range(width):
-            x, y = (column - 0.5 * (width - 1)) / WORK_PER_NODE, (row - 0.5 * (height - 1)) / WORK_PER_NODE
-            there_x = np.float32(column + camera[0, 0] * x + camera[0, 1] * y + camera[0, 2])
-            there_y = np.float32(row + camera[1, 0] * x + camera[1, 1] * y + camera[1, 2])
-            if not (0 <= there_x <= width - 1 and 0 <= there_y <= height - 1):
+            there_x = np.float32(start_x + column * (1 + per_pixel[0, 0]))
+            there_y = np.float32(start_y + column * per_pixel[1, 0])
+            if not (0 <= there_x <= right and 0 <= there_y <= bottom):
                 continue
             gray = np.float32(first_HW[row, column])
             in_view_HW[row, column] = 1.0
-            change_HW[row, column] = min(abs(_gray_at(later_HW, there_x, there_y) - gray), np.float32(MAX_DIFFERENCE))
-            there_x, there_y = column + flow_HW2[row, column, 0], row + flow_HW2[row, column, 1]
-            misfit_HW[row, column] = min(abs(_gray_at(later_HW, there_x, there_y) - gray), np.float32(MAX_DIFFERENCE))
+            change_HW[row, column] = min(abs(_gray_at(later_HW, there_x, there_y) - gray), most)
+            there_x = np.float32(column) + flow_HW2[row, column, 0]
+            there_y = np.float32(row) + flow_HW2[row, column, 1]
+            misfit_HW[row, column] = min(abs(_gray_at(later_HW, there_x, there_y) - gray), most)
     return change_HW, misfit_HW, in_view_HW
 
 

@@ -19,12 +19,16 @@ def mask(*cells: tuple[int, int]) -> np.ndarray:
     return made
 
 
-def test_quality_of_known_masks():
-    found = script.quality_of([mask((0, 0), (0, 1)), mask()], [mask((0, 0)), mask()], [mask((0, 0)), ~mask()])
-    assert found["mean_iou"] == pytest.approx((1 / 2 + 1) / 2)
-    assert found["mean_iou_where_weight_is_1"] == 1.0
+def test_quality_counts_unknown_cells_as_still():
+    masks, expected = [mask((0, 0), (0, 1)), mask((1, 1))], [mask((0, 0), (0, 2)), mask()]
+    found = script.quality_of(masks, expected, [~mask((0, 1), (0, 2)), ~mask()])
+    assert found["mean_iou"] == pytest.approx((1 / 2 + 0) / 2)
+    assert found["mean_iou_weights_ignored"] == pytest.approx((1 / 3 + 0) / 2)
+    assert found["mean_iou_where_weight_is_1"] == pytest.approx((1 + 0) / 2)
     assert found["false_foreground_ratio"] == pytest.approx(1 / 24)
-    assert found["weight_ratio"] == pytest.approx((1 / 12 + 1) / 2)
+    assert found["weight_ratio"] == pytest.approx((10 / 12 + 1) / 2)
+    assert found["num_clips_with_moving_cells"] == 1
+    assert found["mean_iou_with_moving_cells"] == pytest.approx(1 / 2)
 
 
 def test_the_usual_way_finds_a_square_before_a_static_camera():
@@ -43,18 +47,37 @@ def test_the_usual_way_finds_a_square_before_a_static_camera():
     assert np.count_nonzero(found & made.mask) / np.count_nonzero(found | made.mask) > 0.5
 
 
-def test_a_whole_record_is_written(tmp_path, monkeypatch):
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """Options that name folders of made photos and cut-outs; one set is enough."""
+    monkeypatch.setattr(script, "ENGINES", ("dis",))
+    monkeypatch.setattr(script, "CAMERAS", ("all",))
+    monkeypatch.setattr(script, "TIMED_SETS", ("object, camera all",))
     for folder, picture in (("photos", photo), ("cutouts", cutout)):
         (tmp_path / folder).mkdir()
         for index in range(4):
             image = picture(index)
             code = cv2.COLOR_RGBA2BGRA if image.shape[-1] == 4 else cv2.COLOR_RGB2BGR
             cv2.imwrite(str(tmp_path / folder / f"{index}.png"), cv2.cvtColor(image, code))
-    monkeypatch.setattr(script, "ENGINES", ("dis",))
-    monkeypatch.setattr(script, "CAMERAS", ("all",))
-    places = [f"--{name}={tmp_path / name}" for name in ("photos", "cutouts")]
+    return [f"--{name}={tmp_path / name}" for name in ("photos", "cutouts")]
+
+
+def test_masks_and_speed_alone(pictures, tmp_path):
+    small = ["--clips=2", "--timed-clips=2", "--repeats=2", "--threads=1"]
+    found = {}
+    for part in ("masks", "speed"):
+        script.STUDY.main([*pictures, *small, f"--parts={part}", f"--out={tmp_path / part}.json"])
+        found[part] = json.loads((tmp_path / f"{part}.json").read_text())["results"]
+    assert {row["way"] for row in found["masks"]["quality"]} == {"fourfold, dis"}
+    assert not any(name.startswith("timings") for name in found["masks"])
+    assert "quality" not in found["speed"]
+    assert {row["name"] for row in found["speed"]["timings, object, camera all"]} == set(script.SPEED_WAYS)
+    assert f"{script.WORKERS} / decode only" in found["speed"]["ratios, object, camera all"]
+
+
+def test_a_whole_record_is_written(pictures, tmp_path):
     options = ["--clips=2", "--timed-clips=2", "--repeats=2", "--threads=1", f"--out={tmp_path / 'clips.json'}"]
-    script.STUDY.main([*places, *options])
+    script.STUDY.main([*pictures, *options])
     record = json.loads((tmp_path / "clips.json").read_text())
     assert record["kind"] == "throughput_clips"
     assert {row["way"] for row in record["results"]["quality"]} >= {"fourfold, dis", *OFFLINE_WAYS}

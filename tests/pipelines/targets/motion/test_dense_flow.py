@@ -31,11 +31,31 @@ def test_a_known_shift_is_recovered(name, step_xy):
     assert np.median(off[20:-20, 20:-20]) < 0.2
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_near_guess_becomes_the_flow(name):
+    frames = shifting(2, (3, -2))
+    guess = np.full((96, 128, 2), (2.0, -1.0), np.float32)
+    off = np.linalg.norm(ENGINES[name].refined_flow(*frames, guess) - np.array((3, -2), np.float32), axis=2)
+    assert np.median(off[20:-20, 20:-20]) < 0.2
+
+
+def test_dis_starts_from_the_guess():
+    """A shift of 14 px is too far for the finest level alone, which finds it only if told."""
+    frames, wrong, right = shifting(2, (14, 0)), np.zeros((96, 128, 2), np.float32), np.zeros((96, 128, 2), np.float32)
+    right[..., 0] = 13
+    off = [np.abs(DisFlow().refined_flow(*frames, guess)[30:-30, 30:-30, 0] - 14) for guess in (wrong, right)]
+    assert np.median(off[0]) > 5
+    assert np.median(off[1]) < 0.2
+
+
 @pytest.mark.parametrize("size", [(8, 8), (8, 40), (12, 11)])
 def test_frames_smaller_than_a_patch_work(size):
     flow = DisFlow().pair_flow(*shifting(2, (0, 0), *size))
     assert flow.shape == (*size, 2)
     assert np.abs(flow).max() < 0.1
+    again = DisFlow().refined_flow(*shifting(2, (0, 0), *size), flow)
+    assert again.shape == (*size, 2)
+    assert np.abs(again).max() < 0.1
 
 
 def test_a_clip_has_one_flow_per_pair():

@@ -28,7 +28,7 @@ def slow_tie(lab: np.ndarray, one: tuple[int, int], other: tuple[int, int]) -> f
     down = np.square(np.diff(lab, axis=0)[:, :-1]).sum()
     contrast = max((right + down) / ((HEIGHT - 1) * (WIDTH - 1)), MIN_CONTRAST)
     distance = np.hypot(one[0] - other[0], one[1] - other[1])
-    return SMOOTHNESS * 8 / 24 / distance * np.exp(-np.square(lab[one] - lab[other]).sum() / contrast)
+    return SMOOTHNESS * 8 / 24 / distance * (1 + np.square(lab[one] - lab[other]).sum() / contrast / 8) ** -8
 
 
 def slow_sweeps(odds: np.ndarray, lab: np.ndarray, num_sweeps: int) -> np.ndarray:

@@ -56,7 +56,8 @@ def test_differences_are_those_of_warped_frames():
 
 
 def test_a_camera_alone_leaves_nothing():
-    found = measure_motion(*grays(0, 3), TRUST, DisFlow())
+    frames = grays(0, 3)
+    found = measure_motion(*frames, TRUST, DisFlow().pair_flow(*frames))
     inner = slice(4, -4), slice(4, -4)
     assert np.median(found.stray_hw[inner]) < 0.1
     assert np.median(found.change_hw[inner]) < 1.0
@@ -65,7 +66,8 @@ def test_a_camera_alone_leaves_nothing():
 
 
 def test_a_square_strays_as_far_as_it_moves():
-    found = measure_motion(*grays(0, 2, square_px=3), TRUST, DisFlow())
+    frames = grays(0, 2, square_px=3)
+    found = measure_motion(*frames, TRUST, DisFlow().pair_flow(*frames))
     assert np.median(found.stray_hw[10:20, 15:25]) == pytest.approx(3.0, abs=0.4)
     assert found.change_hw[10:20, 15:25].mean() > 3 * found.misfit_hw[10:20, 15:25].mean()
 
