@@ -84,7 +84,7 @@ def fit_camera(flow_hw2: Floats, trust_hw: Floats) -> Doubles:
 def _trusted_median(off: Doubles, trusted: Doubles, half: float) -> float:
     """Return the distance, within a 2^16th of the largest, up to which nodes have `half` of the trust."""
     # Halving an interval takes a third of the time of sorting.
-    low, high = 0.0, off.max()
+    low, high = 0.0, float(off.max())
     for _ in range(NUM_HALVINGS):
         middle, before = 0.5 * (low + high), 0.0
         for n in range(len(off)):

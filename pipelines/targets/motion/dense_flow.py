@@ -84,7 +84,7 @@ class DisFlow(DenseFlow):
         dis = self._of_size.get(key)
         if dis is None:
             dis = self._of_size[key] = _dis(self._preset, is_refining=guess_HW2 is not None)
-        flow_HW2 = dis.calc(first_HW, later_HW, guess_HW2)  # type: ignore[call-overload]
+        flow_HW2 = dis.calc(first_HW, later_HW, guess_HW2)  # type: ignore[arg-type]
         return np.asarray(flow_HW2, np.float32)[:height, :width]
 
 
