@@ -4,9 +4,10 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from pipelines.base.config import Config
+from pipelines.base.config import GrownConfig
 from pipelines.build import PipelineConfig
 from training.compute import BudgetConfig
+from training.diagnostics.diagnosis import DiagnosticsConfig
 from training.diagnostics.held_out import HeldOutConfig
 from training.heads import HEADS, HeadsConfig
 from training.lasso import LassoConfig
@@ -22,9 +23,10 @@ from training.weights.checkpoint import CheckpointConfig
 __all__ = ["PretrainConfig"]
 
 
-class PretrainConfig(Config):
+class PretrainConfig(GrownConfig):
     """One run. No tasks in `pipeline` means a random trunk: the baseline, which costs nothing."""
 
+    later_options = frozenset({"updates", "balance", "ema", "diagnostics"})
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig)
     trunk: TrunkConfig = Field(default_factory=TrunkConfig)
     heads: HeadsConfig = Field(default_factory=HeadsConfig)
@@ -53,11 +55,13 @@ class PretrainConfig(Config):
     """Initial weights, order of samples and every augmentation follow from it."""
     held_out: HeldOutConfig | None = Field(default_factory=HeldOutConfig)
     """Measure every task on held-out samples as the run goes; `off`, or a mapping. Changes no weight."""
+    diagnostics: DiagnosticsConfig | None = None
+    """What tasks do to each other, measured every N steps; `off` (the default) or a mapping. Changes no weight."""
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     log_every_steps: int = Field(default=20, ge=1)
     """A line of log.jsonl each; with a GPU, each also waits for it."""
 
-    @field_validator("lasso", "held_out", "ema", mode="before")
+    @field_validator("lasso", "held_out", "ema", "diagnostics", mode="before")
     @classmethod
     def _off_is_none(cls, value: Any) -> Any:
         # YAML reads a bare `off` as false.

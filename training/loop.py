@@ -75,6 +75,8 @@ def train(session: Session, out_dir: Path) -> None:
     clock = CheckpointClock(session.config.checkpoint)
     warned: set[str] = set()
     _warn(session, warned)
+    if session.diagnosis is not None:
+        print_line(session.diagnosis.cost_line)
     with (
         Journal(out_dir, session.step, is_on=session.ranks.is_first) as journal,
         StopRequest() as stop,
@@ -85,6 +87,7 @@ def train(session: Session, out_dir: Path) -> None:
             session.learn(step)
             if session.is_log_due:
                 line = session.log_line()
+                _warn(session, warned)
                 if session.is_held_out_due:
                     line |= session.held_out_line(line)
                     _warn(session, warned)

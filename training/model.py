@@ -15,6 +15,7 @@ from pipelines.base.rng import rng_for
 from pipelines.tasks.base import TaskBatch
 from training.heads import Head, HeadInput, HeadsConfig, build_head
 from training.lasso import Lasso, LassoConfig
+from training.norms import use_group_norm
 from training.trunk import Trunk, TrunkConfig
 from training.updates.losses import Loss
 from training.weights.foreign import start_from
@@ -54,7 +55,7 @@ class Model(nn.Module):
 
     def predict(self, batch: TaskBatch) -> torch.Tensor:
         """Return what the task's head answers, as its `predict` describes it."""
-        with self._autocast(batch.inputs.device):
+        with self.autocast(batch.inputs.device):
             prediction: torch.Tensor = self.head(batch.task).predict(self._features(batch), batch)
         return prediction
 
@@ -85,7 +86,8 @@ class Model(nn.Module):
             return output.last  # type: ignore[no-any-return]
         return self.lasso(batch.task).mix(output.units)
 
-    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        """Return a context manager in which forward passes have the model's precision."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=torch.bfloat16)
@@ -121,6 +123,8 @@ def build_model(
     for task, shape in shapes.items():
         with _seeded(seed, task):
             built[task] = build_head(task, heads, shape)
+            if trunk.config.norm == "group":
+                use_group_norm(built[task])
     lassos = {task: Lasso(trunk.num_units) for task in shapes} if lasso else {}
     penalty = lasso.penalty if lasso else 0.0
     return Model(trunk, built, lassos, lasso_penalty=penalty, precision=precision)

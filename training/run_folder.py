@@ -29,7 +29,7 @@ __all__ = [
 BACKEND_NAME = "backend.json"
 CONFIG_NAME = "config.yaml"
 SUMMARY_NAME = "summary.json"
-NOT_PART_OF_THE_RESULT = {"checkpoint", "held_out", "log_every_steps"}
+NOT_PART_OF_THE_RESULT = {"checkpoint", "diagnostics", "held_out", "log_every_steps"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ def claim(run_dir: Path, config: PretrainConfig) -> None:
         return
     there = load_config(PretrainConfig, path).model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
     given = config.model_dump(mode="json", exclude=NOT_PART_OF_THE_RESULT)
-    changed = [name for name in given if given[name] != there[name]]
+    changed = [name for name in {**given, **there} if given.get(name) != there.get(name)]
     free = sorted(NOT_PART_OF_THE_RESULT)
     if changed:
         raise UsageError(

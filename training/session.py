@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from pipelines.build import Pipeline, Step, active_tasks
 from pipelines.tasks import Task
 from training.compute import BudgetConfig, count_flop, count_steps, dummy_batch
 from training.config import PretrainConfig
+from training.diagnostics.diagnosis import Diagnosis, open_labelled
 from training.diagnostics.held_out import HeldOut, open_held_out, problems_of
 from training.diagnostics.meter import Meter
 from training.heads import HeadInput
 from training.model import Model, build_model, build_trunk
+from training.norms import sync_norms
 from training.parallel import Ranks
 from training.trunk import STRIDE_PX, Trunk
 from training.updates.loss_averages import LossAverages
@@ -42,6 +45,8 @@ class Session:
             for name, task in pipeline.tasks.items()
         }
         self.num_steps = self._count_steps()
+        if config.trunk.norm == "synced":
+            sync_norms(self.model, ranks.world_size)
         # 2. To the device before the optimizers, which keep references to its parameters.
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.train()
@@ -60,7 +65,8 @@ class Session:
         self.step = 0
         self.samples_seen = dict.fromkeys(pipeline.tasks, 0)
         self.meter = Meter(self.samples_seen)
-        self.warnings: list[str] = []
+        self._problems: list[str] = []
+        self.diagnosis = self._open_diagnosis()
         self.held_out = self._open_held_out()
         # 4. Agreed once: the first rank measures alone, but all ranks must write a log line after the same steps.
         (self._is_measured,) = ranks.any([self.held_out is not None], device)
@@ -88,20 +94,29 @@ class Session:
 
     def learn(self, step: Step) -> None:
         """Train on the batches of one step, one task after the other."""
-        lr = self.lr
-        for name, batch in step.batches.items():
-            on_device = batch.to(self.device)
-            loss = self.updater.take(on_device, lr)
-            self.averages.add(name, self.step, loss, on_device.weight)
-            self.samples_seen[name] += self.batch_sizes[name]
-        self.updater.finish(self.step, lr)
+        lr, number = self.lr, self.step + 1
+        diagnosis = self.diagnosis
+        with nullcontext() if diagnosis is None else diagnosis.around(number, step.batches, self.model, self.updater):
+            for name, batch in step.batches.items():
+                on_device = batch.to(self.device)
+                loss = self.updater.take(on_device, lr)
+                self.averages.add(name, self.step, loss, on_device.weight)
+                self.samples_seen[name] += self.batch_sizes[name]
+            self.updater.finish(self.step, lr)
         self.step += 1
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong with the tasks' learning, a sentence each."""
+        return [*self._problems, *(self.diagnosis.warnings if self.diagnosis else ())]
 
     @property
     def is_log_due(self) -> bool:
         """Whether this step ends with a line of the log. The same on all ranks."""
         is_due = self.step % self.config.log_every_steps == 0 or self.step == self.num_steps
-        return is_due or self._ends_measured_part
+        diagnostics = self.config.diagnostics
+        is_diagnosed = diagnostics is not None and self.step % diagnostics.every == 0
+        return is_due or is_diagnosed or self._ends_measured_part
 
     def log_line(self) -> dict[str, Any]:
         """Return what happened since the last line; losses and metrics are means over steps and ranks.
@@ -121,11 +136,12 @@ class Session:
             "compute_tflop": self.compute_tflop,
             "lasso": self.model.lasso_weights(),
             "passes": self.passes,
-        } | self._learned_weights()
+        } | self._optional_parts()
 
-    def _learned_weights(self) -> dict[str, Any]:
+    def _optional_parts(self) -> dict[str, Any]:
         uncertainty = self.updater.uncertainty
-        return {} if uncertainty is None else {"loss_weights": uncertainty.weights()}
+        weights = {} if uncertainty is None else {"loss_weights": uncertainty.weights()}
+        return weights if self.diagnosis is None else weights | self.diagnosis.take_line()
 
     @property
     def passes(self) -> dict[str, float]:
@@ -159,7 +175,7 @@ class Session:
         """Measure the held-out samples; "held_out" and "warnings" for the log. line: the log's of the same step."""
         assert self.held_out is not None
         found = self.held_out.measure(self.model, self.device)
-        self.warnings = [
+        self._problems = [
             problem
             for task in found
             for problem in problems_of(task, line["losses"].get(task, math.inf), found[task], self.passes[task])
@@ -202,6 +218,13 @@ class Session:
         if self.held_out is not None:
             self.held_out.close()
 
+    def _open_diagnosis(self) -> Diagnosis | None:
+        # One rank measures, on its part of the batches: weights are the same on all, and the others wait for it.
+        options, pipeline = self.config.diagnostics, self.config.pipeline
+        if options is None or not self.ranks.is_first:
+            return None
+        return Diagnosis(options, pipeline, open_labelled(options, pipeline, self.config.seed))
+
     def _open_held_out(self) -> HeldOut | None:
         # One rank measures for all: weights are the same on every rank, and others wait at the next step.
         if not self.ranks.is_first or self.config.held_out is None:
@@ -215,7 +238,7 @@ class Session:
                 num_steps=self.num_steps,
             )
         except UsageError as error:
-            self.warnings.append(f"held_out: nothing is measured. {error} Or set held_out: off.")
+            self._problems.append(f"held_out: nothing is measured. {error} Or set held_out: off.")
             return None
 
     def _count_steps(self) -> int:

@@ -6,7 +6,7 @@ so all its units have one shape and can be mixed. N images, C channels, H W heig
 """
 
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from pipelines.base.atomic import atomic_file
 from pipelines.base.config import Config
 from pipelines.base.errors import DataError, UsageError
 from training.network import cut, named_network, own_network, own_network_options, split_name
+from training.norms import NormLayer, use_group_norm
 
 __all__ = [
     "STRIDE_PX",
@@ -65,8 +66,12 @@ class TrunkConfig(Config):
     """10, 18, 34: two 3x3 convolutions per unit; 14, 26, 50, 101, 152: bottlenecks. The paper's is 101."""
     width: float = Field(default=1.0, gt=0.0, le=4.0)
     """Multiplies all channels, rounded to multiples of 8. Compute grows with its square."""
-    norm: Literal["shared", "per_task"] = "shared"
-    """Running statistics of batch norm: one set, or one per task. Batches are normalised by their own in training."""
+    norm: NormLayer = "batch"
+    """"batch": each rank's part of a batch is normalised by itself in training. "synced": by the statistics of all
+    ranks' parts; costs two messages per layer. "group": by groups of an image's channels, in the heads too; batches and
+    ranks do not matter."""
+    statistics: Literal["shared", "per_task"] = "shared"
+    """Running statistics of batch norm, for evaluation: one set, or one per task."""
     layout: Literal["timm", "slim"] = "timm"
     """`slim`: stride 8 is reached in the last unit of stage 1, and all units of stage 3 are dilated, as in the paper's
     TF-Slim; stage 2 then costs four times as much."""
@@ -76,18 +81,31 @@ class TrunkConfig(Config):
     """File to start from instead of random weights: a state dict (.pth, .safetensors) of `arch`; without `arch`, a
     `trunk.pt` or an export of a run with the same depth and width."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, value: Any) -> Any:
+        """Take `norm: shared` and `norm: per_task`, which were the statistics' values, in older files."""
+        if isinstance(value, Mapping) and value.get("norm") in ("shared", "per_task"):
+            return {**value, "norm": "batch", "statistics": value["norm"]}
+        return value
+
     @model_validator(mode="after")
     def _is_one_network(self) -> "TrunkConfig":
         if self.arch is not None:
             split_name(self.arch)
             if self.width != 1.0 or self.layout != "timm":
                 raise ValueError("width and layout are for trunks without arch; leave them out")
+            if self.norm == "group":
+                raise ValueError("norm group is for trunks without arch, whose weights are those of batch norm")
         return self
 
     @model_serializer(mode="wrap")
     def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is not used, so that runs of before these options keep their identity."""
         values: dict[str, Any] = dump(self)
+        # Under the old name, too: "norm" stood for the statistics before there was another norm.
+        if self.norm == "batch":
+            values["norm"] = values.pop("statistics")
         return {name: value for name, value in values.items() if name not in ADDED or value != ADDED[name]}
 
     @property
@@ -128,7 +146,7 @@ class Statistics(nn.Module):
 
 
 class Trunk(nn.Module):
-    """`tasks`: names that get statistics of their own when `config.norm` is "per_task".
+    """`tasks`: names that get statistics of their own when `config.statistics` is "per_task".
 
     network: the network to cut, of the kind `config` names; None builds one with random weights. stride_px: of the
     third stage, which is 16 in networks as published; heads need 8.
@@ -148,12 +166,14 @@ class Trunk(nn.Module):
         super().__init__()
         self.config = config
         self.stride_px = stride_px
-        self.tasks = tuple(tasks) if config.norm == "per_task" else ()
+        self.tasks = tuple(tasks) if config.statistics == "per_task" else ()
         parts = cut(network or whole_network(config, stride_px=stride_px), config.arch)
         self.stage_channels, self.stage_strides = parts.channels, parts.strides
         # Stem, first and second stage.
         self.early = nn.Sequential(parts.stem, parts.first, parts.second)
         self.units = parts.units
+        if config.norm == "group":
+            use_group_norm(self)
         self.register_buffer("image_mean", torch.tensor(parts.image_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(parts.image_std).view(1, 3, 1, 1), persistent=False)
         self.statistics = nn.ModuleDict({task: self._new_statistics() for task in self.tasks})

@@ -6,16 +6,24 @@ A config class stands beside the code it configures; YAML states only what diffe
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from pipelines.base.config_values import fitted
 from pipelines.base.errors import UsageError
 from pipelines.base.paths import expanded
 from pipelines.base.strict_yaml import Location, YamlError, parse_yaml
 
-__all__ = ["Config", "Location", "apply_overrides", "load_config", "read_yaml", "validate"]
+__all__ = ["Config", "GrownConfig", "Location", "apply_overrides", "load_config", "read_yaml", "validate"]
 
 MAX_SHOWN = 200
 """Characters of a wrong value in a message."""
@@ -31,6 +39,26 @@ class Config(BaseModel):
     def _fit(cls, value: Any, info: ValidationInfo) -> Any:
         """Fit what YAML and the shell make of off, 1e4, true and ~ to the type of the field."""
         return fitted(cls.model_fields[str(info.field_name)].annotation, value)
+
+
+class GrownConfig(Config):
+    """Config with options that came later than its users' runs.
+
+    They are not written down while they have their default, so that older runs and stages keep their identity.
+    """
+
+    later_options: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        fields = type(self).model_fields
+        unused = {
+            name
+            for name in self.later_options
+            if getattr(self, name) == fields[name].get_default(call_default_factory=True)
+        }
+        return {name: value for name, value in values.items() if name not in unused}
 
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)

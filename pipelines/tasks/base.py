@@ -18,7 +18,7 @@ from pydantic import Field
 
 from pipelines.base.batch_rng import BatchRng, Geometry
 from pipelines.base.buffer_pool import BufferPool
-from pipelines.base.config import Config
+from pipelines.base.config import GrownConfig
 from pipelines.base.errors import UsageError
 from pipelines.tasks.target_cache import CachedTargets, TargetCache
 
@@ -40,8 +40,10 @@ Rng = np.random.Generator | BatchRng
 PAPER_CANVAS_PX = 256
 
 
-class TaskConfig(Config):
+class TaskConfig(GrownConfig):
     """Options of every task."""
+
+    later_options = frozenset({"every", "lr_scale", "accumulate"})
 
     task_weight: float = Field(default=1.0, gt=0.0, le=1.0)
     """Probability that the task is active at a step; 1 means every step. Lower saves its compute."""

@@ -207,6 +207,25 @@ def test_lasso_and_statistics_per_task_survive_too(shards, tmp_path, monkeypatch
     assert torch.equal(weights_of(tmp_path / "unbroken"), weights_of(tmp_path / "broken"))
 
 
+@pytest.mark.parametrize("updates", ["per_task", "summed"])
+def test_diagnostics_change_no_weight_and_stand_in_the_log(unbroken, shards, tmp_path, updates: str) -> None:
+    plain = unbroken
+    if updates != "per_task":
+        plain = tmp_path / "plain"
+        pretrain(config_of(shards, updates=updates), plain, device="cpu")
+    config = config_of(shards, updates=updates, diagnostics={"every": 2}, log_every_steps=5)
+    pretrain(config, tmp_path / "diagnosed", device="cpu")
+    assert torch.equal(weights_of(plain), weights_of(tmp_path / "diagnosed"))
+    lines = {line["step"]: line for line in read_log(tmp_path / "diagnosed" / "log.jsonl")}
+    assert sorted(lines) == [2, 4, 5, 6]
+    assert [step for step, line in lines.items() if "diagnostics" in line] == [2, 4, 6]
+    found = lines[6]["diagnostics"]
+    assert sum(found["motion_share"].values()) == pytest.approx(1.0, abs=1e-4)
+    assert set(found["batch_cosine"]) == set(found["effective_rank"]) >= {"relative_position", "exemplar"}
+    assert set(found["task_cosine"]["exemplar + relative_position"]) == {"trunk", "stem", "stage1", "stage2", "stage3"}
+    assert found["seconds"] > 0
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

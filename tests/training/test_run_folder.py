@@ -39,7 +39,7 @@ def test_what_the_result_does_not_depend_on_may_change(tmp_path) -> None:
 def test_every_other_change_is_named(tmp_path) -> None:
     claim(tmp_path, config_of())
     with pytest.raises(
-        UsageError, match=r"other values of trunk, seed\. .* checkpoint, held_out and log_every_steps only"
+        UsageError, match=r"other values of trunk, seed\. .* checkpoint, diagnostics, held_out and log_every_steps only"
     ):
         claim(tmp_path, config_of(seed=1, trunk={"depth": 34}))
 

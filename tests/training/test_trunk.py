@@ -85,7 +85,7 @@ def test_an_imagenet_mean_image_is_zero_to_the_stem() -> None:
 
 
 def test_per_task_statistics_do_not_touch_each_other() -> None:
-    trunk = Trunk(TrunkConfig(depth=10, width=0.125, norm="per_task"), ["a", "b"])
+    trunk = Trunk(TrunkConfig(depth=10, width=0.125, statistics="per_task"), ["a", "b"])
     trunk.use_statistics("b")
     trunk(torch.rand(2, 3, 32, 32))
     first_norm = trunk.statistics["a"][0], trunk.statistics["b"][0]
@@ -95,18 +95,18 @@ def test_per_task_statistics_do_not_touch_each_other() -> None:
 
 def test_per_task_statistics_leave_the_weights_shared() -> None:
     shared = Trunk(TINY)
-    separate = Trunk(TrunkConfig(depth=10, width=0.125, norm="per_task"), ["a", "b"])
+    separate = Trunk(TrunkConfig(depth=10, width=0.125, statistics="per_task"), ["a", "b"])
     assert [p.shape for p in shared.parameters()] == [p.shape for p in separate.parameters()]
 
 
 def test_statistics_of_an_unknown_task_are_refused() -> None:
-    trunk = Trunk(TrunkConfig(depth=10, width=0.125, norm="per_task"), ["a"])
+    trunk = Trunk(TrunkConfig(depth=10, width=0.125, statistics="per_task"), ["a"])
     with pytest.raises(UsageError, match=r"c: the trunk has .* of a only"):
         trunk.use_statistics("c")
 
 
 def test_pooled_statistics_are_those_of_the_mixture() -> None:
-    trunk = Trunk(TrunkConfig(depth=10, width=0.125, norm="per_task"), ["a", "b"])
+    trunk = Trunk(TrunkConfig(depth=10, width=0.125, statistics="per_task"), ["a", "b"])
     trunk.statistics["a"][0].mean.fill_(1.0)
     trunk.statistics["b"][0].mean.fill_(3.0)
     trunk.statistics["b"][0].var.fill_(5.0)
@@ -140,9 +140,9 @@ def test_recalibration_changes_no_weight() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, trunk.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("norm", ["shared", "per_task"])
-def test_a_saved_trunk_gives_the_same_features(tmp_path, norm) -> None:
-    trunk = Trunk(TrunkConfig(depth=10, width=0.125, norm=norm), ["a", "b"])
+@pytest.mark.parametrize("statistics", ["shared", "per_task"])
+def test_a_saved_trunk_gives_the_same_features(tmp_path, statistics) -> None:
+    trunk = Trunk(TrunkConfig(depth=10, width=0.125, statistics=statistics), ["a", "b"])
     images = torch.rand(2, 3, 32, 32)
     trunk.use_statistics("a")
     trunk(images)

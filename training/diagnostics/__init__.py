@@ -1,1 +1,1 @@
-"""A run comes in; its cost, its speed and its held-out metrics go out. Nothing here changes a weight."""
+"""A run comes in; its cost, speed, held-out metrics and diagnostics go out. Nothing here changes a weight."""

@@ -17,7 +17,15 @@ from pipelines.tasks.base import TaskBatch
 from training.model import Model
 from training.updates.losses import Loss
 
-__all__ = ["HeldOut", "HeldOutConfig", "first_batches", "num_batches_of", "open_held_out", "problems_of"]
+__all__ = [
+    "HeldOut",
+    "HeldOutConfig",
+    "first_batches",
+    "num_batches_of",
+    "open_held_out",
+    "problems_of",
+    "unchanged_buffers",
+]
 
 MANY_PASSES = 50
 """Above this many passes over the same samples, a task may be learned by heart."""
@@ -54,7 +62,7 @@ class HeldOut:
         Batches are normalised by their own statistics, as in training; every buffer of the model is put back.
         """
         sums: dict[tuple[str, str], list[Values]] = {}
-        with torch.no_grad(), _unchanged(model):
+        with torch.no_grad(), unchanged_buffers(model):
             for batch in first_batches(self._pipeline, self._num_batches):
                 losses = {"model": model(batch.to(device))}
                 losses |= {name: reference(batch) for name, reference in self._references[batch.task].items()}
@@ -136,7 +144,7 @@ def _values(loss: Loss) -> Values:
 
 
 @contextmanager
-def _unchanged(model: Model) -> Iterator[None]:
+def unchanged_buffers(model: Model) -> Iterator[None]:
     """Put every buffer back afterwards: measuring moves the running statistics of batch norm."""
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:

@@ -13,15 +13,16 @@ from pydantic import Field
 from timm.optim.rmsprop_tf import RMSpropTF
 from torch import nn
 
-from pipelines.base.config import Config
+from pipelines.base.config import GrownConfig
 
 __all__ = ["OptimizerConfig", "build_optimizer", "is_decayed", "parameter_groups", "set_lr"]
 
 
-class OptimizerConfig(Config):
+class OptimizerConfig(GrownConfig):
     """The paper names RMSProp and none of its constants. These come from trials of 200 steps with a trunk of 0.18 M
     weights, where rmsprop at 0.0003 to 0.001 and adamw at 0.001 did about equally well."""
 
+    later_options = frozenset({"clip_norm"})
     name: Literal["rmsprop", "rmsprop_tf", "adamw"] = "rmsprop"
     """"rmsprop_tf" is TensorFlow's, which the paper used: eps inside the root, averages of squared gradients start at
     1, and the learning rate goes into the momentum. It needs no warm-up; an eps of 0.001 to 1 is usual for it."""

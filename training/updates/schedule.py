@@ -5,12 +5,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from pipelines.base.config import Config
+from pipelines.base.config import GrownConfig
 
 __all__ = ["ScheduleConfig", "lr_factor"]
 
 
-class ScheduleConfig(Config):
+class ScheduleConfig(GrownConfig):
+    later_options = frozenset({"factor", "at", "every_passes"})
     name: Literal["constant", "cosine", "step", "exponential"] = "constant"
     """"constant": the paper's, for pretext tasks. "cosine": down to 0 at the last step. "step": times `factor` at each
     of `at`. "exponential": times `factor` every `every_passes` over the samples; the paper's, for the supervised

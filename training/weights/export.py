@@ -29,6 +29,11 @@ def export_trunk(run_dir: Path, out: Path) -> dict[str, str]:
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: need a file name that ends with .safetensors.")
     trunk = load_trunk(run_dir)
+    if trunk.config.norm == "group":
+        raise UsageError(
+            f"{run_dir}: trunk.norm is group, and timm's networks of this name have batch norm. Load it with "
+            "training.trunk.load_trunk."
+        )
     if trunk.config.layout == "slim":
         raise UsageError(
             f"{run_dir}: trunk.layout is slim, and timm builds no such strides. Load it with "

@@ -28,6 +28,7 @@ from benchmarks.results.report.collect import (
     values_of,
 )
 from benchmarks.results.report.comparisons import compare, headline, resolution
+from benchmarks.results.report.diagnostics_table import PAIR_COLUMNS, TASK_COLUMNS, pair_rows, task_rows
 from benchmarks.results.report.equal_compute import COMPUTE_COLUMNS, compute_rows
 from benchmarks.results.report.paper import PAPER_ROWS
 from benchmarks.results.statistics import Summary
@@ -100,6 +101,9 @@ def write_report(suite: Suite, out: Path) -> Path:
         losses=_losses(status, out),
         learned=_learned(status),
         warnings=_warnings(status),
+        diagnosed=task_rows(status, out),
+        diagnosed_pairs=pair_rows(status, out),
+        diagnosed_columns=(TASK_COLUMNS, PAIR_COLUMNS),
         lasso=_lasso(status, out),
         preview=_preview(suite, out),
         limits=_limits(suite),

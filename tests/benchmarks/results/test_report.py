@@ -144,6 +144,28 @@ def test_compute_is_counted_beside_accuracy(tmp_path: Path) -> None:
     assert row in page_of(suite, tmp_path / "out").text
 
 
+def test_diagnostics_of_the_logs_are_means_of_the_last_five(tmp_path: Path) -> None:
+    suite, out = made_suite(tmp_path), tmp_path / "out"
+    run(suite, out)
+    assert "What tasks do to each other" not in page_of(suite, out).text
+    stage = next(stage for stage in expand(suite).stages if stage.kind == "pretrain" and "colorization" in stage.label)
+    lines = []
+    for step in range(7):
+        blocks = dict.fromkeys(("trunk", "stem", "stage1", "stage2", "stage3"), -0.25)
+        found = {
+            "batch_cosine": {"colorization": 0.125 * step},
+            "gradient_norm": {"colorization": 1.0},
+            "task_cosine": {"colorization + exemplar": blocks | {"stem": 0.5}},
+            "effective_rank": {"colorization": 12.0},
+            "neighbour_accuracy": 0.875,
+        }
+        lines.append(json.dumps({"step": step, "losses": {"colorization": 1.0}, "diagnostics": found}))
+    (stage.folder(out) / "log.jsonl").write_text("\n".join(lines))
+    text = page_of(suite, out).text
+    assert "colorization 0.500 12.000 0.875" in text
+    assert "colorization + exemplar -0.250 0.500 -0.250 -0.250 -0.250" in text
+
+
 def test_page_of_a_suite_that_has_not_started(tmp_path: Path) -> None:
     suite = made_suite(tmp_path)
     page = page_of(suite, tmp_path / "out")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, ValidationError
 
-from pipelines.base.config import Config, apply_overrides, load_config, read_yaml, validate
+from pipelines.base.config import Config, GrownConfig, apply_overrides, load_config, read_yaml, validate
 from pipelines.base.errors import UsageError
 
 
@@ -121,3 +121,17 @@ def test_wrong_override(override: str, message: str) -> None:
 def test_validate_without_a_file_names_the_source() -> None:
     with pytest.raises(UsageError, match=r"^--set: unknown key stepps\. Did you mean steps\?"):
         validate(Outer, {"steps": 1, "stepps": 2}, source="--set")
+
+
+class Grown(GrownConfig):
+    later_options = frozenset({"added", "listed"})
+    first: int = 1
+    added: int = 2
+    listed: tuple[int, ...] = (1, 2)
+
+
+def test_later_options_are_written_down_only_where_they_are_used() -> None:
+    assert Grown().model_dump() == {"first": 1}
+    assert Grown(added=2, listed=(1, 2)).model_dump(mode="json") == {"first": 1}
+    assert Grown(added=3).model_dump(mode="json", exclude={"first"}) == {"added": 3}
+    assert Grown.model_validate(Grown(listed=(3,)).model_dump(mode="json")) == Grown(listed=(3,))

@@ -12,7 +12,7 @@ def weights_of(trunk: Trunk) -> np.ndarray:
 
 
 def test_the_average_is_its_formula_and_leaves_the_trunk_alone() -> None:
-    trunk = Trunk(TrunkConfig(depth=10, width=0.125, norm="per_task"), ("a", "b"))
+    trunk = Trunk(TrunkConfig(depth=10, width=0.125, statistics="per_task"), ("a", "b"))
     average = TrunkAverage(EmaConfig(decay=0.75), trunk)
     expected = None
     for step, task in enumerate(("a", "b", "a")):

@@ -164,7 +164,7 @@ def test_names_that_are_no_trunk_are_refused(resnet18, name: str, message: str) 
 
 
 def test_training_starts_from_the_weights_of_a_file(resnet18) -> None:
-    config = TrunkConfig(arch="torchvision:resnet18", weights=resnet18[1], norm="per_task")
+    config = TrunkConfig(arch="torchvision:resnet18", weights=resnet18[1], statistics="per_task")
     trunk = build_trunk(config, ("exemplar",), seed=3)
     assert trunk.num_channels == 256
     expected = foreign_trunk("torchvision:resnet18", resnet18[1], stride_px=8)
@@ -177,7 +177,7 @@ def test_a_run_starts_from_the_trunk_of_another(tmp_path: Path, arch) -> None:
     config = TrunkConfig(depth=10, width=0.25) if arch is None else TrunkConfig(arch=arch)
     trunk = with_odd_statistics(build_trunk(config, (), seed=0))
     path = save_trunk(trunk, tmp_path)
-    begun = start_from(config.model_copy(update={"weights": path, "norm": "per_task"}), ("exemplar",))
+    begun = start_from(config.model_copy(update={"weights": path, "statistics": "per_task"}), ("exemplar",))
     begun.use_statistics("exemplar")
     assert torch.equal(begun.eval()(IMAGES).last, trunk(IMAGES).last)
 
