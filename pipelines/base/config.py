@@ -73,6 +73,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot read it ({reason}). Give the path of a YAML file.") from error
     try:
+        # Lines are kept beside the values, since pydantic names a wrong value by its keys only.
         value, lines = parse_yaml(text)
     except YamlError as error:
         where = f"{path}:{error.line}" if error.line else path

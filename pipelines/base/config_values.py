@@ -28,6 +28,7 @@ def fitted(kind: Any, value: Any) -> Any:
     """
     choices = _choices(kind)
     if isinstance(value, bool):
+        # bool before everything else: in Python it is an int, and pydantic would take true for 1.
         return _fitted_bool(choices, value)
     if isinstance(value, str):
         return _fitted_text(choices, value)
@@ -69,6 +70,7 @@ def _wants_integer(choices: list[Any]) -> bool:
 
 
 def _fitted_text(choices: list[Any], value: str) -> Any:
+    # YAML reads a bare off as false and a quoted one as text; both mean the choice.
     if "off" in choices and str not in choices and value.lower() in OFF_WORDS:
         return "off"
     if str in choices:
@@ -76,6 +78,7 @@ def _fitted_text(choices: list[Any], value: str) -> Any:
     if Path in choices:
         return expanded(value)
     if _wants_integer(choices) and SCIENTIFIC.fullmatch(value):
+        # By Decimal, which is exact; the limit keeps a huge exponent from filling the memory.
         number = Decimal(value)
         if abs(number.adjusted()) <= MAX_EXPONENT and number == number.to_integral_value():
             return int(number)

@@ -48,6 +48,7 @@ def _checked_lines(root: Any) -> dict[Location, int]:
         num_visits += 1
         visited.add(id(node))
         line = node.start_mark.line + 1
+        # Both checks before the children: an alias bomb grows with every level, a circle never ends.
         if num_visits - len(visited) > MAX_ALIASED:
             raise YamlError(f"aliases (*name) add more than {MAX_ALIASED:,} values; write out what is meant", line)
         if id(node) in open_nodes:
@@ -64,6 +65,7 @@ def _checked_lines(root: Any) -> dict[Location, int]:
                 inner = (*location, index)
                 lines[inner] = value.start_mark.line + 1
                 visit(value, inner)
+        # Only nodes on the way down are open: the same alias twice, side by side, is no circle.
         open_nodes.discard(id(node))
 
     if root is not None:

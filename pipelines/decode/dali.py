@@ -29,6 +29,7 @@ def require_dali() -> ModuleType:
         import nvidia.dali
         import nvidia.dali.fn
         import nvidia.dali.types
+    # OSError: the package is there, and a library of CUDA that it loads is not.
     except (ImportError, OSError) as error:
         raise UsageError(
             f"backend dali: NVIDIA DALI cannot be loaded ({error}). "

@@ -58,6 +58,7 @@ class DaliRunner:
         return [torch.utils.dlpack.from_dlpack(output.as_tensor()) for output in outputs]
 
     def _build(self, batch_size: int) -> None:
+        # A graph cannot grow: for a larger batch it is built anew, for a smaller one it is not.
         self._max_batch_size = max(batch_size, self._max_batch_size)
         self._pipeline = self._pipeline_class(
             batch_size=self._max_batch_size,
@@ -83,6 +84,7 @@ def decode_with(
     try:
         outputs = _run(runner, arrays, numbers, good)
     except RuntimeError:
+        # DALI fails a whole batch for one bad sample and does not say which: one at a time finds it.
         outputs, reasons = _run_singly(runner, arrays, numbers, good)
         failed |= reasons
         good = [index for index in good if index not in reasons]

@@ -45,6 +45,7 @@ def _demuxed(encoded: memoryview, chosen: Sequence[int]) -> list[memoryview] | N
             stream = next(iter(container.streams.video), None)
             if stream is None or stream.codec_context.name != "mjpeg":
                 return None
+            # The last packet of a stream is empty: it flushes the decoder and holds no frame.
             packets = (packet for packet in container.demux(stream) if packet.size)
             wanted, needed = set(chosen), chosen[-1] + 1
             found = enumerate(itertools.islice(packets, needed))

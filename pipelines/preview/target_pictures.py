@@ -103,6 +103,7 @@ def compass(place: int) -> Picture:
     side = (PANEL_PX - 4) / 3
     for cell in range(9):
         x, y = 2 + (cell % 3) * side, 2 + (cell // 3) * side
+        # The middle has no number: places count 0 to 7 around it.
         number = cell - (cell > 4)
         is_centre, is_answer = cell == 4, cell != 4 and number == place
         fill = BLUE if is_centre else ORANGE if is_answer else WHITE

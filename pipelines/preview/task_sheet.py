@@ -253,6 +253,7 @@ def _exemplar(task: Any, samples: _Samples, seed: int) -> Section:
     batch = _make(task, samples, seed)
     examples = []
     for index, key in enumerate(samples.keys):
+        # As the loss takes it: the anchor of the row that the target names.
         negative = int(batch.target["negative"][index])
         anchor, positive = picture_of(batch.inputs[index, 0]), picture_of(batch.inputs[index, 1])
         other = tagged(picture_of(batch.inputs[negative, 0]), "C", PINK)
@@ -278,8 +279,10 @@ def _motion_segmentation(task: Any, samples: _Samples, seed: int) -> Section:
     examples = []
     for index, key in enumerate(samples.keys):
         frames = samples.pixels[index].numpy()
+        # Flow of our own, for the picture only: the mask's is at half the size and not kept.
         flow_HW2 = engine.pair_flow(*(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames[:2]))
         moving_hw, weight_hw = batch.target["moving"][index].numpy(), batch.weight[index].numpy()
+        # Of the cells that count, since the others have no answer to be right about.
         share = float((moving_hw * (weight_hw > 0)).sum() / max((weight_hw > 0).sum(), 1))
         is_used = bool((weight_hw > 0).any())
         reason = LEFT_OUT[VERDICTS[int(batch.geometry["verdict"][index])]]

@@ -87,6 +87,7 @@ class SampleReader:
                 fetch(self._table.folder, self._table.shards[shard_index])
             try:
                 return _map(path, is_copy=is_remote)
+            # A remote shard may be evicted from the cache between its download and this line: it is fetched again.
             except FileNotFoundError as error:
                 missing = error
             except (OSError, ValueError) as error:

@@ -211,6 +211,7 @@ class SampleSource:
     def _common_geometry(self, picks: PickedSamples, keys: tuple[str, ...], stream: str) -> Geometry:
         """Draw what all tasks share: "label" int64 (B,), "flip" bool (B,) and, for images, "box" int32 (B, 4)."""
         seed, epochs = self.plan.seed, picks.epochs.tolist()
+        # Four numbers for clips, too, which need one: the flip keeps its place in the stream for every kind.
         uniform_B4 = BatchRng(seed, epochs, keys, stream).random(4)
         geometry: Geometry = {
             "label": self.table.label[picks.rows],

@@ -187,6 +187,8 @@ class _Worker:
         try:
             message = self.connection.recv()
             if isinstance(message, NewBlock):
+                # The file descriptor follows its message on the same connection, so it must be taken before the next
+                # one.
                 self._memory.add(message.number, recv_handle(self.connection), message.num_bytes)
                 return None
         except (EOFError, OSError) as error:

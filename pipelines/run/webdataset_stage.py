@@ -150,6 +150,7 @@ def _key(sample: Sample) -> str:
 
 def _rgb(value: Any, key: str, field: str) -> Pixels:
     """An image of WebDataset's decoders as uint8 (H, W, 3): arrays (H, W, 3), tensors (3, H, W), or Pillow's."""
+    # Tensors are channels first, arrays channels last, as WebDataset's own decoders give them.
     if isinstance(value, torch.Tensor):
         value = value.numpy().transpose(1, 2, 0) if value.ndim == 3 else value.numpy()
     elif hasattr(value, "convert"):

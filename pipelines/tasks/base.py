@@ -107,6 +107,7 @@ class TaskBatch:
 
     def to(self, device: torch.device | str) -> "TaskBatch":
         """Return the same batch with its tensors on `device`."""
+        # Geometry stays where it is: it is for audit, and no step looks at it.
         target = {name: _moved(value, device) for name, value in self.target.items()}
         return replace(self, inputs=_moved(self.inputs, device), target=target, weight=_moved(self.weight, device))
 

@@ -76,6 +76,7 @@ class Colorization(Task):
         """Return the weight of a block by its nearest bin: float32 (313,). Raises UsageError without counted colors."""
         if not self.config.rebalance or self.config.prior is None:
             return torch.ones(NUM_BINS)
+        # Read once, here: a missing count must stop a run before its first step.
         prior = load_prior(self.config.prior)
         if prior is None:
             raise UsageError(
@@ -90,9 +91,11 @@ class Colorization(Task):
     def make(self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str]) -> TaskBatch:
         # Lightness of every pixel, but color of every 8 x 8 block: the target is 1/64 of the work.
         light, ab = lightness(pixels, self.memory), ab_at_stride(pixels, STRIDE_PX)
+        # Nearest bin first: the weight of a block goes by it, and a hard target is that bin alone.
         bins, bin_weights = soft_encode(ab, self.num_neighbors, self.config.sigma)
         return TaskBatch(
             task=self.name,
+            # Three times, since trunks take three channels; as a view, it is in memory once.
             inputs=light.unsqueeze(1).expand(-1, 3, -1, -1),
             target={
                 "bins": self.memory.contiguous(bins.permute(0, 3, 1, 2)),
@@ -104,6 +107,7 @@ class Colorization(Task):
         )
 
     def _weight(self, ab: torch.Tensor, nearest: torch.Tensor) -> torch.Tensor:
+        # Moved at the first batch and kept: the task does not know its device before.
         self._bin_weight = self._bin_weight.to(ab.device)
         # Indexing by a map of indices takes four times as long.
         weight = self._bin_weight.index_select(0, nearest.reshape(-1)).view(nearest.shape)

@@ -101,6 +101,7 @@ class Exemplar(Task):
         """
         # The order of the draws is part of the data: another order gives other views for the same seed.
         config, patch_px = self.config, self.patch_px
+        # The patch lies inside; its views may not, and are mirrored there.
         base_xy = rng.uniform(patch_px / 2, self.canvas.canvas_px - patch_px / 2, 2)
         largest_px = config.translation_ratio * patch_px
         return {
@@ -127,6 +128,7 @@ class Exemplar(Task):
             views = lightness_of(saved).unsqueeze(1) if self.lightness else saved.permute(0, 3, 1, 2).float().div_(255)
         # 3. Standardize last: every earlier step expects colors in [0, 1] of a real picture.
         views = (standardized(views) if self.config.standardize else views).expand(-1, 3, -1, -1)
+        # By row, not by patch: the embedding of another row's anchor is computed anyway.
         negative, has_negative = _negatives(keys)
         return TaskBatch(
             task=self.name,
@@ -139,6 +141,7 @@ class Exemplar(Task):
 
     def _make_cpu(self, pixels: torch.Tensor, views: Geometry) -> torch.Tensor:
         """Make all views in compiled loops: float32 (N, 3, P, P). `views`: geometry with leading axis N."""
+        # Shift, turn and scale in one interpolation: two would blur twice, and blur tells a view from a patch.
         affine, memory = _inverse_affine(views, self.patch_px), self.memory
         patches = warped_cpu(pixels.numpy(), affine, views["scale"], self.patch_px, memory)
         # Channels last in memory, the layout in which convolutions of the trunk run fastest.
@@ -189,6 +192,7 @@ def _inverse_affine(views: Geometry, patch_px: int) -> Float64s:
     It gives the index (x, y) of a canvas pixel from the index (x, y, 1) of a patch pixel. Indices count pixel centres:
     the first pixel is at 0.
     """
+    # From patch to canvas, not the other way: a warp asks for every pixel of the result where it comes from.
     angle, scale = np.deg2rad(views["rotation_deg"]), views["scale"]
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     turn = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)

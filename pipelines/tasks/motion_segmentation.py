@@ -63,6 +63,7 @@ class MotionSegmentationConfig(TaskConfig):
     @classmethod
     def _refuse_removed(cls, value: Any) -> Any:
         """Say what became of options of earlier versions."""
+        # Before pydantic looks at it: its own message would call these options unknown, and not say why.
         if not isinstance(value, Mapping):
             return value
         if removed := [name for name in REMOVED_OPTIONS if name in value]:
@@ -130,6 +131,7 @@ class MotionSegmentation(Task):
             target={"moving": torch.from_numpy(moving).to(pixels.device)},
             weight=torch.from_numpy(weight).to(pixels.device),
             keys=tuple(keys),
+            # Into the geometry, where audits and `num_left_out` look.
             geometry={**geometry, "verdict": verdict, "known_ratio": weight.mean(axis=(1, 2))},
         )
 
@@ -148,6 +150,7 @@ class MotionSegmentation(Task):
             frame_BHWC = frame_BCHW.permute(0, 2, 3, 1).contiguous()
             return lightness(frame_BHWC).unsqueeze(1).expand(-1, 3, -1, -1)
         if frame_BCHW.device.type == "cpu":
+            # Fresh memory costs more in page faults than the division.
             room = torch.from_numpy(self.memory.empty(tuple(frame_BCHW.shape), np.float32))
             return torch.div(frame_BCHW, 255.0, out=room)
         return frame_BCHW.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
@@ -161,6 +164,7 @@ class MotionSegmentation(Task):
         def complete(row: int) -> None:
             targets[row] = self._label(planes_BCHW[row], known.address[row])
 
+        # Threads, since compiled loops hold no lock; more than clips would wait for nothing.
         if num_threads > 1:
             with ThreadPoolExecutor(num_threads) as pool:
                 list(pool.map(complete, unknown))
@@ -180,6 +184,7 @@ class MotionSegmentation(Task):
 
     def _target(self, planes_CHW: Bytes) -> Target:
         """Return moving (h, w), weight (h, w) and the verdict on one clip."""
+        # An engine keeps buffers between calls, so that it serves one thread at a time.
         with self._engines.borrow() as engine:
             mask = mask_clip(planes_CHW[NUM_COLORS:], planes_CHW[:NUM_COLORS], engine)
         verdict = np.uint8(VERDICTS.index(mask.verdict))

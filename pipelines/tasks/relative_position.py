@@ -146,6 +146,7 @@ class RelativePosition(Task):
         """Where the first patch of every pair lies, and the label: int64 (M, 2) corners (x, y) and (M,), of a batch's
         geometry. For `pair_geometry.place_leak`."""
         pairs, corner_xy = self.pairs, geometry["corner_xy"]
+        # Pairs of one grid share its labels, pairs of `form: pairs` have drawn theirs.
         first_xy = corner_xy[:, :, pairs.first].reshape(-1, 2).astype(np.int64)
         if not self.is_grid:
             return first_xy, geometry["position"].reshape(-1)
@@ -155,10 +156,13 @@ class RelativePosition(Task):
         """The grid and the side of its canvas; of the two the one that is given decides."""
         config, scale_px = self.config, self.canvas.canvas_px
         cells, side = max(config.rows, config.cols), config.canvas_px
+        # 1. The original's lengths; on a canvas that is given, in the proportion that fits it.
         if side is None:
             patch_px, gap_px, jitter_px = (scaled_px(one, scale_px) for one in (96, 48, 7))
         else:
             patch_px, gap_px, jitter_px = paper_lengths(side, scale_px, cells)
+        # 2. What is given wins; lengths that are left out share the room that the patches leave, the gap before the
+        # jitter.
         patch_px = config.patch_px or patch_px
         if config.gap_px is not None:
             gap_px = config.gap_px
@@ -194,6 +198,7 @@ class RelativePosition(Task):
         """
         if not self.is_grid:
             return self._draw_pairs(rng)
+        # In the order of the docstring: a draw that came in between would change all later ones.
         shape = (self.config.grids_per_image, self.grid.num_patches)
         corner_xy = self.grid.draw(rng, self.canvas_px, self.config.grids_per_image)
         geometry: Geometry = {"corner_xy": corner_xy.astype(np.int32), "resample_px": self._resample_px(rng, shape)}
@@ -204,6 +209,7 @@ class RelativePosition(Task):
 
     def _draw_pairs(self, rng: Rng) -> Geometry:
         pairs = (self.config.pairs_per_image, 2)
+        # The direction before the place: the room for a pair depends on it.
         position = rng.integers(0, len(DIRECTIONS_XY), pairs[:1])
         corner_xy = self._pair_corners(rng, DIRECTIONS_XY[position])
         return {
@@ -219,8 +225,11 @@ class RelativePosition(Task):
         """The pair's place is uniform over the canvas on each axis; then each patch jitters on its own."""
         grid = self.grid
         step_px = direction_xy * (grid.patch_px + grid.gap_px)
+        # Room for the jitter is left on both sides, so that no patch leaves the canvas.
         room_px = self.canvas_px - grid.patch_px - np.abs(step_px) - grid.jitter_px
         first = rng.integers(grid.jitter_px, room_px + 1)
+        # `first` is the smaller corner on each axis; the first patch is the larger one where the second lies left or
+        # above.
         centre = first - np.minimum(step_px, 0)
         corner_xy = np.stack([centre, centre + step_px], axis=-2)
         pairs = (self.config.pairs_per_image, 2, 2)
@@ -229,6 +238,7 @@ class RelativePosition(Task):
     def _resample_px(self, rng: Rng, shape: tuple[int, int]) -> Int64s:
         """Side to which a patch is scaled down, its area uniform; P where it is left alone."""
         smallest, largest = smallest_px(self.patch_px), max(self.patch_px - 1, 1)
+        # Drawn for all patches, also those left alone: the chance must not move what is drawn after it.
         side = np.sqrt(rng.random(shape) * (largest**2 - smallest**2) + smallest**2)
         is_resampled = rng.random(shape) < self.config.resample_probability
         return np.where(is_resampled, np.rint(side).astype(np.int64), self.patch_px)

@@ -58,6 +58,7 @@ class FolderSummary:
 
 def describe(location: Path | str) -> FolderSummary:
     """Summarize a folder or URL. Raises UsageError or DataError if it has no readable manifest."""
+    # 1. Shards by kind and split, images first, as a build numbers them.
     manifest, storage = load_manifest(location), storage_of(location)
     members: dict[tuple[Kind, str], list[int]] = {}
     for index, shard in enumerate(manifest.shards):
@@ -65,6 +66,7 @@ def describe(location: Path | str) -> FolderSummary:
     order = sorted(members, key=lambda pair: (pair[0] != "image", pair[1]))
     groups = tuple(_group(manifest, storage, members[pair]) for pair in order)
     try:
+        # 2. What only the store tells. After the manifest, whose absence has a message of its own.
         num_rejects, names = _num_rejects(storage), storage.names(".tar")
     except OSError as error:
         raise DataError(
@@ -82,6 +84,8 @@ def describe(location: Path | str) -> FolderSummary:
 def _group(manifest: Manifest, storage: Storage, indices: Sequence[int]) -> GroupSummary:
     shards = [manifest.shards[index] for index in indices]
     num_samples = sum(shard.num_samples for shard in shards)
+    # Labels are counted over all samples, sizes over some shards: a median of a sample is close, a missing class is
+    # not.
     stride = -(-num_samples // MAX_MEDIAN_SAMPLES)
     labels: Counter[int] = Counter()
     sizes: list[npt.NDArray[np.int64]] = []
@@ -101,6 +105,7 @@ def _group(manifest: Manifest, storage: Storage, indices: Sequence[int]) -> Grou
         median_sample_bytes=sample_bytes,
         median_width_px=width,
         median_height_px=height,
+        # By index files, since the manifest does not hold formats.
         codecs=_codecs(storage, shards),
         labels={_label_name(manifest, index): count for index, count in sorted(labels.items()) if index >= 0},
     )
@@ -112,6 +117,7 @@ def _label_name(manifest: Manifest, index: int) -> str:
 
 def _codecs(storage: Storage, shards: Sequence[Shard]) -> dict[str, int]:
     counts: Counter[str] = Counter()
+    # Threads: of a remote folder nearly all of the time is waiting for one small file after the other.
     with ThreadPoolExecutor(NUM_READERS) as pool:
         for found in pool.map(lambda shard: _shard_codecs(storage, shard), shards):
             counts.update(found)
@@ -135,6 +141,7 @@ def _shard_codecs(storage: Storage, shard: Shard) -> dict[str, int]:
             codecs[FORMAT_NAMES.get(name, name)] += count
         return dict(codecs)
     except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        # A summary goes on: `shards verify` is the command that fails for a damaged index.
         return {"unknown": shard.num_samples}
 
 
@@ -164,6 +171,7 @@ def _is_missing(manifest: Manifest, shard: Shard, names: set[str]) -> bool:
 
 
 def _warnings(manifest: Manifest, names: set[str], groups: Sequence[GroupSummary], num_rejects: int) -> Iterator[str]:
+    # In the order of harm: samples that are gone, samples that never came, then what training would notice.
     missing = [shard.name for shard in manifest.shards if _is_missing(manifest, shard, names)]
     if missing:
         yield f"{len(missing)} shards are missing: {', '.join(missing[:3])}; see `fourfold shards verify`"
@@ -171,8 +179,10 @@ def _warnings(manifest: Manifest, names: set[str], groups: Sequence[GroupSummary
         yield f"{num_rejects} source files were rejected; rejects.jsonl says why"
     for group in groups:
         where = f"{group.kind}s in split {group.split}"
+        # All or none labelled is normal; some is a mistake of the source more often than not.
         if 0 < sum(group.labels.values()) < group.num_samples:
             yield f"{where}: {group.num_samples - sum(group.labels.values())} of {group.num_samples} have no label"
+        # A class without samples in one split alone: a probe's accuracy would silently leave it out.
         absent = [name for name in manifest.labels if group.kind == "image" and name not in group.labels]
         if absent:
             yield f"{where}: no sample of class {', '.join(absent[:3])}{' and others' if len(absent) > 3 else ''}"

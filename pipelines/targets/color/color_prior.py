@@ -58,6 +58,7 @@ def load_prior(folder: Path | str) -> npt.NDArray[np.float64] | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}/{PRIOR_NAME}: damaged ({type(error).__name__}: {error}). {fix}") from error
+    # Shards that were built anew have other colors, and a stale count would rebalance by them without a word.
     if shards != shard_hashes(load_manifest(folder), split):
         what = f"counted on other shards than the folder's split {split} holds now"
         raise DataError(f"{folder}/{PRIOR_NAME}: {what}. {fix}")

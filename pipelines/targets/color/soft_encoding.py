@@ -67,6 +67,7 @@ def _nearest_by_table(ab: torch.Tensor, num_neighbors: int) -> tuple[torch.Tenso
     squared = np.empty((num_neighbors, len(ab)), np.float32)
     _look_up(ab.contiguous().numpy(), listed.pattern, listed.offset_PK2, listed.bins_RK, bins, squared)
     found = torch.from_numpy(bins), torch.from_numpy(squared)
+    # Colors that the table does not list are few; sorting all 313 distances for them costs nothing that shows.
     rest = torch.from_numpy(np.flatnonzero(bins[0] == NOT_LISTED))
     if len(rest):
         for planes, searched in zip(found, _nearest_by_sorting(ab[rest], num_neighbors), strict=True):

@@ -224,6 +224,7 @@ def _write_gray(
         for y in range(patch_px):
             row, out = pixels_BSS3[n // per_canvas, top + y, left : left + patch_px], plane_NPP[n, y]
             for x in range(patch_px):
+                # Weighted levels are summed as integers and looked up once: no root or power per pixel.
                 out[x] = table[
                     np.uint32(light_of_red[row[x, 0]])
                     + np.uint32(light_of_green[row[x, 1]])
@@ -253,6 +254,8 @@ def _write_dropped(
                     for x in range(patch_px):
                         plane[y, x] = np.float32(row[left + x, channel]) / np.float32(255)
             else:
+                # Slices and flat indices: Numba takes an added index for one that may be negative, and then no loop in
+                # vectors.
                 start = noise_start_N[n] + channel * patch_px**2
                 numbers, around_mean = plane.reshape(-1), noise[start : start + patch_px**2]
                 for place in range(len(numbers)):
