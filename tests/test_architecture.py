@@ -41,7 +41,6 @@ ONLY_IN = {
     "webdataset": {
         "benchmarks/loaders/contenders/torch_peers.py",
         "benchmarks/studies/shards/build_contenders.py",
-        "benchmarks/studies/throughput/plain_pytorch.py",
     },
     "litdata": {"benchmarks/loaders/contenders/torch_peers.py"},
     "spdl": {"benchmarks/loaders/contenders/spdl.py"},

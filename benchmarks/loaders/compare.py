@@ -11,7 +11,7 @@ from benchmarks.harness.child import Child, ChildError
 from benchmarks.harness.study import versions_of
 from benchmarks.harness.temporary import short_parent, temporary_folder
 from benchmarks.harness.turns import turns
-from benchmarks.loaders.agreement import TOLERANCES
+from benchmarks.loaders.agreement import TOLERANCE
 from benchmarks.loaders.loader_samples import prepare_samples
 from benchmarks.loaders.options import CompareOptions
 from benchmarks.loaders.registry import CONTENDERS, LIMIT, Contender
@@ -27,7 +27,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 def compare_loaders(options: CompareOptions, report: Report = lambda _: None) -> dict[str, Any]:
     """Return results as they go into a record; `report` gets a line for each thing done.
 
-    A loader that cannot run or makes other tensors is not measured, and the results say why. Raises UsageError or
+    A loader that cannot run or makes other canvases is not measured, and the results say why. Raises UsageError or
     DataError for shards that cannot be used.
     """
     # Two folders: data on the disk that is to be measured; logs and sockets where paths are short.
@@ -41,7 +41,7 @@ def compare_loaders(options: CompareOptions, report: Report = lambda _: None) ->
                 setting = setting_of(options, folder, name)
                 child = open_child(CONTENDERS[name], setting, work=work / str(index), timeout_s=options.timeout_s)
                 loaders.children[name] = stack.enter_context(child)
-            # 2. Equal first: who makes other tensors is out before anything is timed.
+            # 2. Equal first: who makes other canvases is out before anything is timed.
             for name in options.all_names:
                 loaders.ask(name, "open", samples=str(folder))
             differences = {}
@@ -54,10 +54,9 @@ def compare_loaders(options: CompareOptions, report: Report = lambda _: None) ->
             times = time_loaders(options, samples.num_samples, loaders)
     packages = {package for name in options.all_names for package in CONTENDERS[name].packages}
     return {
-        "make": options.make,
         "num_cores": options.num_cores,
         "samples": asdict(samples),
-        "tolerances": {name: asdict(TOLERANCES[name]) for name in TOLERANCES},
+        "tolerance": asdict(TOLERANCE),
         "differences": differences,
         "what": {name: CONTENDERS[name].what for name in options.all_names},
         **times.results(),
@@ -113,7 +112,6 @@ def setting_of(options: CompareOptions, folder: Path, name: str) -> Setting:
         folder=folder / CONTENDERS[name].data,
         boxes_file=folder / "boxes.npy",
         reference_file=folder / "reference.npy",
-        make=options.make,
         canvas_px=options.canvas_px,
         batch_size=options.batch_size,
         num_cores=options.num_cores,

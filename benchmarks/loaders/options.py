@@ -5,22 +5,18 @@ from pathlib import Path
 from typing import Annotated
 
 from benchmarks.loaders.registry import CONTENDERS, LIMIT
-from benchmarks.loaders.setting import Make
 from pipelines.base.errors import UsageError
 from pipelines.base.machine import num_cores
 
 __all__ = ["CompareOptions"]
 
-MAKES = ("canvas", "colorization")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOptions:
-    """Samples, tensors and repeats of a comparison. Raises UsageError for impossible values."""
+    """Samples, sizes and repeats of a comparison. Raises UsageError for impossible values."""
 
     shards: Path
     """Folder of image shards; samples of its split train, evenly spaced."""
-    make: Annotated[Make, "canvas: crop and resize; colorization: also fourfold's inputs and targets"] = "canvas"
     canvas_px: Annotated[int, "side of a canvas"] = 256
     batch_size: Annotated[int, "samples of a batch"] = 64
     num_cores: Annotated[int, "and threads or processes, of each loader"] = field(default_factory=num_cores)
@@ -44,8 +40,6 @@ class CompareOptions:
             raise UsageError(f"num_cores = {self.num_cores}; this process may use {num_cores()}.")
         if self.num_samples < self.batch_size:
             raise UsageError(f"num_samples = {self.num_samples}; need at least one batch of {self.batch_size}.")
-        if self.make not in MAKES:
-            raise UsageError(f"make = {self.make}; allowed: {', '.join(MAKES)}.")
         if unknown := set(self.names) - set(CONTENDERS):
             raise UsageError(f"loaders {sorted(unknown)} are unknown; allowed: {', '.join(CONTENDERS)}.")
 

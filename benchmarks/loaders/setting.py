@@ -1,37 +1,20 @@
-"""The contract of a loader: what it is given and must give, so that all make the same tensors of the same samples.
+"""The contract of a loader: what it is given and must give, so that all make the same canvases of the same samples.
 
 A loader makes passes. In a pass every sample comes exactly once, in the loader's own shuffled order, in batches of any
 size up to `batch_size`. Letters: N samples, B samples of a batch, S canvas side.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipelines.tasks import CanvasSpec, TaskBatch
-from pipelines.tasks.colorization import Colorization, ColorizationConfig
-
-__all__ = [
-    "SHUFFLE_BUFFER",
-    "Batch",
-    "Batches",
-    "Finish",
-    "Loader",
-    "Make",
-    "Setting",
-    "colorization",
-    "finish_of",
-    "tensors_of",
-]
-
-Make = Literal["canvas", "colorization"]
-Finish = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+__all__ = ["SHUFFLE_BUFFER", "Batch", "Batches", "Loader", "Setting"]
 
 SHUFFLE_BUFFER = 256
 """Samples in the buffer of the loaders that shuffle by one: it must be filled before the first batch."""
@@ -48,7 +31,6 @@ class Setting:
     folder: Path
     boxes_file: Path
     reference_file: Path
-    make: Make
     canvas_px: int
     batch_size: int
     num_cores: int
@@ -71,10 +53,10 @@ class Setting:
 
 
 class Batch(NamedTuple):
-    """Batch of a loader. rows: the samples' numbers. tensors: by name, on the CPU, first axis B; see `finish_of`."""
+    """Batch of a loader. rows: the samples' numbers. canvases: uint8 RGB (B, S, S, 3) on the CPU."""
 
     rows: list[int]
-    tensors: dict[str, torch.Tensor]
+    canvases: torch.Tensor
 
 
 Batches = Generator[Batch, None, None]
@@ -94,23 +76,3 @@ class Loader(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Stop what outlives a pass: processes, threads, files outside of the loader's folder."""
-
-
-def finish_of(make: Make, canvas_px: int) -> Finish:
-    """Return the code, the same for all loaders, that makes a batch's tensors of canvases, uint8 RGB (B, S, S, 3).
-
-    canvas: {"canvas": the canvases}. colorization: "inputs" (B, 3, S, S), "bins" and "bin_weights" (B, K, h, w) and
-    "weight" (B, h, w), as in pipelines/tasks/colorization.py.
-    """
-    if make == "canvas":
-        return lambda canvases_BSS3: {"canvas": canvases_BSS3}
-    task = colorization(canvas_px)
-    return lambda canvases_BSS3: tensors_of(task.make(canvases_BSS3, {}, ()))
-
-
-def colorization(canvas_px: int) -> Colorization:
-    return Colorization(ColorizationConfig(), CanvasSpec(canvas_px=canvas_px))
-
-
-def tensors_of(batch: TaskBatch) -> dict[str, torch.Tensor]:
-    return {"inputs": batch.inputs, "weight": batch.weight, **batch.target}

@@ -1,19 +1,19 @@
 """What the tests of the compared loaders share: a setting with samples made by hand, and batches of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.loaders.loader_samples import write_reference
-from benchmarks.loaders.setting import Batch, Make, Setting, finish_of
+from benchmarks.loaders.setting import Batch, Setting
 from tests.made.pictures import encode, smooth_picture
 
 CANVAS_PX = 32
 
 
-def made_setting(folder: Path, *, num_samples: int = 8, make: Make = "canvas", batch_size: int = 4) -> Setting:
+def made_setting(folder: Path, *, num_samples: int = 8, batch_size: int = 4) -> Setting:
     """Files, boxes and reference below `folder`: JPEGs of 56 x 48 px, of each a box somewhere."""
     (folder / "files").mkdir(parents=True)
     paths = [folder / "files" / f"{row:06d}.jpg" for row in range(num_samples)]
@@ -27,7 +27,6 @@ def made_setting(folder: Path, *, num_samples: int = 8, make: Make = "canvas", b
         folder=folder / "files",
         boxes_file=folder / "boxes.npy",
         reference_file=folder / "reference.npy",
-        make=make,
         canvas_px=CANVAS_PX,
         batch_size=batch_size,
         num_cores=1,
@@ -37,11 +36,5 @@ def made_setting(folder: Path, *, num_samples: int = 8, make: Make = "canvas", b
 def right_batches(setting: Setting, order: Sequence[int] | None = None) -> list[Batch]:
     """What a loader without any difference gives, in the given order of samples."""
     rows = list(range(len(setting.boxes()))) if order is None else list(order)
-    finish: Callable[[torch.Tensor], dict[str, torch.Tensor]] = finish_of(setting.make, setting.canvas_px)
     parts = [rows[first : first + setting.batch_size] for first in range(0, len(rows), setting.batch_size)]
-    made = [finish(torch.from_numpy(setting.reference()[part])) for part in parts]
-    # Inputs of three equal channels are one in memory; tests write to single values.
-    return [
-        Batch(part, {name: tensor.contiguous() for name, tensor in tensors.items()})
-        for part, tensors in zip(parts, made, strict=True)
-    ]
+    return [Batch(part, torch.from_numpy(setting.reference()[part])) for part in parts]

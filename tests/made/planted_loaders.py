@@ -6,6 +6,8 @@ import time
 from multiprocessing import get_context
 from typing import Any
 
+import torch
+
 from benchmarks.loaders.setting import Batch, Batches, Setting
 from tests.made.loader_settings import right_batches
 
@@ -34,7 +36,7 @@ class Hanging(Right):
         worker.start()
         print(f"worker {worker.pid}", file=sys.stderr, flush=True)
         time.sleep(600)
-        yield Batch([], {})
+        yield Batch([], torch.empty(0))
 
 
 class Dying(Right):

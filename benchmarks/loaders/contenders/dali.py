@@ -1,4 +1,4 @@
-"""DALI on the CPU: decoding and nothing else (the limit), with a resize, and its own webdataset reader in one graph."""
+"""DALI on the CPU: decoding and nothing else (the limit), and its own webdataset reader in one graph."""
 
 import tarfile
 from collections.abc import Generator, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.loaders.setting import SHUFFLE_BUFFER, Batch, Batches, Loader, Setting, finish_of
+from benchmarks.loaders.setting import SHUFFLE_BUFFER, Batch, Batches, Loader, Setting
 from pipelines.decode.dali import require_dali
 from pipelines.shards.format.index import VERSION
 
@@ -21,10 +21,8 @@ TAR_BLOCK_BYTES = 512
 TARS_PER_CORE = 2
 
 
-def dali_loader(
-    encoded: Sequence[bytes], batch_size: int, num_threads: int, resize_px: int | None
-) -> Generator[Any, None, None]:
-    """Yield batches without end of the images as they are, or of `resize_px` squares of them, from bytes in memory."""
+def dali_loader(encoded: Sequence[bytes], batch_size: int, num_threads: int) -> Generator[Any, None, None]:
+    """Yield batches without end of the whole images, from bytes in memory."""
     dali: Any = require_dali()
     fn, types = dali.fn, dali.types
     arrays = cycle([np.frombuffer(one, np.uint8) for one in encoded])
@@ -32,10 +30,7 @@ def dali_loader(
     with pipeline:
         # no_copy: the bytes live as long as this generator, and copying them would not be decoding.
         source = fn.external_source(lambda: list(islice(arrays, batch_size)), batch=True, no_copy=True)
-        images = fn.decoders.image(source, device="cpu", output_type=types.RGB)
-        if resize_px is not None:
-            images = fn.resize(images, size=[resize_px, resize_px], antialias=True, interp_type=types.INTERP_LINEAR)
-        pipeline.set_outputs(images)
+        pipeline.set_outputs(fn.decoders.image(source, device="cpu", output_type=types.RGB))
     pipeline.build()
     while True:
         yield pipeline.run()
@@ -47,7 +42,7 @@ class DecodeOnly(Loader):
     def __init__(self, setting: Setting) -> None:
         encoded = [path.read_bytes() for path in sorted(setting.folder.glob("*.jpg"))]
         self._batch_size, self._num_batches = setting.batch_size, len(encoded) // setting.batch_size
-        self._batches = dali_loader(encoded, setting.batch_size, setting.num_cores, None)
+        self._batches = dali_loader(encoded, setting.batch_size, setting.num_cores)
 
     def start(self, epoch: int) -> Batches:
         for _ in range(WARM_UP_BATCHES):  # what was decoded while others ran is not counted
@@ -57,7 +52,7 @@ class DecodeOnly(Loader):
     def _pass(self) -> Batches:
         for _ in range(self._num_batches):
             next(self._batches)
-            yield Batch(list(range(self._batch_size)), {})
+            yield Batch(list(range(self._batch_size)), torch.empty(0))
 
     def close(self) -> None:
         self._batches.close()
@@ -95,7 +90,6 @@ class TarLoader(Loader):
 
     def __init__(self, setting: Setting) -> None:
         self._setting, self._num_batches = setting, len(setting.boxes()) // setting.batch_size
-        self._finish = finish_of(setting.make, setting.canvas_px)
         require_dali()
 
     def start(self, epoch: int) -> Batches:
@@ -126,4 +120,4 @@ class TarLoader(Loader):
         for _ in range(self._num_batches):
             pixels, numbers = pipeline.run()
             rows: list[int] = np.asarray(numbers.as_tensor())[:, 4].tolist()
-            yield Batch(rows, self._finish(torch.utils.dlpack.from_dlpack(pixels.as_tensor())))
+            yield Batch(rows, torch.utils.dlpack.from_dlpack(pixels.as_tensor()))

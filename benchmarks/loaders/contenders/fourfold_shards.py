@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.loaders.setting import Batch, Batches, Loader, Setting, tensors_of
+from benchmarks.loaders.setting import Batch, Batches, Loader, Setting
 from pipelines.build import Pipeline, PipelineConfig, build_pipeline
 from pipelines.decode.base import BackendName
 from pipelines.read.sample_plan import PickedSamples
@@ -50,10 +50,7 @@ class FourfoldLoader(Loader):
 
     def _open(self) -> Pipeline:
         pipeline = build_pipeline(self._config, seed=0)
-        if self._setting.make == "canvas":
-            pipeline.maker.tasks[TASK] = PixelsAlone(
-                ColorizationConfig(), CanvasSpec(canvas_px=self._setting.canvas_px)
-            )
+        pipeline.maker.tasks[TASK] = PixelsAlone(ColorizationConfig(), CanvasSpec(canvas_px=self._setting.canvas_px))
         source: Any = pipeline.maker.sources["image"].source
         # The pipeline's own draw still runs, so that its time is part of what is measured.
         draw = source.draw
@@ -78,8 +75,7 @@ class FourfoldLoader(Loader):
     def _steps(self, num_steps: int) -> Batches:
         for _, step in zip(range(num_steps), self._pipeline, strict=False):
             batch = step.batches[TASK]
-            tensors = {"canvas": batch.inputs} if self._setting.make == "canvas" else tensors_of(batch)
-            yield Batch([int(key) for key in batch.keys], tensors)
+            yield Batch([int(key) for key in batch.keys], batch.inputs)
 
     def let_go(self) -> None:
         """Reopen the pipeline, which maps its shards into memory for as long as it is open."""

@@ -1,27 +1,22 @@
 """SPDL: threads that decode, crop and resize by FFmpeg's filters.
 
 SPDL needs FFmpeg's shared libraries and brings none. Where the system has none, those inside PyAV do, if they are on
-the library path when Python starts: `bundled_ffmpeg`, `restart_with_ffmpeg`.
+the library path when Python starts: `bundled_ffmpeg`.
 """
 
 import os
 import random
 import re
-import sys
-import tempfile
-from collections.abc import Generator, Sequence
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.loaders.setting import Batch, Batches, Loader, Setting, finish_of
+from benchmarks.loaders.setting import Batch, Batches, Loader, Setting
 
-__all__ = ["PATH_VARIABLE", "SpdlLoader", "bundled_ffmpeg", "restart_with_ffmpeg", "spdl_loader"]
+__all__ = ["PATH_VARIABLE", "SpdlLoader", "bundled_ffmpeg"]
 
 SINK_BATCHES = 4
 BUNDLED = re.compile(r"(lib(?:av|sw)\w+)-[0-9a-f]+\.so\.(\d+)")
 PATH_VARIABLE = "LD_LIBRARY_PATH"
-MARK = "FOURFOLD_PYAV_FFMPEG"
 # FFmpeg's default enlarges chroma by repeating it, which puts canvases up to 5 levels off. This takes a third longer.
 ACCURATE = "flags=bilinear+accurate_rnd+full_chroma_int+full_chroma_inp"
 
@@ -34,7 +29,6 @@ class SpdlLoader(Loader):
 
         self._io: Any = spdl.io
         self._setting, self._boxes = setting, setting.boxes().tolist()
-        self._finish = finish_of(setting.make, setting.canvas_px)
         self._paths = sorted(setting.folder.glob("*.jpg"))
         self._join([self._load((0, self._paths[0]))])  # without FFmpeg it fails here; a pipeline would wait for ever
 
@@ -67,28 +61,7 @@ class SpdlLoader(Loader):
 
     def _join(self, loaded: list[tuple[int, Any]]) -> Batch:
         rows, frames = zip(*loaded, strict=True)
-        return Batch(list(rows), self._finish(self._io.to_torch(self._io.convert_frames(list(frames)))))
-
-
-def spdl_loader(
-    encoded: Sequence[bytes], batch_size: int, num_threads: int, resize_px: int
-) -> Generator[Any, None, None]:
-    """Yield batches without end of whole images in memory, uint8 RGB (B, resize_px, resize_px, 3)."""
-    import spdl.io
-    from spdl.pipeline import PipelineBuilder
-
-    def load(batch: list[bytes]) -> Any:
-        buffer = spdl.io.load_image_batch(batch, width=resize_px, height=resize_px, pix_fmt="rgb24")
-        return spdl.io.to_torch(buffer)
-
-    load(list(encoded[:1]))  # without FFmpeg it fails here; a pipeline would wait for ever
-    images = cycle(encoded)
-    source = iter(lambda: list(islice(images, batch_size)), [])
-    builder: Any = PipelineBuilder()
-    builder = builder.add_source(source).pipe(load, concurrency=num_threads).add_sink(SINK_BATCHES)
-    pipeline = builder.build(num_threads=num_threads)
-    with pipeline.auto_stop():
-        yield from pipeline
+        return Batch(list(rows), self._io.to_torch(self._io.convert_frames(list(frames))))
 
 
 def bundled_ffmpeg(folder: Path) -> str | None:
@@ -105,16 +78,3 @@ def bundled_ffmpeg(folder: Path) -> str | None:
         if found := BUNDLED.match(library.name):
             (folder / f"{found[1]}.so.{found[2]}").symlink_to(library)
     return os.pathsep.join(filter(None, (str(folder), str(libraries), os.environ.get(PATH_VARIABLE))))
-
-
-def restart_with_ffmpeg() -> None:
-    """Run this program again with PyAV's FFmpeg on the library path; return if that has been done or cannot be."""
-    if MARK in os.environ:
-        return
-    folder = Path(tempfile.mkdtemp(prefix="ffmpeg-"))
-    path = bundled_ffmpeg(folder)
-    if path is None:
-        folder.rmdir()
-        return
-    # The library path is read when a process starts: setting it in this one would come too late.
-    os.execve(sys.executable, sys.orig_argv, os.environ | {PATH_VARIABLE: path, MARK: str(folder)})

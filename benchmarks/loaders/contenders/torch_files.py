@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.loaders.setting import Batch, Batches, Finish, Loader, Setting, finish_of
+from benchmarks.loaders.setting import Batch, Batches, Loader, Setting
 from pipelines.base.errors import DataError
 from pipelines.decode.opencv import OpenCVBackend
 
@@ -36,8 +36,8 @@ class WorkerLoader(Loader):
 
     def _batches(self) -> Batches:
         assert self._loader is not None
-        for rows, tensors in self._loader:
-            yield Batch(list(rows), tensors)
+        for rows, canvases in self._loader:
+            yield Batch(list(rows), canvases)
 
     def let_go(self) -> None:
         if self._maps_files:
@@ -64,17 +64,11 @@ class Collate:
 
         self._vision: Any = functional
         self._setting, self._boxes = setting, setting.boxes().tolist()
-        self._finish: Finish | None = None
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
         rows = [int(sample["row"]) for sample in samples]
         canvases = [self._canvas(sample["jpg"], row) for row, sample in zip(rows, samples, strict=True)]
-        return self.finish(rows, torch.from_numpy(np.stack(canvases)))
-
-    def finish(self, rows: list[int], canvases_BSS3: torch.Tensor) -> Batch:
-        if self._finish is None:  # made in the worker
-            self._finish = finish_of(self._setting.make, self._setting.canvas_px)
-        return Batch(rows, self._finish(canvases_BSS3))
+        return Batch(rows, torch.from_numpy(np.stack(canvases)))
 
     def _canvas(self, encoded: bytes, row: int) -> npt.NDArray[np.uint8]:
         """Return uint8 RGB (S, S, 3): linear, antialiased when shrinking."""
@@ -117,17 +111,12 @@ class FilesInBatches(Files):
         return [(list(rows), decoded.pixels)]
 
 
-class CollateWhole(Collate):
-    """Makes a batch of a list of one: all its canvases."""
-
-    def __init__(self, setting: Setting) -> None:
-        self._setting, self._finish = setting, None
-
-    def __call__(self, samples: Sequence[Any]) -> Batch:
-        ((rows, canvases_BSS3),) = samples
-        return self.finish(rows, canvases_BSS3)
+def whole_batch(samples: Sequence[Any]) -> Batch:
+    """Return the batch of a list of one: rows and all their canvases."""
+    ((rows, canvases_BSS3),) = samples
+    return Batch(rows, canvases_BSS3)
 
 
 def open_opencv(setting: Setting) -> WorkerLoader:
     options = {"batch_size": setting.batch_size, "shuffle": True, **worker_options(setting)}
-    return WorkerLoader(lambda: DataLoader(FilesInBatches(setting), collate_fn=CollateWhole(setting), **options))
+    return WorkerLoader(lambda: DataLoader(FilesInBatches(setting), collate_fn=whole_batch, **options))

@@ -1,10 +1,9 @@
-"""Data to measure with: JPEGs of one size from photos, shards of made images and clips, simulated huge data sets.
+"""Data to measure with: JPEGs of one size from photos, shards of made images and clips.
 
 Made content is noise of all scales, so that it compresses like photos (about 60 kB an image of 500 x 375 at quality
 90). It says how fast pixels are made, and nothing about learning. Everything is the same every time.
 """
 
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import cycle, islice
@@ -15,14 +14,11 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pipelines.base.errors import UsageError
-from pipelines.shards.format.manifest import ManifestWriter, Shard
-from pipelines.shards.format.storage import storage_of
-from pipelines.shards.format.tar_writer import Sample, TarWriter
+from pipelines.shards.build import BuildConfig, build_shards
 
-__all__ = ["jpeg", "made_picture", "make_shards", "simulated_shards", "write_jpegs"]
+__all__ = ["jpeg", "made_picture", "make_shards", "write_jpegs"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -36,8 +32,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 PACKAGED = ("astronaut", "chelsea", "coffee", "rocket")
 
 
-def jpeg(rgb: Pixels, quality: int = JPEG_QUALITY) -> bytes:
-    return cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+def jpeg(rgb: Pixels) -> bytes:
+    return cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
 def write_jpegs(out: Path, photos: Path | None, count: int) -> None:
@@ -92,8 +88,6 @@ def made_picture(seed: int, height: int, width: int) -> Pixels:
 
 def make_shards(folder: Path, *, num_images: int = 1024, num_clips: int = 64) -> Path:
     """Make shards of images and of clips of 10 frames in `folder`/shards; what is there already is kept."""
-    from pipelines.shards.build import BuildConfig, build_shards
-
     images, videos = folder / "images", folder / "videos"
     for path in (images, videos):
         path.mkdir(parents=True, exist_ok=True)
@@ -121,27 +115,3 @@ def _write_video(path: Path, index: int) -> None:
             frame[80 : 80 + height // 4, 4 * t : 4 * t + width // 4] = patch
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-
-
-def simulated_shards(folder: Path, *, num_shards: int, samples_per_shard: int, image_px: int) -> Path:
-    """Make a data set of any size in the room of one shard: hard links of one tar, and a manifest of all samples, whose
-    keys differ. `image_px`: side of the JPEGs. Returns the folder."""
-    folder.mkdir(parents=True)
-    encoded = [jpeg(made_picture(seed, image_px, image_px), 95) for seed in range(NUM_DIFFERENT_IMAGES)]
-    first = folder / "train-images-000000.tar"
-    with first.open("wb") as file:
-        writer = TarWriter(file)
-        for row in range(samples_per_shard):
-            members = [("jpg", encoded[row % len(encoded)])]
-            writer.add(Sample(f"{row:06d}", members, image_px, image_px, 0))
-        facts = writer.finish()
-    about: dict[str, Any] = {"num_samples": samples_per_shard, "shard_bytes": facts.num_bytes, "sha256": facts.sha256}
-    with ManifestWriter(storage_of(folder), ("anything",)) as manifest:
-        for index in range(num_shards):
-            name = f"train-images-{index:06d}.tar"
-            if index:
-                os.link(first, folder / name)
-            keys = pa.array([f"{index:06d}-{row:06d}" for row in range(samples_per_shard)])
-            samples = facts.samples.set_column(0, facts.samples.schema.field(0), keys)
-            manifest.add(Shard(name=name, kind="image", split="train", **about), samples)
-    return folder

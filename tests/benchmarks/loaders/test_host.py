@@ -42,7 +42,7 @@ def children(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_a_loader_is_opened_checked_and_timed(children: dict[str, Child], setting: Setting) -> None:
     child = children["Chatty"]
     child.ask("open", samples=str(setting.folder.parent))
-    assert child.ask("check")["differences"]["canvas"] == {"mean": 0, "sample": 0, "value": 0}
+    assert child.ask("check")["differences"] == {"mean": 0, "sample": 0, "value": 0}
     answer = child.ask("time", is_cold=False, least_s=0.0)
     assert answer["num_passes"] == 1
     assert answer["resident_ratio"] == 1

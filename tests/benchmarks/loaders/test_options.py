@@ -29,7 +29,6 @@ def options(**changes: Any) -> CompareOptions:
         ({"timeout_s": float("nan")}, "timeout_s = nan"),
         ({"num_cores": num_cores() + 1}, f"this process may use {num_cores()}"),
         ({"num_samples": 63}, "num_samples = 63; need at least one batch of 64"),
-        ({"make": "exemplar"}, "make = exemplar; allowed: canvas, colorization"),
         ({"names": ("ffcv",)}, "loaders .'ffcv'. are unknown; allowed: dali decode alone, fourfold opencv"),
     ],
 )
@@ -66,7 +65,6 @@ def test_setting_there_and_back() -> None:
         folder=Path("a"),
         boxes_file=Path("b"),
         reference_file=Path("c"),
-        make="colorization",
         canvas_px=1,
         batch_size=2,
         num_cores=3,

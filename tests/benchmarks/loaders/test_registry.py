@@ -1,4 +1,4 @@
-"""Every loader, in this process: makes the right tensors, every sample once in each pass, warm and cold."""
+"""Every loader, in this process: makes the right canvases, every sample once in each pass, warm and cold."""
 
 import importlib
 import time
@@ -13,7 +13,6 @@ from benchmarks.loaders.compare import setting_of
 from benchmarks.loaders.host import Host
 from benchmarks.loaders.loader_samples import prepare_samples
 from benchmarks.loaders.registry import CONTENDERS, LIMIT
-from benchmarks.loaders.setting import Make
 from tests.made.pictures import stored_images, write_folder
 
 COMPARED = [name for name in CONTENDERS if name != LIMIT]
@@ -27,10 +26,8 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_module, "SETTLE_S", 0.0)
 
 
-def options(make: Make = "canvas") -> CompareOptions:
-    return CompareOptions(
-        shards=Path("shards"), make=make, canvas_px=64, batch_size=4, num_cores=1, num_samples=NUM_SAMPLES
-    )
+def options() -> CompareOptions:
+    return CompareOptions(shards=Path("shards"), canvas_px=64, batch_size=4, num_cores=1, num_samples=NUM_SAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +40,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def opened(name: str, samples: Path, make: Make = "canvas") -> Host:
+def opened(name: str, samples: Path) -> Host:
     """Skips where its package is not installed."""
     if "dali" in name:
         pytest.importorskip("nvidia.dali", reason="DALI is not installed")
@@ -52,7 +49,7 @@ def opened(name: str, samples: Path, make: Make = "canvas") -> Host:
             importlib.import_module(NEEDS[name])
         except ImportError as error:
             pytest.skip(f"{name}: {error}")
-    host = Host(CONTENDERS[name], setting_of(options(make), samples, name))
+    host = Host(CONTENDERS[name], setting_of(options(), samples, name))
     setting = host.setting
     if setting.folder.exists() and setting.folder.name not in ("files", "shards"):
         host.loader = getattr(importlib.import_module(CONTENDERS[name].module), CONTENDERS[name].opener)(setting)
@@ -73,13 +70,7 @@ def open_or_skip(host: Host, samples: Path) -> None:
 @pytest.mark.parametrize("name", COMPARED)
 def test_makes_the_canvases_of_the_reference(name: str, samples: Path) -> None:
     with closing(opened(name, samples)) as host:
-        assert host.check()["differences"]["canvas"]["mean"] <= 0.75
-
-
-@pytest.mark.parametrize("name", ["fourfold opencv", "torch DataLoader", "dali webdataset reader"])
-def test_makes_the_colorization_of_the_reference(name: str, samples: Path) -> None:
-    with closing(opened(name, samples, "colorization")) as host:
-        assert set(host.check()["differences"]) == {"inputs", "bins", "bin_weights", "weight"}
+        assert host.check()["differences"]["mean"] <= 0.75
 
 
 @pytest.mark.parametrize("name", list(CONTENDERS))

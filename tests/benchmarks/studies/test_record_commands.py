@@ -62,9 +62,9 @@ def test_the_command_of_a_record_parses(path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("only_parsing")
 def test_an_option_that_is_gone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.studies.throughput.growth import STUDY
+    from benchmarks.studies.throughput.images import STUDY
 
-    monkeypatch.setattr(sys, "argv", ["growth", "--batchez", "4"])
+    monkeypatch.setattr(sys, "argv", ["images", "--imagez", "4"])
     with pytest.raises(SystemExit, match="2"):
         STUDY.main()
 
