@@ -1,4 +1,4 @@
-"""`fourfold profile`: which stage of a pipeline is slow, how far from the limit, what would help, and was that true."""
+"""`fourfold profile`: which stage of a pipeline is slow, how far from the limit, and what would help."""
 
 from pathlib import Path
 
@@ -8,15 +8,14 @@ from benchmarks.results.output import AsJson, Overrides, print_json, say
 
 __all__ = ["profile"]
 
-JSON_NAME, PAGE_NAME, TRACE_NAME = "profile.json", "profile.html", "trace.json"
+JSON_NAME, PAGE_NAME = "profile.json", "profile.html"
 
 
 def profile(
     config: Path = typer.Argument(
         metavar="CONFIG.yaml|DIR", help="A pipeline, pretraining or profile (yaml/), or a folder of shards."
     ),
-    out: Path = typer.Option(Path("profile"), "--out", metavar="DIR", help="Where JSON, page and trace go."),
-    num_apply: int = typer.Option(0, "--apply", min=0, metavar="NO", help="Follow that piece of advice, and measure."),
+    out: Path = typer.Option(Path("profile"), "--out", metavar="DIR", help="Where JSON and page go."),
     with_loaders: bool = typer.Option(
         False, "--loaders", help="Compare other loaders on the same images, too: some minutes (docs/loaders.md)."
     ),
@@ -27,16 +26,15 @@ def profile(
     """Find the bottleneck of a pipeline, and what would help.
 
     Measures the limits of this machine, what each stage costs, and the running pipeline; names the bottleneck with its
-    evidence; predicts what changes would give (--apply tries one); plans for other GPUs. Writes profile.json,
-    profile.html and trace.json (for ui.perfetto.dev). Within a minute; changes nothing else.
+    evidence; predicts what changes would give. Writes profile.json and profile.html. Within a minute; changes nothing
+    else.
 
     Examples:
 
     fourfold profile shards
 
-    fourfold profile yaml/profiles/fast-gpu.yaml --set pipeline.images=shards --apply 1
+    fourfold profile yaml/profiles/fast-gpu.yaml --set pipeline.images=shards
     """
-    from benchmarks.profile.measure.recording import write_trace
     from benchmarks.profile.profile_config import changed, load_profile
     from benchmarks.profile.run_profile import make_profile
     from benchmarks.profile.show.document import document_of
@@ -50,7 +48,6 @@ def profile(
     found = make_profile(
         checked,
         source=str(config),
-        num_apply=num_apply,
         with_loaders=with_loaders,
         progress=lambda text: say(f"{text} ..."),
     )
@@ -58,9 +55,8 @@ def profile(
     # The numbers first: should the page fail, a minute of measuring is not lost.
     write_json(out / JSON_NAME, document)
     write_text(out / PAGE_NAME, page_of(found))
-    write_trace(out / TRACE_NAME, found.live.spans)
     if as_json:
         print_json(document)
     else:
         show(found)
-    say(f"look at it: {out / PAGE_NAME}; open {out / TRACE_NAME} in ui.perfetto.dev")
+    say(f"look at it: {out / PAGE_NAME}")

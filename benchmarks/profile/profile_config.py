@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from benchmarks.recipe_files import find_recipe
 from pipelines.base.config import Config, apply_overrides, read_yaml, validate
 from pipelines.base.errors import UsageError
-from pipelines.base.machine import num_cores
 from pipelines.build import PipelineConfig
 from training.config import PretrainConfig
 
@@ -33,28 +32,16 @@ class ProfileConfig(Config):
     """Copy batches to the device in a thread of its own, one ahead of the step. Holds one more step in memory."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    seconds: float = Field(default=24.0, ge=0.5, le=3600)
+    seconds: float = Field(default=16.0, ge=0.5, le=3600)
     """For measuring, without the limits of the machine, which are measured once and kept. More is steadier."""
     num_repeats: int = Field(default=5, ge=2, le=100)
     """Turns that the variants take. More and shorter turns average out more of a noisy machine."""
-    thread_counts: tuple[int, ...] = ()
-    """Where stages are measured; left out: one, and all that the pipeline has. Each costs as long as the others."""
-    num_gpus: tuple[int, ...] = (1, 8, 64, 1024)
-    """Of the scaling plan."""
-    gpu_samples_per_s: tuple[float, ...] = (500.0, 2000.0, 10000.0)
-    """Step speeds of one GPU that the scaling plan is made for, with the step's own where it was measured."""
 
     @model_validator(mode="after")
     def _check_one_consumer(self) -> "ProfileConfig":
         if self.train is not None and self.device_samples_per_s is not None:
             raise ValueError("train and device_samples_per_s are both given; give one of them, or none")
         return self
-
-    @property
-    def threads(self) -> tuple[int, ...]:
-        """Thread counts to measure, ascending."""
-        own = self.pipeline.num_threads or num_cores()
-        return tuple(sorted(set(self.thread_counts or (1, own))))
 
 
 def changed(config: ProfileConfig, settings: Mapping[str, Any]) -> ProfileConfig:

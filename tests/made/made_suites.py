@@ -89,6 +89,13 @@ def made_results(stage: Stage) -> Mapping[str, Any]:
                 }
             },
             "warnings": ["colorization: learned by <heart>."],
+            "source_samples": {"image": 96},
+            "source_passes": {"image": 16.0},
+            "trunk_updates": 3,
+            "head_updates": {"colorization": 2, "exemplar": 1},
+            "decay": {"trunk": 0.0125, "colorization": 0.01, "exemplar": 0.0025},
+            "cpu_seconds": 75.0,
+            "gpu_seconds": 0.0,
         }
     if stage.kind == "pixel_floor":
         return {"top1_pct": 40.0}

@@ -4,25 +4,19 @@ Each piece of advice is a change of the configuration or of how the shards are s
 What it would cost a stage is measured (alternatives.py) where it cannot be known from the configuration.
 """
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
-import av
 import torch
 
 from benchmarks.profile.judge.measurements import Measurements
 from benchmarks.profile.measure import alternatives
-from benchmarks.profile.measure.costs import source_of
 from benchmarks.profile.model.queueing import PipelineModel
 from benchmarks.profile.model.simulation import simulate
 from benchmarks.profile.profile_config import ProfileConfig
-from pipelines.base.errors import FourfoldError
 from pipelines.base.machine import num_cores
-from pipelines.build import PipelineConfig, build_pipeline
-from pipelines.decode.choice import choose_backend
-from pipelines.shards.format.manifest import load_manifest
+from pipelines.build import PipelineConfig
 from pipelines.tasks import TASKS
 from training.parallel import choose_device
 
@@ -40,16 +34,14 @@ MOTION = "motion_segmentation"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """A possible change. settings: overrides of a ProfileConfig by dotted name. stored: how the shards would have to be
-    stored, for `apply`. changes_batches: whether training would see other numbers.
-    """
+    """A possible change. settings: overrides of a ProfileConfig by dotted name; {} where other shards are needed.
+    changes_batches: whether training would see other numbers."""
 
     name: str
     stage: str
     text: str
     change: Callable[[PipelineModel], PipelineModel] = field(repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    stored: Mapping[str, Any] = field(default_factory=dict)
     changes_batches: bool = False
 
     def gain(self, model: PipelineModel) -> float:
@@ -89,8 +81,8 @@ def options_of(measured: Measurements) -> tuple[Option, ...]:
     # Measuring an alternative takes a second. A stage with less than a tenth of the CPU time gains at most a ninth,
     # even if it becomes free.
     share = {name: cpu_s / max(model.cpu_s, 1e-12) for name, cpu_s in model.cpu_by_stage().items()}
-    if share["decode"] >= WORTH_A_LOOK_RATIO:
-        options += _decode_options(measured, device)
+    if "decode image" in measured.costs and share["decode"] >= WORTH_A_LOOK_RATIO:
+        options += _image_options(config.pipeline, device)
     if share.get(MOTION, 0.0) >= WORTH_A_LOOK_RATIO:
         options += _motion_options(config.pipeline, device)
     return tuple(options)
@@ -136,92 +128,43 @@ def _settings_options(config: ProfileConfig, model: PipelineModel) -> Iterator[O
             stage="read",
             text="keep the shards where reading does not wait: in memory, or on a disk of this machine",
             change=lambda model: model.with_feeds(waits_s=(0.0,)),
-            stored={"in_memory": True},
         )
-
-
-def _decode_options(measured: Measurements, device: torch.device) -> Iterator[Option]:
-    config = measured.config.pipeline
-    if "decode image" in measured.costs:
-        yield from _image_options(config, device)
-    if "decode clip" in measured.costs and stored_codec(config) == "vp9":
-        # Only from VP9: of the two codecs that shards are built with, MJPEG is the one that decodes faster.
-        decode_s = alternatives.cost_with_codec(config, "mjpeg", device)
-        text = "store the clips as MJPEG instead of VP9: about twice the bytes"
-        yield _decode_option("codec", text, "clip", decode_s=decode_s, stored={"codec": "mjpeg"})
 
 
 def _image_options(config: PipelineConfig, device: torch.device) -> Iterator[Option]:
     # 1. Known from the configuration: one decode instead of several.
     if not config.share_decode and sum(TASKS[name].source == "image" for name in config.tasks) > 1:
-        text = "share_decode: true, one decoded canvas for all image tasks"
-        yield _decode_option("share_decode", text, None, num_decodes=1, settings={"pipeline.share_decode": True})
+        yield Option(
+            name="share_decode",
+            stage="decode",
+            text="share_decode: true, one decoded canvas for all image tasks",
+            change=lambda model: model.with_feeds(num_decodes=1),
+            settings={"pipeline.share_decode": True},
+            changes_batches=True,
+        )
     # 2. Measured, but only if the stored images are clearly larger than the smallest crop needs.
     needed, found = alternatives.needed_short_side_px(config), alternatives.short_side_px(config)
     if found >= OVERSIZE_RATIO * needed:
         decode_s = alternatives.cost_with_small_images(config, needed, device)
-        text = f"store images with a short side of {needed} px instead of {found:.0f}: all that the canvas shows"
-        yield _decode_option("small_images", text, "image", decode_s=decode_s, stored={"short_side_px": needed})
-    # 3. Measured, if it is installed: the other backend.
-    used = choose_backend(config.backend, device).name
-    other: Literal["dali", "opencv"] = "dali" if used == "opencv" else "opencv"
-    try:
-        decode_s = alternatives.cost_with_backend(config, other, ALTERNATIVE_S, device)
-    except FourfoldError:
-        return  # DALI is not installed
-    text = f"backend: {other} instead of {used}"
-    yield _decode_option("backend", text, "image", decode_s=decode_s, settings={"pipeline.backend": other})
-
-
-def _decode_option(
-    name: str, text: str, kind: str | None, *, settings: Any = None, stored: Any = None, **feeds: Any
-) -> Option:
-    """Return an option of the decode stage. `feeds`: what changes in the model's feeds of a kind."""
-    return Option(
-        name=name,
-        stage="decode",
-        text=text,
-        change=lambda model: model.with_feeds(kind, **feeds),
-        settings=settings or {},
-        stored=stored or {},
-        changes_batches=True,
-    )
+        yield Option(
+            name="small_images",
+            stage="decode",
+            text=f"store images with a short side of {needed} px instead of {found:.0f}: all that the canvas shows",
+            change=lambda model: model.with_feeds("image", decode_s=decode_s),
+            changes_batches=True,
+        )
 
 
 def _motion_options(config: PipelineConfig, device: torch.device) -> Iterator[Option]:
     task: Any = config.tasks[MOTION]
-    size, setting = config.clip_batch_size, f"pipeline.tasks.{MOTION}"
-    # 1. Masks were tuned with DIS, so it has nothing better than itself. The GPU's flow unit costs the CPU less.
+    # Masks were tuned with DIS, so it has nothing better than itself. The GPU's flow unit costs the CPU less.
     if task.engine in ("farneback", "raft"):
-        flow_s = alternatives.motion_cost_with(config, {"engine": "dis"}, ALTERNATIVE_S, device) * size
+        flow_s = alternatives.motion_cost_with(config, {"engine": "dis"}, ALTERNATIVE_S, device)
         yield Option(
             name="flow_engine",
             stage=MOTION,
             text=f"tasks.{MOTION}.engine: dis instead of {task.engine}",
-            change=lambda model: model.with_task(MOTION, flow_s),
-            settings={f"{setting}.engine": "dis"},
+            change=lambda model: model.with_task(MOTION, flow_s * config.clip_batch_size),
+            settings={f"pipeline.tasks.{MOTION}.engine": "dis"},
             changes_batches=True,
         )
-    # 2. A cache that holds fewer clips than an epoch has drops each before it comes again.
-    sources = config.sources_of("clip")
-    num_clips = sum(len(load_manifest(source.path).select("clip", config.split)) for source in sources)
-    num_clips *= 2 if 0 < config.flip_probability < 1 else 1  # a mirrored clip is another one
-    if task.remembered_clips < num_clips:
-        # Two costs change: of a clip whose target is cached, only one frame is decoded.
-        decode_s, motion_s = alternatives.cost_with_targets_cached(config, device)
-        yield Option(
-            name="remember",
-            stage=MOTION,
-            text=f"tasks.{MOTION}.remembered_clips: {num_clips}; helps from the second epoch on",
-            change=lambda model: model.with_feeds("clip", decode_s=decode_s).with_task(MOTION, motion_s * size),
-            settings={f"{setting}.remembered_clips": num_clips},
-        )
-
-
-def stored_codec(config: PipelineConfig) -> str:
-    """Return the codec of the first clip, as PyAV calls it."""
-    with build_pipeline(config, seed=0) as pipeline:
-        source = source_of(pipeline, "clip")
-        encoded = source.reader.read(int(source.plan.picks(0).rows[0]))
-        with av.open(io.BytesIO(encoded), mode="r") as container:
-            return str(container.streams.video[0].codec_context.name)

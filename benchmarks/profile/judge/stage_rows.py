@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from benchmarks.profile.judge.measurements import Measurements
 from benchmarks.profile.measure.ceilings import Ceilings
-from benchmarks.profile.model.simulation import simulate
 from pipelines.build import memory_of
 from pipelines.tasks import TASKS
 
-__all__ = ["StageRow", "decode_limit", "gains_without", "stage_rows"]
+__all__ = ["StageRow", "decode_limit", "stage_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,15 +120,3 @@ def decode_limit(measured: Measurements, found: Ceilings) -> float | None:
     if not all(limit for _, limit in limits):
         return None
     return measured.model.samples_per_step / sum(count / limit for count, limit in limits if limit)
-
-
-def gains_without(measured: Measurements) -> dict[str, float]:
-    """Return the cost of the mix: by task, how many times as many steps/s the pipeline alone would give without it."""
-    # Steps, not samples: without the last task on clips, a step has fewer samples, and samples/s would fall with less
-    # work.
-    model = measured.model.without_consumer()
-    if len(model.jobs) < 2:
-        return {}
-    others = {job.task: model.without_task(job.task) for job in model.jobs}
-    whole = simulate(model).samples_per_s / model.samples_per_step
-    return {task: simulate(other).samples_per_s / other.samples_per_step / whole for task, other in others.items()}

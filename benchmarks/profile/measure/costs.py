@@ -103,15 +103,14 @@ def measure_costs(config: PipelineConfig, seconds: float, device: torch.device) 
 
 
 @contextmanager
-def lanes(config: PipelineConfig, device: torch.device, *, is_cached: bool = False) -> Iterator[list[Pipeline]]:
-    """Open a pipeline of one thread for every core, that makes no steps, so that its own threads stay idle.
-
-    `is_cached` False: every target is computed, as in a first epoch."""
+def lanes(config: PipelineConfig, device: torch.device) -> Iterator[list[Pipeline]]:
+    """Open a pipeline of one thread for every core, that makes no steps, so that its own threads stay idle. Every
+    target is computed, as in a first epoch."""
     single = config.model_copy(update={"num_threads": 1})
     with ExitStack() as stack:
         count = min(num_cores(), MAX_LANES)
         pipelines = [stack.enter_context(build_pipeline(single, seed=0, device=device)) for _ in range(count)]
-        for pipeline in () if is_cached else pipelines:
+        for pipeline in pipelines:
             forget_targets(pipeline)
         yield pipelines
 

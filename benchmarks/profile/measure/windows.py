@@ -8,15 +8,14 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
-from threading import current_thread
 
 from benchmarks.harness.turns import turns
-from benchmarks.profile.measure.consumers import Consumer, moved, nvtx_range, open_consumer
+from benchmarks.profile.measure.consumers import Consumer, moved, open_consumer
 from benchmarks.profile.measure.load import CoreUse, LoadMeter
 from benchmarks.profile.profile_config import ProfileConfig
 from pipelines.build import Pipeline, PipelineConfig, Step, build_pipeline
 from pipelines.run.prefetch import Prefetcher
-from pipelines.run.stage_stats import Listener, StageStats
+from pipelines.run.stage_stats import StageStats
 from pipelines.tasks import TASKS
 from training.parallel import choose_device
 
@@ -74,15 +73,13 @@ class _Sums:
 class Bench(AbstractContextManager["Bench"]):
     """A pipeline built for a config, and the consumer of its steps."""
 
-    def __init__(self, config: ProfileConfig, *, has_consumer: bool = True, is_cached: bool = False) -> None:
-        """Build the pipeline. `has_consumer` False: steps are dropped, so that the pipeline alone is the limit.
-        `is_cached`: targets are cached as in training; else each is computed, as in a first epoch."""
+    def __init__(self, config: ProfileConfig, *, has_consumer: bool = True) -> None:
+        """Build the pipeline. `has_consumer` False: steps are dropped, so that the pipeline alone is the limit."""
         self.config = config
         self.device = choose_device(config.device)
         self.samples_per_step = samples_per_step(config.pipeline)
         self.pipeline = build_pipeline(config.pipeline, seed=0, device=self.device)
-        if not is_cached:
-            forget_targets(self.pipeline)
+        forget_targets(self.pipeline)
         if not has_consumer:
             config = config.model_copy(update={"train": None, "device_samples_per_s": None})
         with ExitStack() as stack:  # a consumer that cannot be opened must not leave threads behind
@@ -92,18 +89,12 @@ class Bench(AbstractContextManager["Bench"]):
         self._has_consumer = has_consumer
         self._ahead: Prefetcher[Step] | None = None
         self._held: list[Step] = []
-        self._listener: Listener | None = None
 
     def __exit__(self, *_: object) -> None:
         self._held.clear()
         self.pipeline.close()
         if self._ahead is not None:
             self._ahead.stop()
-
-    def observe(self, listener: Listener | None) -> None:
-        """Report all work of the pipeline and of its consumer to a listener from now on; None ends that."""
-        self._listener = listener
-        self.pipeline.observe(listener)
 
     def window(self, seconds: float, max_steps: int = 1 << 62) -> Window:
         """Run for a time, or for a number of steps if that takes less."""
@@ -156,9 +147,7 @@ class Bench(AbstractContextManager["Bench"]):
     def _take(self, sums: _Sums) -> None:
         start_s = time.perf_counter()
         step = self._next()
-        got_s = time.perf_counter()
-        sums.wait_s += got_s - start_s
-        self._tell("wait", start_s, got_s)
+        sums.wait_s += time.perf_counter() - start_s
         self._use(step, sums)
 
     def _next(self) -> Step:
@@ -176,21 +165,12 @@ class Bench(AbstractContextManager["Bench"]):
     def _use(self, step: Step, sums: _Sums) -> None:
         start_s = time.perf_counter()
         if not self.config.overlap_transfer and self._has_consumer:
-            with nvtx_range("transfer", self.device):
-                step = moved(step, self.device)
+            step = moved(step, self.device)
         moved_s = time.perf_counter()
-        with nvtx_range("step", self.device):
-            self.consumer.step(step)
-        end_s = time.perf_counter()
+        self.consumer.step(step)
         sums.transfer_s += moved_s - start_s
-        sums.step_s += end_s - moved_s
+        sums.step_s += time.perf_counter() - moved_s
         sums.num_steps += 1
-        self._tell("transfer", start_s, moved_s)
-        self._tell("step", moved_s, end_s)
-
-    def _tell(self, stage: str, start_s: float, end_s: float) -> None:
-        if self._listener is not None:
-            self._listener(stage, start_s, end_s, current_thread().name)
 
 
 def wait_until_quiet() -> None:

@@ -109,13 +109,6 @@ class PipelineModel:
     def without_consumer(self) -> "PipelineModel":
         return replace(self, consumer=ConsumerCost())
 
-    def without_task(self, task: str) -> "PipelineModel":
-        """Return the model without a task; the last task of a kind takes reading and decoding of that kind with it."""
-        jobs = tuple(job for job in self.jobs if job.task != task)
-        kinds = {TASKS[job.task].source for job in jobs}
-        feeds = tuple(feed for feed in self.feeds if feed.kind in kinds)
-        return replace(self, jobs=jobs, feeds=feeds, samples_per_step=sum(feed.batch_size for feed in feeds))
-
     def on_cores(self, num_cores: int) -> "PipelineModel":
         """Return the model on another number of cores, with as many threads."""
         sizes = {feed.kind: feed.batch_size for feed in self.feeds}
@@ -125,17 +118,6 @@ class PipelineModel:
             for job in self.jobs
         )
         return replace(self, jobs=jobs, num_cores=float(num_cores), num_threads=num_cores)
-
-    def on_busy_cores(self) -> "PipelineModel":
-        """Return the model with all work as slow as on a machine whose cores are all busy, however many of them are."""
-        slower = self.contention
-        feeds = tuple(
-            replace(feed, read_s=feed.read_s * slower, draw_s=feed.draw_s * slower, decode_s=feed.decode_s * slower)
-            for feed in self.feeds
-        )
-        jobs = tuple(replace(job, cpu_s=job.cpu_s * slower) for job in self.jobs)
-        consumer = replace(self.consumer, step_cpu_s=self.consumer.step_cpu_s * slower)
-        return replace(self, feeds=feeds, jobs=jobs, consumer=consumer, contention=1.0)
 
     def with_feeds(self, kind: str | None = None, **changes: Any) -> "PipelineModel":
         """Return the model with other numbers of the feeds of a kind, or of all."""

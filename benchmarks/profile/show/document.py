@@ -8,21 +8,21 @@ from benchmarks.profile.judge.advice import Advice
 from benchmarks.profile.judge.measurements import Measurements
 from benchmarks.profile.measure.costs import StageCost
 from benchmarks.profile.model.queueing import bounds
-from benchmarks.profile.model.scaling import assumptions
 from benchmarks.profile.model.simulation import simulate
-from benchmarks.profile.run_profile import Profile, Tested
+from benchmarks.profile.run_profile import Profile
 from benchmarks.results.output import plain
 from benchmarks.results.record import environment, now_utc
+from pipelines.build import memory_of
 
 __all__ = ["document_of"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BLOCKED = ("blocked_on_input_ratio", "blocked_on_output_ratio")
 
 
 def document_of(profile: Profile) -> dict[str, Any]:
     """Return the document, of values that `json` can write. None: not measured."""
-    measured, live = profile.measured, profile.live
+    measured, memory = profile.measured, memory_of(profile.measured.config.pipeline)
     return {
         "format_version": FORMAT_VERSION,
         "date": now_utc(),
@@ -37,17 +37,12 @@ def document_of(profile: Profile) -> dict[str, Any]:
             {"stage": one.name} | {name: getattr(one, name) for name in ("busy_ratio", *BLOCKED)}
             for one in profile.clocks
         ],
-        "truncated": [asdict(one) | {"samples_per_s": one.samples_per_s} for one in profile.truncated],
-        "gains_without": profile.gains_without,
+        "memory": {"step_bytes": memory.step_bytes, "peak_bytes": memory.peak_bytes},
         "advice": [_advice(one) for one in profile.advice],
-        "standing_questions": [list(one) for one in profile.standing_questions],
-        "applied": None if profile.tested is None else _tested(profile.tested),
+        "worker_processes": profile.workers,
         "ceilings": asdict(profile.ceilings) | {"is_cached": profile.are_ceilings_cached},
         "model": _model(measured),
-        "scaling": [asdict(row) for row in profile.scaling],
-        "assumptions": [list(one) for one in assumptions(measured.model, measured.sample_bytes)],
         "loaders": profile.loaders,
-        "gpu": {"busy_ratio": live.gpu.busy_ratio, "note": live.gpu.note, "kernels": plain(live.kernels)},
     }
 
 
@@ -59,8 +54,7 @@ def _throughput(profile: Profile) -> dict[str, Any]:
         "pipeline_alone_samples_per_s": measured.free_samples_per_s,
         "pipeline_alone_samples_per_s_values": [window.samples_per_s for window in measured.free or measured.base],
         "consumer": measured.consumer_name,
-        # An older word for the consumer, like "taking" below: readers of this format version look for these keys.
-        "taker_needs_samples_per_s": measured.consumer_samples_per_s,
+        "consumer_needs_samples_per_s": measured.consumer_samples_per_s,
         "data_wait_ratio": measured.wait_ratio,
         "data_wait_ratio_values": [window.wait_ratio for window in measured.base],
         "decode_limit_samples_per_s": profile.decode_limit_samples_per_s,
@@ -82,20 +76,11 @@ def _advice(one: Advice) -> dict[str, Any]:
     }
 
 
-def _tested(tested: Tested) -> dict[str, Any]:
-    return _advice(tested.advice) | {
-        "measured_gain": tested.applied.gain,
-        "error_ratio": tested.error_ratio,
-        "before_values": list(tested.applied.before_samples_per_s),
-        "after_values": list(tested.applied.after_samples_per_s),
-    }
-
-
 def _model(measured: Measurements) -> dict[str, Any]:
     model, here = measured.model, simulate(measured.model_here)
     return {
         "costs": {name: _cost(cost) for name, cost in measured.costs.items()},
-        "taking": asdict(model.consumer),
+        "consumer": asdict(model.consumer),
         "contention": model.contention,
         "num_threads": model.num_threads,
         "prefetch_batches": model.prefetch_batches,

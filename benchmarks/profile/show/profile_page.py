@@ -1,4 +1,4 @@
-"""A profile as one HTML file that needs no network: verdict, stage chart, roofline, tables, advice, scaling plan.
+"""A profile as one HTML file that needs no network: verdict, stage chart, roofline, tables, advice.
 
 Here the values are computed; `profile.html.j2` lays them out.
 """
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from benchmarks.profile.model.scaling import assumptions
 from benchmarks.profile.model.simulation import simulate
 from benchmarks.profile.run_profile import Profile
 from benchmarks.profile.show import terminal as show
@@ -39,15 +38,10 @@ def page_of(profile: Profile) -> str:
         roofline_chart=Markup(_roofline(profile)),
         stages=(show.STAGE_COLUMNS, list(show.stage_cells(profile))),
         clocks=(show.BLOCKED_COLUMNS, list(show.blocked_cells(profile))),
-        truncated=(show.truncated_columns(profile), list(show.truncated_cells(profile))),
         advice=(show.ADVICE_COLUMNS, list(show.advice_cells(profile))),
-        standing_questions=profile.standing_questions,
-        tested=show.tested_sentence(profile.tested) if profile.tested else "",
-        scaling=(show.SCALING_COLUMNS, [show.scaling_cells(row) for row in profile.scaling]),
-        assumed=assumptions(profile.measured.model, profile.measured.sample_bytes),
+        workers=profile.workers,
         loaders=loaders,
         limits=_limits(profile),
-        kernels=[(one.name, f"{one.device_ms:.2f}", str(one.num_calls)) for one in profile.live.kernels],
         command=shlex.join(["fourfold", "profile", profile.source]),
         place=[*environment_facts(environment()), ("seconds", f"{profile.seconds:.0f}")],
     )
@@ -82,10 +76,8 @@ def _roofline(profile: Profile) -> str:
         roofs["reading from memory, one thread"] = [limit] * len(CORES_SHOWN)
     if need := measured.consumer_samples_per_s:
         roofs[f"what the {measured.consumer_name} needs"] = [need] * len(CORES_SHOWN)
-    # Cut off behind the last task is the whole pipeline.
-    whole = [one for one in profile.truncated if one.last_stage == list(measured.config.pipeline.tasks)[-1]]
     points = {
-        "pipeline alone": ([one.num_threads for one in whole], [one.samples_per_s for one in whole]),
+        "pipeline alone": ([measured.model.num_threads], [measured.free_samples_per_s]),
         "with its consumer": ([measured.model.num_threads], [measured.samples_per_s]),
     }
     lines = {name: (CORES_SHOWN, values) for name, values in roofs.items()}
@@ -100,9 +92,7 @@ def _limits(profile: Profile) -> list[str]:
     elif found.read.sequential_cold_bytes_per_s is None:
         items.append(found.read.note)
     if found.to_device_bytes_per_s is None:
-        items.append("Copies to a GPU, its kernels and how busy it is: not measured, the device is the CPU.")
-    elif profile.live.gpu.note:
-        items.append(f"How busy the GPU is: {profile.live.gpu.note}")
+        items.append("Copies to a GPU: not measured, the device is the CPU.")
     items.append("Later epochs with cached motion targets: here every target is computed, as in a first epoch.")
     items.append("Python's lock: the model gives every thread a core; on many cores the lock may take its share.")
     return items

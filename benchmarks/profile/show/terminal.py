@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.loaders import loader_rows
-from benchmarks.profile.model.scaling import ScalingRow, assumptions
-from benchmarks.profile.run_profile import Profile, Tested
+from benchmarks.profile.run_profile import Profile
 from benchmarks.results.output import print_facts, print_table, size_text
+from pipelines.build import memory_of
 
-__all__ = ["NOT_MEASURED", "facts_of", "loader_cells", "scaling_cells", "show", "stage_cells", "tested_sentence"]
+__all__ = ["NOT_MEASURED", "advice_cells", "blocked_cells", "facts_of", "loader_cells", "show", "stage_cells"]
 
 NOT_MEASURED = "not measured"
 STAGE_COLUMNS = ("stage", "achieved", "ceiling", "ratio", "unit", "ceiling is", "core ms a sample", "share of CPU")
 BLOCKED_COLUMNS = ("stage", "busy", "waits for input", "waits for room")
-ADVICE_COLUMNS = ("no", "change", "predicted samples/s", "gain")
+ADVICE_COLUMNS = ("change", "predicted samples/s", "gain")
 LOADER_COLUMNS = ("loader", "cache", "samples/s", "95 % interval", "of the limit", "note")
-SCALING_COLUMNS = ("GPUs", "samples/s a GPU", "cores a GPU", "processes a GPU", "cores in all", "read", "waits")
 
 
 def show(profile: Profile) -> None:
@@ -27,18 +26,11 @@ def show(profile: Profile) -> None:
     print_facts("what it gives", facts_of(profile))
     _table("stages", STAGE_COLUMNS, stage_cells(profile))
     _table("where the time of the running pipeline went", BLOCKED_COLUMNS, blocked_cells(profile))
-    _table("samples/s of the pipeline cut off behind a stage", truncated_columns(profile), truncated_cells(profile))
     if profile.advice:
-        _table("advice, by the model; --apply NO measures it", ADVICE_COLUMNS, advice_cells(profile))
+        _table("advice, by the model", ADVICE_COLUMNS, advice_cells(profile))
     else:
         print("\nadvice: nothing that the model says would help by 3 % or more")
-    for question, answer in profile.standing_questions:
-        print(f"  {question}: {answer}")
-    if profile.tested is not None:
-        print(tested_sentence(profile.tested))
-    _table("for other GPUs", SCALING_COLUMNS, map(scaling_cells, profile.scaling))
-    for number, why in assumptions(profile.measured.model, profile.measured.sample_bytes):
-        print(f"  {number}: {why}")
+    print(f"  worker processes: {profile.workers}")
     if profile.loaders is not None:
         _table("loaders compared: the same tensors on the same cores", LOADER_COLUMNS, loader_cells(profile))
 
@@ -53,8 +45,8 @@ def facts_of(profile: Profile) -> dict[str, Any]:
     measured = profile.measured
     need = measured.consumer_samples_per_s
     values = [window.samples_per_s for window in measured.base]
-    limit = profile.decode_limit_samples_per_s
-    facts: dict[str, Any] = {
+    limit, memory = profile.decode_limit_samples_per_s, memory_of(measured.config.pipeline)
+    return {
         "samples/s": f"{measured.samples_per_s:.0f} (median of {len(values)}, {min(values):.0f} to {max(values):.0f})",
         "the pipeline alone": f"{measured.free_samples_per_s:.0f} samples/s",
         f"the {measured.consumer_name} needs" if need else "a trainer needs": (
@@ -63,9 +55,8 @@ def facts_of(profile: Profile) -> dict[str, Any]:
         "waiting for data": f"{measured.wait_ratio:.0%} of the time" if need else f"{NOT_MEASURED}, nobody trains",
         "only decoding, all cores": f"{limit:.0f} samples/s" if limit else NOT_MEASURED,
         "cores to be had": f"{measured.cores_to_be_had:.1f} of {measured.model.num_cores:.0f}",
-        "GPU busy": NOT_MEASURED if (busy := profile.live.gpu.busy_ratio) is None else f"{busy:.0%}",
+        "memory for batches": f"{size_text(memory.peak_bytes)} at most, {size_text(memory.step_bytes)} a step",
     }
-    return facts | {f"alone, without {task}": f"x {gain:.2f} steps/s" for task, gain in profile.gains_without.items()}
 
 
 def stage_cells(profile: Profile) -> Iterator[tuple[Any, ...]]:
@@ -81,22 +72,10 @@ def blocked_cells(profile: Profile) -> Iterator[tuple[str, ...]]:
         yield one.name, *(f"{ratio:.0%}" for ratio in ratios)
 
 
-def truncated_columns(profile: Profile) -> list[str]:
-    counts = sorted({one.num_threads for one in profile.truncated})
-    return ["up to", *(f"{count} thread{'s' if count > 1 else ''}" for count in counts)]
-
-
-def truncated_cells(profile: Profile) -> Iterator[tuple[Any, ...]]:
-    counts = sorted({one.num_threads for one in profile.truncated})
-    found = {(one.last_stage, one.num_threads): one.samples_per_s for one in profile.truncated}
-    for stage in dict.fromkeys(one.last_stage for one in profile.truncated):
-        yield stage, *(f"{found[stage, count]:.0f}" for count in counts)
-
-
 def advice_cells(profile: Profile) -> Iterator[tuple[Any, ...]]:
-    for number, one in enumerate(profile.advice, start=1):
+    for one in profile.advice:
         note = " (batches change)" if one.option.changes_batches else ""
-        yield number, f"{one.option.text}{note}", f"{one.after_samples_per_s:.0f}", f"x {one.gain:.2f}"
+        yield f"{one.option.text}{note}", f"{one.after_samples_per_s:.0f}", f"x {one.gain:.2f}"
 
 
 def loader_cells(profile: Profile) -> Iterator[tuple[str, ...]]:
@@ -110,20 +89,6 @@ def loader_cells(profile: Profile) -> Iterator[tuple[str, ...]]:
             "-" if ratio is None else f"{ratio:.2f}",
             row["note"],
         )
-
-
-def tested_sentence(tested: Tested) -> str:
-    """Say what was predicted beside what was measured."""
-    return (
-        f"applied: {tested.advice.option.text}: predicted x {tested.advice.gain:.2f}, "
-        f"measured x {tested.applied.gain:.2f}, prediction off by {tested.error_ratio:+.0%}"
-    )
-
-
-def scaling_cells(row: ScalingRow) -> tuple[Any, ...]:
-    cores = row.cores_per_gpu, row.processes_per_gpu, row.total_cores
-    read = f"{size_text(row.read_bytes_per_s)}/s"
-    return row.num_gpus, f"{row.gpu_samples_per_s:.0f}", *cores, read, f"{row.simulated_wait_ratio:.0%}"
 
 
 def rate_text(per_s: float | None) -> str:

@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from benchmarks.profile.measure.consumers import sleep_until
 from pipelines.read.reader import SampleReader
+from pipelines.targets.motion.dense_flow import FarnebackFlow
 from pipelines.tasks.base import TaskBatch
 
-__all__ = ["PLANTS", "Plant", "blocking_transfer", "stalling_reads", "throttled_reads"]
+__all__ = ["PLANTS", "Plant", "blocking_transfer", "slow_farneback", "stalling_reads", "throttled_reads"]
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +83,16 @@ def blocking_transfer(bytes_per_s: float) -> AbstractContextManager[None]:
     return in_place_of(TaskBatch, "to", slow)
 
 
+def slow_farneback(times: int) -> AbstractContextManager[None]:
+    """Compute Farnebäck's flow so many times, and keep the last. RAFT is as slow, but would take minutes of a trial."""
+    pair_flow = FarnebackFlow.pair_flow
+
+    def slow(self: FarnebackFlow, first_HW: Bytes, later_HW: Bytes) -> Floats:
+        return [pair_flow(self, first_HW, later_HW) for _ in range(times)][-1]
+
+    return in_place_of(FarnebackFlow, "pair_flow", slow)
+
+
 def num_bytes(batch: TaskBatch) -> int:
     return sum(tensor.nbytes for tensor in (batch.inputs, batch.weight, *batch.target.values()))
 
@@ -100,13 +116,12 @@ PLANTS: tuple[Plant, ...] = (
     Plant(name="nothing", stage="cores"),
     Plant(name="throttled reads", stage="read", slow=partial(throttled_reads, bytes_per_s=20e6)),
     Plant(name="oversized images", stage="decode", is_oversized=True),
+    Plant(name="a decode per task", stage="decode", settings={"pipeline.share_decode": False}, needs="several"),
     Plant(
         name="slow flow engine",
         stage="motion_segmentation",
-        settings={
-            "pipeline.tasks.motion_segmentation.engine": "raft",
-            "pipeline.tasks.motion_segmentation.raft_weights": "random",
-        },
+        settings={"pipeline.tasks.motion_segmentation.engine": "farneback"},
+        slow=lambda folder: slow_farneback(6),
         needs="clips",
     ),
     Plant(name="one thread", stage="threads", settings={"pipeline.num_threads": 1}, needs="decoding"),

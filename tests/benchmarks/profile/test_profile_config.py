@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks.profile.profile_config import IMAGE_TASKS, ProfileConfig, changed, load_profile
 from pipelines.base.errors import UsageError
-from pipelines.base.machine import num_cores
 from tests.made.made_profiles import made_config
 
 MakeShards = Callable[..., Path]
@@ -104,10 +103,3 @@ def test_a_changed_profile_keeps_its_trainer(tmp_path: Path) -> None:
     text = "pipeline: {images: a, tasks: {colorization: {}}}\ntrunk: {depth: 10}\nlasso: off\nbudget: {steps: 3}\n"
     config = load_profile(write(tmp_path, text))
     assert changed(config, {"seconds": 5}).train == config.train
-
-
-def test_thread_counts_to_look_at() -> None:
-    assert made_config(num_threads=5).threads == (1, 5)
-    assert made_config(num_threads=1).threads == (1,)
-    assert made_config(num_threads=0).threads == tuple(sorted({1, num_cores()}))
-    assert changed(made_config(), {"thread_counts": [4, 2, 4]}).threads == (2, 4)

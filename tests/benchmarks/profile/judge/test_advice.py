@@ -74,8 +74,8 @@ def test_the_most_helpful_comes_first_and_the_useless_not_at_all() -> None:
 
 def test_alternatives_are_measured_of_large_stages_only(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[str] = []
-    monkeypatch.setattr(advice, "_decode_options", lambda measured, device: looked_at.append("decode") or [])
-    monkeypatch.setattr(advice, "_motion_options", lambda measured, device: looked_at.append("motion") or [])
+    monkeypatch.setattr(advice, "_image_options", lambda config, device: looked_at.append("decode") or [])
+    monkeypatch.setattr(advice, "_motion_options", lambda config, device: looked_at.append("motion") or [])
     model = made_model()
     advice.options_of(made_measured(model))
     assert looked_at == ["decode"]

@@ -1,13 +1,13 @@
-"""The table of stages, the decode limit and the cost of the mix, from made-up measurements."""
+"""The table of stages and the decode limit, from made-up measurements."""
 
 from dataclasses import replace
 
 import pytest
 
-from benchmarks.profile.judge.stage_rows import decode_limit, gains_without, stage_rows
+from benchmarks.profile.judge.stage_rows import decode_limit, stage_rows
 from benchmarks.profile.measure.ceilings import Ceilings, DiskSpeed
-from benchmarks.profile.model.queueing import ConsumerCost, StageWork
-from tests.made.made_profiles import made_config, made_feed, made_measured, made_model
+from benchmarks.profile.model.queueing import ConsumerCost
+from tests.made.made_profiles import made_feed, made_measured, made_model
 
 CEILINGS = Ceilings(
     read=DiskSpeed(
@@ -66,16 +66,3 @@ def test_decode_limit_counts_every_decode(num_decodes: int, expected: float) -> 
     measured = made_measured(made_model(feed=made_feed(num_decodes=num_decodes)))
     assert decode_limit(measured, CEILINGS) == pytest.approx(expected)
     assert decode_limit(measured, replace(CEILINGS, decode_images_per_s=None)) is None
-
-
-def test_cost_of_the_mix() -> None:
-    assert gains_without(made_measured(made_model())) == {}
-    jobs = StageWork(task="colorization", cpu_s=16e-3), StageWork(task="exemplar", cpu_s=1e-6)
-    config = made_config(tasks={"colorization": {}, "exemplar": {}})
-    model = made_model(*jobs, num_threads=4, prefetch_batches=16)
-    found = gains_without(made_measured(model, config=config))
-    # 16 ms of decoding and 16 ms of colorization: without the latter, half the work. Exemplar costs nothing.
-    assert found["colorization"] == pytest.approx(2.0, rel=0.05)
-    assert found["exemplar"] == pytest.approx(1.0, rel=0.02)
-    taken = replace(model, consumer=ConsumerCost(step_wait_s=1.0))
-    assert gains_without(made_measured(taken, config=config)) == found

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.profile.measure.recording import Recorder
 from benchmarks.profile.measure.windows import NUM_HELD, Bench, forget_targets, rates_in_turns, samples_per_step
 from benchmarks.profile.profile_config import ProfileConfig
 from pipelines.build import build_pipeline
@@ -71,19 +70,6 @@ def test_overlapped_transfers_give_the_same_number_of_steps(config: ProfileConfi
         assert bench.window(60.0, max_steps=4).num_steps == 4
         bench.pause()
         assert bench.window(60.0, max_steps=2).num_steps == 2
-
-
-def test_a_listener_hears_of_every_stage_and_of_the_taker(bench: Bench) -> None:
-    recorder = Recorder()
-    bench.observe(recorder)
-    bench.window(60.0, max_steps=2)
-    bench.observe(None)
-    stages = {span.stage for span in recorder.spans}
-    assert stages == {"read", "decode", "relative_position", "colorization", "wait", "transfer", "step"}
-    assert all(span.end_s >= span.start_s for span in recorder.spans)
-    heard = len(recorder.spans)
-    bench.window(60.0, max_steps=1)
-    assert len(recorder.spans) == heard
 
 
 def test_samples_of_a_step_count_each_kind_once() -> None:

@@ -110,8 +110,6 @@ def test_changed_models() -> None:
     )
     clips = made_feed(kind="clip", batch_size=4, decode_s=5e-3)
     model = replace(made_model(*jobs), feeds=(made_feed(), clips), samples_per_step=20)
-    assert [feed.kind for feed in model.without_task("motion_segmentation").feeds] == ["image"]
-    assert model.without_task("motion_segmentation").samples_per_step == 16
     assert [feed.decode_s for feed in model.with_feeds("clip", decode_s=2e-3).feeds] == [1e-3, 2e-3]
     assert [feed.read_s for feed in model.with_feeds(read_s=5e-3).feeds] == [5e-3, 5e-3]
     assert [job.cpu_s for job in model.with_task("colorization", 1e-3).jobs] == [1e-3, 5e-3]
@@ -119,14 +117,3 @@ def test_changed_models() -> None:
     assert (more.num_threads, more.num_cores) == (32, 32.0)
     assert [job.num_threads for job in more.jobs] == [1, 4]
     assert model.without_consumer().consumer == ConsumerCost()
-
-
-def test_busy_cores_fold_contention_into_the_work() -> None:
-    model = made_model(
-        feed=made_feed(read_s=1e-3), consumer=ConsumerCost(step_cpu_s=1e-2, step_wait_s=3e-3), contention=1.5
-    )
-    busy = model.on_busy_cores()
-    assert busy.contention == 1.0
-    assert busy.cpu_s == pytest.approx(1.5 * model.cpu_s)
-    assert busy.consumer.step_wait_s == 3e-3
-    assert bounds(busy)["cores"] == pytest.approx(bounds(model)["cores"])
