@@ -105,17 +105,14 @@ def merge_shards(folders: Sequence[Path | str], out: Path | str, *, prefix_keys:
     Memory: 8 bytes per sample and a sample or so per core. Interrupted, the same call resumes. Raises UsageError (fewer
     than two folders, `out` holds something else, a key occurs twice) or DataError (a damaged folder, a full disk).
     """
-    # 1. Refuse before anything is written: wrong folders, then keys that occur twice, then the plan of new names.
     start_s = time.monotonic()
     sources, labels = _sources(folders, out, prefix_keys)
     _check_keys(sources)
     moves = _moves(sources)
     storage = storage_of(out)
-    # 2. One merge at a time in a folder. It is claimed first, so that an interrupted merge knows its own shards again.
     with storage.lock(), sigterm_as_interrupt():
         _claim(storage, sources)
         try:
-            # The manifest comes last, in `_move_all`: a folder that has one is whole.
             _write_rejects(storage, sources)
             shards, how = _move_all(moves, storage, labels)
         except OSError as error:
@@ -145,7 +142,6 @@ def _sources(
         raise UsageError(f"{given}: need two different folders or more, and another to put them in.")
     if prefix_keys and len(set(names)) < len(names):
         raise UsageError(f"merge with a prefix: folders are called {', '.join(names)}; need different names.")
-    # Sorted, so that the order of the folders does not decide the numbers of the classes.
     manifests = [load_manifest(folder) for folder in folders]
     labels = tuple(sorted(set(chain.from_iterable(manifest.labels for manifest in manifests))))
     numbers = {label: number for number, label in enumerate(labels)}
@@ -163,7 +159,6 @@ def _sources(
 
 def _check_keys(sources: Sequence[_Source]) -> None:
     """Refuse keys that occur twice: two samples would be taken for one, or one image be in train and val."""
-    # Shard by shard and by hash: all keys of a billion samples would not fit into memory.
     parts = [(source, index) for source in sources for index in range(len(source.manifest.shards))]
 
     def keys_of(part: int) -> list[str]:
@@ -183,7 +178,6 @@ def _check_keys(sources: Sequence[_Source]) -> None:
 def _moves(sources: Sequence[_Source]) -> list[_Move]:
     """List all shards in their new order, with their new names."""
     found = [(source, index, shard) for source in sources for index, shard in enumerate(source.manifest.shards)]
-    # Images first and split by split, as a build writes them; the sort is stable, so folders keep their order.
     splits = {split: place for place, split in enumerate(dict.fromkeys(shard.split for *_, shard in found))}
     found.sort(key=lambda one: (one[2].kind != "image", splits[one[2].split]))
     numbers: Counter[str] = Counter()
@@ -197,7 +191,6 @@ def _moves(sources: Sequence[_Source]) -> list[_Move]:
 
 def _claim(storage: Storage, sources: Sequence[_Source]) -> None:
     """Refuse a folder that holds something else than this merge, finished or not; else note that it is this one's."""
-    # By content, not by path: a folder that was moved is the same merge, a folder that was rebuilt is not.
     facts = [[s.manifest.samples_sha256, [shard.sha256 for shard in s.manifest.shards], s.prefix] for s in sources]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     note = json.dumps({"sha256": digest, "folders": [str(source.storage.location) for source in sources]}).encode()
@@ -214,7 +207,6 @@ def _claim(storage: Storage, sources: Sequence[_Source]) -> None:
 
 def _move_all(moves: Sequence[_Move], storage: Storage, labels: Sequence[str]) -> tuple[list[Shard], Counter[How]]:
     shards, how = list[Shard](), Counter[How]()
-    # `map` keeps the order of the moves, in which the manifest must list the shards.
     pool = ThreadPoolExecutor(num_cores())
     try:
         with (
@@ -227,18 +219,15 @@ def _move_all(moves: Sequence[_Move], storage: Storage, labels: Sequence[str]) -
                 how[done] += 1
                 bar.advance(shard.num_samples)
     finally:
-        # After a failure the shards that wait would only be moved into a folder that is going to be merged again.
         pool.shutdown(cancel_futures=True)
     return shards, how
 
 
 def _move(move: _Move, storage: Storage) -> tuple[Shard, pa.RecordBatch, How]:
-    # 1. A shard of somebody else's stays where it lies: only its index is ours to link.
     if move.old.elsewhere is not None:
         _link_or_copy(move, storage, index_name(move.old.name), index_name(move.shard.name))
         rows = renumbered(move.samples, move.source.label_numbers, move.source.prefix)
         return in_full(move.shard, move.old, move.source.manifest.folder), rows, "adopted"
-    # 2. Written anew, unless an interrupted merge of the same folders has done it.
     if move.is_changed:
         record = load_record(storage, move.shard.name)
         if record is not None and record.fingerprint == move.fingerprint:
@@ -246,7 +235,6 @@ def _move(move: _Move, storage: Storage) -> tuple[Shard, pa.RecordBatch, How]:
         record = _rewrite(move, storage)
         save_record(storage, record)
         return record.shard, record.samples, "rewritten"
-    # 3. Else its bytes stay, under a new name. Looked for before the source, which may be gone after a finished merge.
     names = [(move.old.name, move.shard.name), (index_name(move.old.name), index_name(move.shard.name))]
     if storage.size(move.shard.name) == move.shard.shard_bytes and storage.size(names[1][1]) is not None:
         return move.shard, move.samples, "reused"
@@ -270,7 +258,6 @@ def _link_or_copy(move: _Move, storage: Storage, old: str, new: str) -> How:
     """Link a file, or copy it; a link is there or not, so it needs no temporary name."""
     source, target = move.source.storage.path(old), storage.path(new)
     if source is not None and target is not None:
-        # A file of an interrupted merge may stand there, and a link does not replace one.
         target.unlink(missing_ok=True)
         try:
             os.link(source.resolve(), target)
@@ -282,7 +269,6 @@ def _link_or_copy(move: _Move, storage: Storage, old: str, new: str) -> How:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
             copy.write(chunk)
-        # While the bytes pass by anyway: a copy of a damaged shard would outlive its source.
         if new == move.shard.name and digest.hexdigest() != move.shard.sha256:
             raise _not_whole(move, "sha256 differs from the manifest")
     return "copied"
@@ -332,7 +318,6 @@ def _changed_samples(move: _Move, file: BinaryIO) -> Iterator[Sample]:
     rows = move.samples.to_pylist()
     try:
         groups = read_groups(file)
-        # Checked as a whole first, because rows are matched to groups by their place.
         if [key for key, _ in groups] != [row["key"] for row in rows]:
             raise ValueError("its samples are not those of the manifest")
         for row, (_, members) in zip(rows, groups, strict=True):
@@ -357,7 +342,6 @@ def _changed(move: _Move, row: dict[str, Any], members: Sequence[Member], read: 
 
 def _write_rejects(storage: Storage, sources: Sequence[_Source]) -> None:
     """Write the rejects of all folders, for `shards info` to count."""
-    # No file at all where nothing was rejected, as after a build.
     found = [source for source in sources if source.storage.size(REJECTS_NAME)]
     if found:
         with storage.writing(REJECTS_NAME) as target:
