@@ -42,7 +42,7 @@ __all__ = ["AdoptSummary", "adopt_tars"]
 NOTE_NAME = f"{RECORD_FOLDER}/adopted.json"
 REJECTS_NAME = "rejects.jsonl"
 # Raise it when a scan of the same tar finds something else than before.
-SCAN_VERSION = 1
+SCAN_VERSION = 2
 PRELOADED = ("pipelines.shards.adopting.tar_scan",)
 RESUME_HINT = "Make room or mend it, then run the same command again: tars that were read are not read again."
 
@@ -165,8 +165,9 @@ def _publish(listed: Sequence[ListedTar], storage: Storage, max_reject_ratio: fl
         num_rejects += len(scanned.rejects)
     # Written even if the next step ends the run, since its message points to this file.
     _write_rejects(storage, (reject for _, one in _records(listed, storage) for reject in one.rejects))
-    # 2. Too many rejects end it here, before a manifest of yesterday is replaced.
+    # 2. Too many rejects, or tars of several splits, end it here, before a manifest of yesterday is replaced.
     _check_rejects(listed, storage, num_images, num_rejects, max_reject_ratio)
+    splits = {tar.name: _split(tar, scanned) for tar, scanned in _records(listed, storage)}
     # 3. A second pass writes the rows with those numbers and names. The manifest comes last.
     labels = sorted_labels(names)
     numbers = {label: number for number, label in enumerate(labels)}
@@ -180,9 +181,9 @@ def _publish(listed: Sequence[ListedTar], storage: Storage, max_reject_ratio: fl
             counts["ignored"] += scanned.num_ignored
             counts["bytes"] += scanned.num_bytes
             counts["empty"] += rows.num_rows == 0
-            samples[tar.split] += rows.num_rows
+            samples[splits[tar.name]] += rows.num_rows
             if rows.num_rows:
-                manifest.add(_shard(tar, scanned, storage), rows)
+                manifest.add(_shard(tar, splits[tar.name], scanned, storage), rows)
     return {
         "num_tars": len(listed),
         "num_empty": counts["empty"],
@@ -195,6 +196,19 @@ def _publish(listed: Sequence[ListedTar], storage: Storage, max_reject_ratio: fl
         "samples": dict(samples),
         "labels": labels,
     }
+
+
+def _split(tar: ListedTar, scanned: ScannedTar) -> str:
+    """Return the split of a tar: the user's or its name's, else that of the folders in it, else train."""
+    if tar.split is not None:
+        return tar.split
+    # Validation images under the name of train would be trained on.
+    if len(scanned.splits) > 1:
+        raise DataError(
+            f"{tar.location}: its folders are splits ({', '.join(scanned.splits)}), but a tar that is adopted is one "
+            "split. Build it: fourfold shards build TAR --out DIR; or take it as one: --split NAME."
+        )
+    return scanned.splits[0] if scanned.splits else "train"
 
 
 def _records(listed: Sequence[ListedTar], storage: Storage) -> Iterator[tuple[ListedTar, ScannedTar]]:
@@ -221,11 +235,11 @@ def _published_rows(scanned: ScannedTar, keys: UniqueKeys, numbers: dict[str, in
     return pa.record_batch(arrays, schema=SAMPLE_SCHEMA), sum(map(str.__ne__, before, after))
 
 
-def _shard(tar: ListedTar, scanned: ScannedTar, storage: Storage) -> Shard:
+def _shard(tar: ListedTar, split: str, scanned: ScannedTar, storage: Storage) -> Shard:
     return Shard(
         name=tar.name,
         kind="image",
-        split=tar.split,
+        split=split,
         num_samples=scanned.rows.num_rows,
         shard_bytes=scanned.num_bytes,
         sha256=scanned.sha256,

@@ -1,7 +1,7 @@
 """Tars that a user names (as tars, folders, patterns or URLs) as a list, each with its name and split.
 
 A split comes from the names that datasets use: imagenet1k-train-0000.tar, val/00012.tar. It counts only if every tar
-has one; else all tars are in "train".
+has one.
 """
 
 import glob
@@ -34,11 +34,14 @@ MAX_STEM = 150
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedTar:
-    """location: an absolute path or a URL. name: the tar's own file name, made unique among all."""
+    """location: an absolute path or a URL. name: the tar's own file name, made unique among all.
+
+    split: None if neither the user nor the names say one, so that the folders in the tar may.
+    """
 
     location: str
     name: str
-    split: str
+    split: str | None
 
 
 def list_tars(given: Sequence[str | Path], split: str = "auto") -> list[ListedTar]:
@@ -53,13 +56,13 @@ def list_tars(given: Sequence[str | Path], split: str = "auto") -> list[ListedTa
     if doubled or not locations:
         what = f"{doubled[0]} is named {locations.count(doubled[0])} times" if doubled else "no tar given"
         raise UsageError(f"shards adopt: {what}. Name each tar once.")
-    splits = [_split(location) for location in locations] if split == "auto" else [split] * len(locations)
+    splits = [_split(location) if split == "auto" else split for location in locations]
     # One tar without a split makes all of them doubtful: a word in some of the names may mean something else.
     if None in splits:
-        splits = ["train"] * len(locations)
+        splits = [None] * len(locations)
     names = _unique_names(locations)
     return [
-        ListedTar(location=location, name=name, split=one or "train")
+        ListedTar(location=location, name=name, split=one)
         for location, name, one in zip(locations, names, splits, strict=True)
     ]
 

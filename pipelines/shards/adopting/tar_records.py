@@ -26,8 +26,8 @@ HEADER_KEY = b"fourfold"
 class ScannedTar:
     """Findings of a scan. rows: of SAMPLE_SCHEMA; their labels are indices into `labels`, the tar's own class names.
 
-    fingerprint: of the settings. modified_ns, is_trusted: as in `Elsewhere`. num_ignored: members that are neither
-    images nor videos nor labels.
+    splits: what the folders in the tar say, sorted; empty if they say none. fingerprint: of the settings. modified_ns,
+    is_trusted: as in `Elsewhere`. num_ignored: members that are neither images nor videos nor labels.
     """
 
     location: str
@@ -37,6 +37,7 @@ class ScannedTar:
     sha256: str
     is_trusted: bool
     labels: tuple[str, ...]
+    splits: tuple[str, ...]
     rejects: tuple[Reject, ...]
     num_ignored: int
     rows: pa.RecordBatch = field(repr=False)
@@ -66,7 +67,7 @@ def load_scan(storage: Storage, shard_name: str) -> ScannedTar | None:
         rows = reader.get_batch(0)
         rows.validate(full=True)
         header = json.loads(reader.schema.metadata[HEADER_KEY])
-        header["labels"] = tuple(header["labels"])
+        header["labels"], header["splits"] = tuple(header["labels"]), tuple(header["splits"])
         header["rejects"] = tuple(Reject(**reject) for reject in header["rejects"])
         scanned = ScannedTar(**header, rows=rows.replace_schema_metadata(None))
         return scanned if rows.schema.equals(SAMPLE_SCHEMA) and storage.size(index_name(shard_name)) else None

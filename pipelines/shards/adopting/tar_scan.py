@@ -112,6 +112,7 @@ def _scan(path: Path, tar: TarToScan, settings: ScanSettings, digest: str | None
         sha256=digest,
         is_trusted=settings.is_trusted and not remote,
         labels=labels,
+        splits=_splits(usable),
         rejects=tuple(rejects),
         num_ignored=num_ignored,
         rows=rows,
@@ -160,6 +161,12 @@ def _size(item: SourceItem, content: memoryview, form: ImageForm) -> tuple[int, 
         if len(encoded) < item.size:
             raise UnusableError(f"its tar ends inside it ({len(encoded)} of {item.size} bytes are there)")
         return check_as_is(encoded, form).upright_size()
+
+
+def _splits(usable: list[_Usable]) -> tuple[str, ...]:
+    """Return the splits that folders in the tar say, sorted; what lies beside them counts as train, as in a build."""
+    found = {one.split for one, _, _ in usable}
+    return () if found <= {None} else tuple(sorted({split or "train" for split in found}))
 
 
 def _rows(usable: list[_Usable]) -> tuple[pa.RecordBatch, tuple[str, ...]]:

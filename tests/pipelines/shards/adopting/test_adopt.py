@@ -261,6 +261,25 @@ def test_splits_come_from_names(tmp_path: Path) -> None:
     assert adopt([*train, val], tmp_path / "all", split="test").samples == {"test": 13}
 
 
+def test_splits_come_from_folders_in_the_tars_where_names_say_none(tmp_path: Path) -> None:
+    one, two, flat = (tmp_path / f"{name}.tar" for name in "abc")
+    write_tar(one, [("validation/cat/0.jpg", photo(0)), ("validation/dog/1.jpg", photo(1))])
+    write_tar(two, [("test/2.jpg", photo(2)), ("test/3.jpg", photo(3))])
+    write_tar(flat, [("4.jpg", photo(4))])
+    assert adopt([one, two, flat], tmp_path / "out").samples == {"val": 2, "test": 2, "train": 1}
+    assert by_reader(table_of(tmp_path / "out", "val")) == [(photo(0), "cat"), (photo(1), "dog")]
+    # The user's word wins.
+    assert adopt([one, two, flat], tmp_path / "dev", split="dev").samples == {"dev": 5}
+
+
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_a_tar_with_folders_of_several_splits_is_not_taken_for_train(tmp_path: Path, other: str) -> None:
+    tar = write_tar(tmp_path / "a.tar", [("train/cat/0.jpg", photo(0)), (f"{other}/cat/1.jpg", photo(1))])
+    with pytest.raises(DataError, match=r"a.tar: its folders are splits \(.*train.*\).*--split NAME"):
+        adopt(tar, tmp_path / "out")
+    assert adopt(tar, tmp_path / "out", split="all").samples == {"all": 2}
+
+
 @pytest.mark.parametrize("num_folders", [1, 2])
 def test_tars_behind_urls_are_fetched_when_they_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_folders: int

@@ -19,13 +19,13 @@ def made(folder: Path, *names: str) -> list[str]:
         (["imagenet1k-train-0000.tar", "imagenet1k-validation-00.tar"], ["train", "val"]),
         (["train/00000.tar", "val/00000.tar", "test/00000.tar"], ["train", "val", "test"]),
         (["cc3m_valid_1.tar", "cc3m_training_1.tar"], ["val", "train"]),
-        (["00000.tar", "val/00000.tar"], ["train", "train"]),
-        (["train_val-0.tar", "train-1.tar"], ["train", "train"]),
-        (["my-test-data/0.tar", "my-test-data/1.tar"], ["train", "train"]),
+        (["00000.tar", "val/00000.tar"], [None, None]),
+        (["train_val-0.tar", "train-1.tar"], [None, None]),
+        (["my-test-data/0.tar", "my-test-data/1.tar"], [None, None]),
         (["VAL-0.tar"], ["val"]),
     ],
 )
-def test_splits_by_name(tmp_path: Path, names: list[str], splits: list[str]) -> None:
+def test_splits_by_name(tmp_path: Path, names: list[str], splits: list[str | None]) -> None:
     assert [tar.split for tar in list_tars(made(tmp_path / "d", *names))] == splits
     assert {tar.split for tar in list_tars(made(tmp_path / "d", *names), "dev")} == {"dev"}
 
