@@ -21,6 +21,7 @@ from training.session import Session
 from training.stop import StopRequest
 from training.trunk import Trunk, save_trunk
 from training.weights.checkpoint import CheckpointClock
+from training.weights.writer import CheckpointWriter
 
 __all__ = ["RunSummary", "pretrain"]
 
@@ -82,6 +83,7 @@ def train(session: Session, out_dir: Path) -> None:
         StopRequest() as stop,
         nullcontext() if session.ranks.is_first else quiet_progress(),
         _bar(session) as bar,
+        CheckpointWriter(session.config.checkpoint, out_dir) as writer,
     ):
         for step in session.steps():
             session.learn(step)
@@ -94,12 +96,15 @@ def train(session: Session, out_dir: Path) -> None:
                 journal.log(line)
                 _show(bar, line["losses"], line["samples_per_s"])
             bar.advance()
+            writer.check()
+            # Before the checkpoint of the same step: what a run resumes behind must be there.
+            session.keep_trunk(writer)
             # All ranks vote, so that they stop and save after the same step: each has its own clock, and saving checks
             # the losses of all. The checkpoint comes before the interrupt.
             votes = [stop.is_made, clock.is_due(session.step)]
             is_stopping, is_save_due = session.ranks.any(votes, session.device)
             if is_stopping or is_save_due or session.step == session.num_steps:
-                session.save(out_dir)
+                session.save(writer)
                 clock.restart()
             if is_stopping:
                 raise KeyboardInterrupt
@@ -125,8 +130,7 @@ def _warn(session: Session, warned: set[str]) -> None:
 
 def _finish(session: Session, out_dir: Path, cpu_seconds: float) -> None:
     # The trunk first: a run with a summary counts as finished, and later stages read its trunk.
-    average = session.updater.average
-    save_trunk(session.model.trunk if average is None else average.trunk(), out_dir)
+    save_trunk(session.trunk, out_dir)
     write_summary(out_dir, _summarise(session, out_dir, cpu_seconds))
 
 

@@ -25,7 +25,8 @@ from training.trunk import STRIDE_PX, Trunk
 from training.updates.loss_averages import LossAverages
 from training.updates.schedule import lr_factor
 from training.updates.step import Updater
-from training.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.weights.checkpoint import Checkpoint, load_checkpoint
+from training.weights.writer import CheckpointWriter, steps_to_keep
 
 __all__ = ["Session", "model_of"]
 
@@ -182,10 +183,10 @@ class Session:
         ]
         return {"held_out": found, "warnings": self.warnings}
 
-    def save(self, run_dir: Path) -> None:
-        """Write a checkpoint, on the first rank. All ranks must call it.
+    def save(self, writer: CheckpointWriter) -> None:
+        """Have a checkpoint written, on the first rank. All ranks must call it.
 
-        Raises FourfoldError where a loss was not finite, on all ranks.
+        Raises FourfoldError where a loss was not finite, on all ranks; and where the file before could not be written.
         """
         # Before writing: a checkpoint of weights that are NaN would replace the last good one.
         self.averages.check()
@@ -200,7 +201,22 @@ class Session:
             optimizers=self.updater.state_dict(),
             cpu_seconds=self.meter.cpu_seconds,
         )
-        save_checkpoint(checkpoint, run_dir)
+        writer.save(checkpoint)
+
+    def keep_trunk(self, writer: CheckpointWriter) -> None:
+        """Have the trunk kept if `checkpoint.keep_at` names this step. All ranks must call it; raises as `save`."""
+        fractions = steps_to_keep(self.config.checkpoint.keep_at, self.num_steps).get(self.step, [])
+        if not fractions:
+            return
+        self.averages.check()
+        for fraction in fractions if self.ranks.is_first else []:
+            writer.keep(self.trunk, fraction)
+
+    @property
+    def trunk(self) -> Trunk:
+        """The trunk that a run leaves behind: the average over steps where `ema` is on."""
+        average = self.updater.average
+        return self.model.trunk if average is None else average.trunk()
 
     def restore(self, run_dir: Path) -> None:
         """Move to the checkpoint in a run's folder, if there is one."""

@@ -36,6 +36,7 @@ from pipelines.base.errors import DataError, UsageError
 from pipelines.base.machine import num_cores
 from training.config import PretrainConfig
 from training.loop import pretrain
+from training.weights.checkpoint import delete_checkpoints
 
 __all__ = ["choose_jobs", "run_stage", "run_suite", "suite_status"]
 
@@ -114,6 +115,9 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
         results=results,
     )
     write_record(folder, record)
+    if stage.kind == "pretrain":
+        # After the record: until then the run may have to resume. Evaluations read the trunk alone.
+        delete_checkpoints(folder)
     return record
 
 

@@ -138,6 +138,26 @@ def test_the_same_config_gives_the_same_weights(unbroken, shards, tmp_path) -> N
     assert torch.equal(weights_of(unbroken), weights_of(tmp_path))
 
 
+def test_trunks_are_kept_at_fractions_of_the_run_also_across_a_resume(unbroken, shards, tmp_path, monkeypatch) -> None:
+    config = config_of(shards, checkpoint={"every_steps": 2, "keep_at": [0.4, 0.5, 1.0], "keep_last": 2})
+    with monkeypatch.context() as patch:
+        stop_at(4, patch, RuntimeError("power cut"))
+        with pytest.raises(RuntimeError, match="power cut"):
+            pretrain(config, tmp_path, device="cpu")
+    pretrain(config, tmp_path, device="cpu")
+    kept = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert kept == {"0.4", "0.5", "1"}
+    assert torch.equal(weights_of(tmp_path / "kept" / "1"), weights_of(unbroken))
+    # 0.4 and 0.5 of 6 steps: both after step 3.
+    assert torch.equal(weights_of(tmp_path / "kept" / "0.4"), weights_of(tmp_path / "kept" / "0.5"))
+    assert not torch.equal(weights_of(tmp_path / "kept" / "0.5"), weights_of(unbroken))
+    assert {path.name for path in tmp_path.glob("checkpoint*")} == {
+        "checkpoint.pt",
+        "checkpoint-00000004.pt",
+        "checkpoint-00000006.pt",
+    }
+
+
 def test_the_order_of_tasks_in_the_file_changes_nothing(unbroken, shards, tmp_path) -> None:
     tasks = {"exemplar": {}, "relative_position": {}, "colorization": {"task_weight": 0.5}}
     pretrain(config_of(shards, tasks=tasks), tmp_path, device="cpu")

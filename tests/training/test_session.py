@@ -12,6 +12,7 @@ from tests.made.tiny_shards import coloured, write_shards
 from training.config import PretrainConfig
 from training.parallel import Ranks
 from training.session import Session
+from training.weights.writer import CheckpointWriter
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,8 @@ def test_a_checkpoint_moves_a_new_session(new_session, tmp_path) -> None:
         first.learn(step)
         if first.step == 2:
             break
-    first.save(tmp_path)
+    with CheckpointWriter(first.config.checkpoint, tmp_path) as writer:
+        first.save(writer)
     second = new_session()
     second.restore(tmp_path)
     assert (second.step, second.samples_seen) == (2, {"exemplar": 8})

@@ -4,6 +4,7 @@ Holds weights, every task's optimizer, the position of the pipeline and the step
 checkpoint can hold tensors and plain values, and cannot run code.
 """
 
+import os
 import pickle
 import time
 from dataclasses import dataclass, fields
@@ -11,15 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipelines.base.atomic import atomic_file
 from pipelines.base.config import Config
 from pipelines.base.errors import DataError
 
-__all__ = ["CHECKPOINT_NAME", "Checkpoint", "CheckpointClock", "CheckpointConfig", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "CHECKPOINT_NAME",
+    "Checkpoint",
+    "CheckpointClock",
+    "CheckpointConfig",
+    "delete_checkpoints",
+    "keep_previous",
+    "load_checkpoint",
+    "save_checkpoint",
+]
 
 CHECKPOINT_NAME = "checkpoint.pt"
+NAMED_CHECKPOINTS = "checkpoint-*.pt"
 FORMAT_VERSION = 3
 """2: optimizers have two groups of parameters. States of 1 would be given to other parameters. 3: `optimizers` is the
 state of the updater, with counts of updates that 2 lacks."""
@@ -32,6 +43,18 @@ class CheckpointConfig(Config):
     """Larger loses more work to a kill; smaller spends more time writing."""
     every_steps: int | None = Field(default=None, ge=1)
     """Save at multiples of this number of steps instead of by the clock."""
+    keep_at: list[float] = Field(default_factory=list)
+    """Fractions of the run's steps, such as [0.1, 0.3, 1.0], after which the trunk is kept under `kept/`, for learning
+    curves. Each costs the bytes of a trunk."""
+    keep_last: int = Field(default=1, ge=1)
+    """Checkpoints to keep, by the step in their names; more than 1 costs as many times the bytes."""
+
+    @field_validator("keep_at")
+    @classmethod
+    def _is_growing(cls, value: list[float]) -> list[float]:
+        if any(not 0.0 < one <= 1.0 for one in value) or value != sorted(set(value)):
+            raise ValueError("need fractions above 0 and up to 1, from the smallest to the largest, each once")
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +98,28 @@ def save_checkpoint(checkpoint: Checkpoint, run_dir: Path) -> Path:
     return path
 
 
+def keep_previous(run_dir: Path, step: int, keep_last: int) -> None:
+    """Give the checkpoint just saved a name with its step, and delete all such names but the `keep_last` newest.
+
+    Files that training no longer has a name for are gone; with keep_last 1 there is `checkpoint.pt` alone.
+    """
+    path = run_dir / CHECKPOINT_NAME
+    if keep_last > 1:
+        named = run_dir / f"{path.stem}-{step:08d}.pt"
+        named.unlink(missing_ok=True)  # of a run that was moved back to an older checkpoint
+        # A second name for the same bytes: no time, no space, and never half a file.
+        os.link(path, named)
+    older = sorted(run_dir.glob(NAMED_CHECKPOINTS))
+    for old in older[: len(older) - (keep_last if keep_last > 1 else 0)]:
+        old.unlink()
+
+
+def delete_checkpoints(run_dir: Path) -> None:
+    """Delete what only a run that resumes would read. The trunk, kept trunks, log and summary stay."""
+    for path in (run_dir / CHECKPOINT_NAME, *run_dir.glob(NAMED_CHECKPOINTS)):
+        path.unlink(missing_ok=True)
+
+
 def load_checkpoint(run_dir: Path) -> Checkpoint | None:
     """Return the checkpoint of a run, on the CPU; None if there is none. Raises DataError if it cannot be read."""
     path = run_dir / CHECKPOINT_NAME
@@ -87,10 +132,17 @@ def load_checkpoint(run_dir: Path) -> Checkpoint | None:
         checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, TypeError, EOFError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot read it ({reason}). Delete {run_dir} to start again.") from error
+        raise DataError(f"{path}: cannot read it ({reason}). {_way_out(run_dir)}") from error
     if checkpoint.format_version != FORMAT_VERSION:
         raise DataError(
             f"{path}: format_version {checkpoint.format_version}; this fourfold reads {FORMAT_VERSION}. "
             f"Delete {run_dir} to start again."
         )
     return checkpoint
+
+
+def _way_out(run_dir: Path) -> str:
+    """Return what to do about a damaged checkpoint: the one before may be there under its own name."""
+    named = sorted(run_dir.glob(NAMED_CHECKPOINTS))
+    older = f"Copy {named[-2]} over it to resume from there, or delete" if len(named) > 1 else "Delete"
+    return f"{older} {run_dir} to start again."
