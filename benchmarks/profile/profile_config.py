@@ -83,6 +83,7 @@ def _of_folder(folder: Path) -> Mapping[str, Any]:
     """Return all tasks that a folder has samples for, as they come. Raises UsageError if it is no folder of shards."""
     from pipelines.shards.format.manifest import load_manifest
 
+    # Train alone, since that is what a pipeline reads by default.
     kinds = {shard.kind for shard in load_manifest(folder).shards if shard.split == "train"}
     if not kinds:
         raise UsageError(f"{folder}: no samples of split train. Give a YAML with pipeline.split instead of a folder.")

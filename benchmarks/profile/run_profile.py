@@ -92,6 +92,7 @@ def make_profile(
 
 
 def _compare_options(config: PipelineConfig) -> CompareOptions:
+    # One folder: loaders of others read files of their own, made of these shards, so a mix or a URL cannot be compared.
     sources = config.sources_of("image")
     if len(sources) != 1 or is_remote(sources[0].path):
         given = ", ".join(str(source.path) for source in sources) or "none"

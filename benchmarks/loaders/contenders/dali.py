@@ -97,6 +97,7 @@ class TarLoader(Loader):
         fn, types = dali.fn, dali.types
         tars, side = sorted(setting.folder.glob("*.tar")), setting.canvas_px
         threads = {"batch_size": setting.batch_size, "num_threads": setting.num_cores, "device_id": None}
+        # A seed for each pass, or all would have the same order.
         pipeline = dali.Pipeline(**threads, seed=epoch + 1, exec_dynamic=True)
         with pipeline:
             encoded, numbers = fn.readers.webdataset(

@@ -121,6 +121,7 @@ def measure(config: ProfileConfig, seconds: float) -> Measurements:
 
 def consumer_cost(windows: Sequence[Window], *, is_overlapped: bool) -> ConsumerCost:
     """Return what a step costs its consumer, from windows without a pipeline."""
+    # Medians window by window: one stalled step must not become the cost of all.
     transfer_s = median_of(windows, lambda window: window.transfer_s / window.num_steps)
     step_s = median_of(windows, lambda window: window.step_s / window.num_steps)
     cpu_s = median_of(windows, lambda window: window.use.own_s / window.num_steps)

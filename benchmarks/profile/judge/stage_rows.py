@@ -42,6 +42,7 @@ def stage_rows(measured: Measurements, found: Ceilings) -> tuple[StageRow, ...]:
 
 
 def _feed_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow]:
+    # Warm and random, as a window of shards is read; a cold disk is a property of the storage, not of this stage.
     read = found.read.random_warm_bytes_per_s if found.read else None
     decode = {"image": found.decode_images_per_s_core, "clip": found.decode_clips_per_s_core}
     for feed in measured.model.feeds:

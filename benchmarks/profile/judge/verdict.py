@@ -77,6 +77,7 @@ def judge(measured: Measurements, options: tuple[Option, ...]) -> Verdict:
 def consumer_finding(model: PipelineModel) -> Finding | None:
     """Return the step or its copies as the limit, if the pipeline alone would be faster."""
     step_s, transfer_s = model.consumer.step_s, model.consumer.transfer_s
+    # Simulated, not the measured rates: those carry the load by others.
     gain = simulate(model.without_consumer()).samples_per_s / simulate(model).samples_per_s
     if gain < STEP_GAIN or not step_s + transfer_s:
         return None
@@ -113,6 +114,7 @@ def _evidence(option: Option, model: PipelineModel) -> str:
         idle = 1 - simulate(model).busy_ratio
         return f"{model.num_threads} of {model.num_cores:.0f} are used, which keeps the cores {idle:.0%} idle"
     if option.name == "memory":
+        # Waits count against the whole step, in which other threads may hide them.
         step_s = model.samples_per_step / simulate(model).samples_per_s
         wait_ms = mean_wait_s(model) * 1e3
         return f"{wait_ms:.1f} of {step_s * 1e3:.1f} ms a step, the producing thread waits for bytes"

@@ -222,6 +222,7 @@ def _device_jobs(device: torch.device) -> dict[str, Job]:
 
 def _matrix_job(device: torch.device) -> Job:
     """Multiply square matrices: bf16 on a GPU, fp32 with torch's threads on a CPU."""
+    # Large enough to fill the device, small enough for milliseconds on a CPU.
     size = MATRIX_SIZE["cuda" if device.type == "cuda" else "cpu"]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     matrix = torch.randn(size, size, device=device, dtype=dtype)
@@ -267,6 +268,7 @@ def read_speed(paths: Sequence[Path], samples: Sequence[Span]) -> DiskSpeed:
 
 
 def _beginnings(paths: Sequence[Path]) -> list[Span]:
+    # Limited, since a large folder would take minutes and evict everything else from memory.
     left, spans = MAX_BYTES, []
     for path in paths:
         size = min(path.stat().st_size, left)

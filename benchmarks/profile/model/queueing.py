@@ -183,6 +183,7 @@ def own_threads(config: PipelineConfig, task: str) -> int:
 
 def bounds(model: PipelineModel) -> dict[str, float]:
     """Return samples per second that each resource alone would allow: "cores", "producer", "workers", "consumer"."""
+    # Laws of operational analysis: what a resource is asked for in a step bounds the steps it can serve.
     making_s = sum(job.share * job.cpu_s / job.num_threads for job in model.jobs)
     consumer = model.consumer
     parts = consumer.transfer_s, consumer.step_s

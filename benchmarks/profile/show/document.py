@@ -77,6 +77,7 @@ def _advice(one: Advice) -> dict[str, Any]:
 
 
 def _model(measured: Measurements) -> dict[str, Any]:
+    # Simulated on the cores that were free, so that it can be held against the measured samples/s.
     model, here = measured.model, simulate(measured.model_here)
     return {
         "costs": {name: _cost(cost) for name, cost in measured.costs.items()},

@@ -50,6 +50,7 @@ def page_of(profile: Profile) -> str:
 def _step_chart(profile: Profile) -> str:
     model = profile.measured.model
     cpu = {name: seconds * 1e3 for name, seconds in model.cpu_by_stage().items() if seconds > 0}
+    # Waits beside work, not in it: no core is busy in them, and more threads would hide them.
     waits = {f"read {feed.kind}": feed.share * feed.wait_s * 1e3 for feed in model.feeds if feed.wait_s * 1e3 > 0.01}
     return charts.stacked_bars({"core": cpu, "waiting for bytes": waits}, "what a step costs", "ms")
 

@@ -95,6 +95,7 @@ def rate_text(per_s: float | None) -> str:
     """Shorten a rate: 2450000 -> "2.45 M"."""
     if per_s is None:
         return NOT_MEASURED
+    # From 10,000 on: below that four digits are as short and tell more.
     for least, factor, letter in ((1e12, 1e12, " T"), (1e9, 1e9, " G"), (1e6, 1e6, " M"), (1e4, 1e3, " k")):
         if per_s >= least:
             return f"{per_s / factor:.3g}{letter}"

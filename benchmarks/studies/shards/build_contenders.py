@@ -92,6 +92,7 @@ def shard_writer(source: str, out: Path, *, with_decode: bool) -> None:
     import webdataset
 
     out.mkdir(parents=True)
+    # One process, one file after the other, as the examples of webdataset do.
     folders = enumerate(sorted(Path(source).iterdir()))
     files = ((path, label) for label, folder in folders for path in sorted(folder.iterdir()))
     with webdataset.ShardWriter(str(out / "train-%06d.tar"), maxcount=SAMPLES_PER_SHARD, verbose=0) as writer:

@@ -122,6 +122,7 @@ def _killed_after(seconds: float, process: "subprocess.Popen[bytes]") -> bool:
     """Return whether the build was still running after this time, and so was killed."""
     end_s = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end_s:
+        # In short steps, so that a build that ends early does not cost the whole time.
         time.sleep(min(POLL_S, max(0.0, end_s - time.monotonic())))
     if process.poll() is not None:
         return False
@@ -132,6 +133,7 @@ def _killed_after(seconds: float, process: "subprocess.Popen[bytes]") -> bool:
 
 def _differences(want: dict[str, str], out: Path, *, is_finished: bool) -> list[str]:
     found = _digests(out)
+    # By name and content: a file that is there must be whole, one that is missing is wrong at the end only.
     different = [f"{name}: not what an unbroken build makes" for name in found if found[name] != want.get(name)]
     missing = [f"{name}: missing" for name in want if name not in found] if is_finished else []
     return different + missing

@@ -71,6 +71,7 @@ class ImagesOptions:
 
 
 def measure(options: ImagesOptions) -> dict[str, Any]:
+    # Before anything else: threads that exist already would keep all cores.
     use_cores(options.num_cores)
     with temporary_folder() as folder:
         write_data(folder, options)
@@ -148,6 +149,7 @@ def check_same_bits(one: PipelineConfig, other: PipelineConfig) -> None:
     """Check that the first steps of the two are equal in every tensor. Raises DataError."""
     first, second = _first_step(one).batches, _first_step(other).batches
     for name, batch in first.items():
+        # To the bit: both run the same code, and a tolerance would hide a wrong order of samples.
         pairs = [(batch.inputs, second[name].inputs), (batch.weight, second[name].weight)]
         pairs += [(tensor, second[name].target[key]) for key, tensor in batch.target.items()]
         if not all(torch.equal(*pair) for pair in pairs):
@@ -160,6 +162,7 @@ def _first_step(config: PipelineConfig) -> Step:
 
 
 def _samples_per_s(batches: Batches, options: ImagesOptions) -> float:
+    # In this order: the one before stops working, steps held ready are used up, then the clock starts.
     time.sleep(SETTLE_S)
     num_batches = max(options.num_samples // options.batch_size, 1)
     for _ in islice(batches, WARM_UP_BATCHES):

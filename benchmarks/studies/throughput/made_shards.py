@@ -67,6 +67,7 @@ def _photos(folder: Path | None) -> Iterator[Pixels]:
 def _crop(rgb: Pixels, rng: np.random.Generator) -> Pixels:
     """Return the largest part of IMAGE_SIZE's shape, in a random place, shrunk or grown to it."""
     (tall, wide), (height, width) = IMAGE_SIZE, rgb.shape[:2]
+    # The largest part, so that a photo is enlarged only where it is smaller than the result.
     scale = min(width / wide, height / tall)
     size = round(wide * scale), round(tall * scale)
     x0, y0 = (int(rng.integers(0, whole - part + 1)) for whole, part in zip((width, height), size, strict=True))
@@ -91,6 +92,7 @@ def make_shards(folder: Path, *, num_images: int = 1024, num_clips: int = 64) ->
     images, videos = folder / "images", folder / "videos"
     for path in (images, videos):
         path.mkdir(parents=True, exist_ok=True)
+    # A few pictures many times: making them takes longer than everything that is measured with them.
     encoded = [jpeg(made_picture(seed, *IMAGE_SIZE)) for seed in range(min(num_images, NUM_DIFFERENT_IMAGES))]
     for index in range(num_images):
         (images / f"{index:06d}.jpg").write_bytes(encoded[index % len(encoded)])

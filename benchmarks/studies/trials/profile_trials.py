@@ -60,6 +60,7 @@ class TrialOptions:
 
 def base_config(shards: TrialShards, plant: Plant, trial: int) -> ProfileConfig:
     """Return the configuration that something is planted in."""
+    # Nothing is planted in both kinds in turn: an alarm may be false for either.
     needs = ("images", "clips")[trial % 2] if plant.name == "nothing" else plant.needs
     images = shards.oversized if plant.is_oversized else shards.images
     pipeline = {"images": images, "clips": shards.clips, **SIZES, **BASES[needs][trial % len(BASES[needs])]}
@@ -70,6 +71,7 @@ def base_config(shards: TrialShards, plant: Plant, trial: int) -> ProfileConfig:
 def run_trial(shards: TrialShards, plant: Plant, trial: int, seconds: float) -> dict[str, Any]:
     """Return one verdict, with what is planted in place."""
     config = base_config(shards, plant, trial)
+    # What is planted must be there while pipelines are opened, too, and gone before the next trial.
     start_s = time.perf_counter()
     with plant.slow(shards.images), cpu_threads(0):
         verdict, measured = quick_verdict(config, seconds)
