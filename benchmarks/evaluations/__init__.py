@@ -4,13 +4,16 @@ A new evaluation is one file here and one line below.
 """
 
 from benchmarks.evaluations.base import Evaluation
-from benchmarks.evaluations.floors import pixel_floor
-from benchmarks.evaluations.probes import knn, linear_probe
+from benchmarks.evaluations.floors import hog_floor, pixel_floor
+from benchmarks.evaluations.probes import few_shot, knn, linear_probe, unit_probe
 
 __all__ = ["EVALUATIONS", "Evaluation"]
 
 EVALUATIONS: dict[str, Evaluation] = {
     "linear_probe": linear_probe.EVALUATION,
     "knn": knn.EVALUATION,
+    "few_shot": few_shot.EVALUATION,
+    "unit_probe": unit_probe.EVALUATION,
     "pixel_floor": pixel_floor.EVALUATION,
+    "hog_floor": hog_floor.EVALUATION,
 }

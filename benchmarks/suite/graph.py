@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.evaluations import EVALUATIONS
 from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.content import split_content
+from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.suite.stages import Cell, Graph, Stage, TaskSet
 from benchmarks.suite.suite_config import Suite
 from pipelines.base.errors import UsageError
@@ -21,7 +22,7 @@ from pipelines.targets.color.color_prior import PRIOR_NAME
 from pipelines.tasks import TASKS
 from training.run_folder import NOT_PART_OF_THE_RESULT
 
-__all__ = ["context_of", "expand"]
+__all__ = ["context_of", "expand", "stage_of"]
 
 STAGE_VERSIONS = {"pretrain": 3, "linear_probe": 2, "pixel_floor": 2}
 """Raise one by 1 when a change of code changes results: older records of that kind then no longer count."""
@@ -42,7 +43,7 @@ def expand(suite: Suite) -> Graph:
     Reads the manifests of the shards. Raises UsageError or DataError where they are missing or damaged.
     """
     data = _Data()
-    cells = _floor_cells(suite, data)
+    cells = [*_floor_cells(suite, data), *_foreign_cells(suite, data)]
     for seed in suite.config.seeds:
         for depth in suite.config.depths:
             cells += [_trunk_cell(suite, data, task_set, depth, seed) for task_set in suite.task_sets]
@@ -60,6 +61,21 @@ def _floor_cells(suite: Suite, data: "_Data") -> list[Cell]:
             stage = _evaluation_stage(suite, data, name, title, None)
             nothing = TaskSet(name=title, tasks=(), role="baseline")
             cells.append(Cell(task_set=nothing, depth=None, seed=None, pretrain=None, evaluations={name: stage}))
+    return cells
+
+
+def _foreign_cells(suite: Suite, data: "_Data") -> list[Cell]:
+    """Return a cell for each trunk whose weights come from a file: no depth or seed of this suite belongs to it."""
+    cells = []
+    for name, given in suite.config.trunks.items():
+        data.files.add(given.weights)
+        evaluations = {
+            one: _evaluation_stage(suite, data, one, name, None, given.source)
+            for one, kind in suite.kinds.items()
+            if EVALUATIONS[kind].needs_trunk
+        }
+        trunk = TaskSet(name=name, tasks=(), role="baseline")
+        cells.append(Cell(task_set=trunk, depth=None, seed=None, pretrain=None, evaluations=evaluations))
     return cells
 
 
@@ -90,10 +106,12 @@ def _pretrain_stage(suite: Suite, data: "_Data", task_set: TaskSet, depth: int, 
                 # Counted colors change the targets, and the sha256 of the shards beside them does not cover them.
                 counted = data.of_file(folder / PRIOR_NAME)
                 inputs |= {} if counted is None else {"color_prior": counted}
-    return _stage("pretrain", label, config, inputs)
+    return stage_of("pretrain", label, config, inputs)
 
 
-def _evaluation_stage(suite: Suite, data: "_Data", name: str, label: str, pretrain: Stage | None) -> Stage:
+def _evaluation_stage(
+    suite: Suite, data: "_Data", name: str, label: str, pretrain: Stage | None, foreign: TrunkSource | None = None
+) -> Stage:
     evaluation, options = EVALUATIONS[suite.kinds[name]], suite.evaluations[name]
     config: dict[str, Any] = {"options": options.model_dump(mode="json")}
     inputs = dict(evaluation.content(options))
@@ -105,10 +123,14 @@ def _evaluation_stage(suite: Suite, data: "_Data", name: str, label: str, pretra
         inputs |= {f"images_{split}": data.of_split(folder, "image", split) for split in splits}
     if pretrain is not None:
         inputs["trunk"] = pretrain.key
+    if foreign is not None:
+        inputs["trunk"] = foreign.content
+        config["trunk"] = {"architecture": foreign.architecture, "weights": str(foreign.weights)}
+    if evaluation.needs_trunk:
         # Not part of the key either: what the first pass over the images makes for the other evaluations.
         config["shared_features"] = _shared_features(suite)
     kind, needs = suite.kinds[name], () if pretrain is None else (pretrain,)
-    return _stage(kind, label, config, inputs, needs=needs, places=evaluation.data_fields)
+    return stage_of(kind, label, config, inputs, needs=needs, places=evaluation.data_fields)
 
 
 def _shared_features(suite: Suite) -> list[dict[str, Any]]:
@@ -133,7 +155,7 @@ def context_of(suite: Suite) -> Context:
     )
 
 
-def _stage(
+def stage_of(
     kind: str,
     label: str,
     config: dict[str, Any],
@@ -141,7 +163,7 @@ def _stage(
     needs: tuple[Stage, ...] = (),
     places: tuple[str, ...] = (),
 ) -> Stage:
-    """`places`: options that name data, whose content is in `inputs`."""
+    """Return a stage with its key. `places`: options that name data, whose content is in `inputs`."""
     identity = [kind, STAGE_VERSIONS.get(kind, 1), _identity(config, places), inputs]
     key = _sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
     return Stage(kind=kind, label=label, key=key, config=config, inputs=inputs, needs=needs)
@@ -155,7 +177,8 @@ def _identity(config: dict[str, Any], places: tuple[str, ...] = ()) -> dict[str,
     if isinstance(kept.get("pipeline"), dict):
         kept["pipeline"] = _identity(kept["pipeline"])
     if isinstance(kept.get("trunk"), dict):
-        kept["trunk"] = {name: value for name, value in kept["trunk"].items() if name != "weights"}
+        # Places, too: the sha256 of the weights is in `inputs`.
+        kept["trunk"] = {name: value for name, value in kept["trunk"].items() if name not in ("weights", "run")}
     return kept
 
 

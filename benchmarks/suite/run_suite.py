@@ -38,7 +38,7 @@ from training.config import PretrainConfig
 from training.loop import pretrain
 from training.weights.checkpoint import delete_checkpoints
 
-__all__ = ["choose_jobs", "run_stage", "run_suite", "suite_status"]
+__all__ = ["choose_jobs", "plain_values", "run_stage", "run_suite", "suite_status"]
 
 JOB_BYTES = 4 * 2**30
 SPLITS = ("train_split", "test_split")
@@ -95,11 +95,11 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
     start_s = time.monotonic()
     if stage.kind == "pretrain":
         config = validate(PretrainConfig, stage.config, source=stage.label)
-        results = _plain(asdict(pretrain(config, folder)))
+        results = plain_values(asdict(pretrain(config, folder)))
     else:
         evaluation = EVALUATIONS[stage.kind]
         options = validate(evaluation.config_class, stage.config["options"], source=stage.label)
-        results = _plain(evaluation.run(_context(stage, out), options))
+        results = plain_values(evaluation.run(_context(stage, out), options))
     # A resumed pretraining reports the seconds of all its attempts; the clock here has seen the last one only.
     seconds = float(results.get("seconds") or time.monotonic() - start_s)
     # The record last: it alone marks the stage as finished.
@@ -124,8 +124,11 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
 def _context(stage: Stage, out: Path) -> Context:
     config = stage.config
     images, splits = config.get("images"), {name: config[name] for name in SPLITS if name in config}
+    trunk = TrunkSource(run=stage.needs[0].folder(out)) if stage.needs else None
+    if (foreign := config.get("trunk")) is not None:
+        trunk = TrunkSource(architecture=foreign["architecture"], weights=Path(foreign["weights"]))
     return Context(
-        trunk=TrunkSource(run=stage.needs[0].folder(out)) if stage.needs else None,
+        trunk=trunk,
         images=None if images is None else Path(images),
         store=out / "stages" / "features",
         wanted=tuple(FeatureRequest(**one) for one in config.get("shared_features", [])),
@@ -141,6 +144,11 @@ def _check_evaluations(suite: Suite) -> None:
             EVALUATIONS[kind].check(context, suite.evaluations[name])
         except (UsageError, DataError) as error:
             raise type(error)(f"{suite.source}: evaluations.{name}: {error}") from error
+    for name, given in suite.config.trunks.items():
+        try:
+            given.source.load(torch.device("cpu"))
+        except (UsageError, DataError) as error:
+            raise type(error)(f"{suite.source}: trunks.{name}: {error}") from error
 
 
 def suite_status(suite: Suite, out: Path) -> SuiteStatus:
@@ -175,12 +183,12 @@ def _shown(record: Record) -> str:
     return "done" if evaluation is None or value is None else f"{evaluation.metric} {value:.1f}"
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """Return results as JSON can hold them; NaN and infinity become null."""
     if isinstance(value, dict):
-        return {str(name): _plain(inner) for name, inner in value.items()}
+        return {str(name): plain_values(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain_values(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value

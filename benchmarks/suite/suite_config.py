@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from benchmarks.evaluations import EVALUATIONS
+from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.recipe_files import find_recipe
 from benchmarks.suite.stages import TaskSet
 from pipelines.base.config import Config, Location, apply_overrides, read_yaml, validate
@@ -20,7 +21,7 @@ from training.config import PretrainConfig
 
 __all__ = ["Suite", "SuiteConfig", "load_suite"]
 
-Baseline = Literal["random_init", "supervised", "pixel_floor"]
+Baseline = Literal["random_init", "supervised", "pixel_floor", "hog_floor"]
 SHORT_NAMES = {
     "relative_position": "RP",
     "colorization": "Col",
@@ -35,6 +36,28 @@ SUITE_OWNED = {
     ("trunk", "depth"): "depths",
     ("seed",): "seeds",
 }
+
+
+class ForeignTrunkConfig(Config):
+    """A trunk of another library: the name of its network there, and a local file of its weights."""
+
+    timm: str | None = None
+    """Name of a ResNet of timm, such as resnet50; this or `torchvision`."""
+    torchvision: str | None = None
+    """Name of a ResNet of torchvision, such as resnet18."""
+    weights: Path
+    """State dict in .pth or .safetensors. Nothing is downloaded."""
+
+    @model_validator(mode="after")
+    def _names_one(self) -> "ForeignTrunkConfig":
+        if (self.timm is None) == (self.torchvision is None):
+            raise ValueError("give one of timm and torchvision, the library that the network is of")
+        return self
+
+    @property
+    def source(self) -> TrunkSource:
+        name = f"timm:{self.timm}" if self.timm is not None else f"torchvision:{self.torchvision}"
+        return TrunkSource(architecture=name, weights=self.weights)
 
 
 class SuiteConfig(Config):
@@ -53,7 +76,10 @@ class SuiteConfig(Config):
     task_sets: list[tuple[str, ...]] = Field(default_factory=list)
     """Each a task name, a list of names, or `all`. Every set costs one pretraining per depth and seed."""
     baselines: list[Baseline] = Field(default_factory=list)
-    """`random_init` is almost free; `supervised` costs what a task set costs; `pixel_floor` needs no trunk."""
+    """`random_init` is almost free; `supervised` costs what a task set costs; `pixel_floor` and
+    `hog_floor` need no trunk."""
+    trunks: dict[str, ForeignTrunkConfig] = Field(default_factory=dict)
+    """Pretrained weights of other libraries, evaluated beside ours: `NAME: {timm: resnet50, weights: FILE}`."""
     depths: list[int] = Field(min_length=1)
     """Trunk depths; multiplies the cost."""
     seeds: list[int] = Field(min_length=1)
@@ -87,7 +113,7 @@ class SuiteConfig(Config):
 
     @model_validator(mode="after")
     def _has_work(self) -> "SuiteConfig":
-        if not self.task_sets and not self.baselines:
+        if not self.task_sets and not self.baselines and not self.trunks:
             raise ValueError("no task_sets and no baselines: name at least one, for example task_sets: [all]")
         return self
 

@@ -3,8 +3,8 @@
 Cutting the centre square and resizing it equals resizing the short side and cutting the centre, and decodes less.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,21 @@ from pipelines.read.reader import SampleReader
 from pipelines.run.unaugmented import centre_boxes
 from pipelines.shards.format.manifest import SampleTable
 
-__all__ = ["EvaluationBatch", "evaluation_canvases"]
+__all__ = ["Cut", "EvaluationBatch", "canvases_at", "evaluation_canvases"]
 
 Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """Rows of a table, and the box of each image that becomes its canvas: x0, y0, x1, y1, ends excluded, int32 (B, 4).
+
+    flips: (B,), whether the canvas is mirrored.
+    """
+
+    rows: Int64s
+    boxes: npt.NDArray[np.int32]
+    flips: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,37 +56,47 @@ def evaluation_canvases(
             f"evaluation canvases: {table.kind}s, canvas_px {canvas_px}, batch_size {batch_size}; "
             "need images and sizes of at least 1."
         )
-    return _batches(table, SampleReader(table), canvas_px, batch_size, thread_count(num_threads))
+    return canvases_at(table, _centre_cuts(table, batch_size), canvas_px=canvas_px, num_threads=num_threads)
 
 
-def _batches(
-    table: SampleTable, reader: SampleReader, canvas_px: int, batch_size: int, num_threads: int
+def canvases_at(
+    table: SampleTable, cuts: Iterable[Cut], *, canvas_px: int, num_threads: int = 0
 ) -> Iterator[EvaluationBatch]:
-    backend = OpenCVBackend(num_threads=num_threads)
-    starts = range(0, len(table), batch_size)
+    """Yield one batch for each cut; one is decoded ahead. `num_threads` 0: all cores.
 
-    def make(start: int) -> EvaluationBatch:
-        return _batch(table, reader, backend, np.arange(start, min(start + batch_size, len(table))), canvas_px)
+    Raises DataError naming a sample that cannot be decoded.
+    """
+    backend, reader = OpenCVBackend(num_threads=thread_count(num_threads)), SampleReader(table)
+
+    def make(cut: Cut) -> EvaluationBatch:
+        return _batch(table, reader, backend, cut, canvas_px)
 
     # One thread decodes the next batch while the caller uses this one; the backend has threads of its own.
     with ThreadPoolExecutor(1, thread_name_prefix="fourfold-canvases") as ahead:
         try:
-            pending = ahead.submit(make, starts[0])
-            for start in starts[1:]:
-                ready, pending = pending.result(), ahead.submit(make, start)
-                yield ready
-            yield pending.result()
+            pending: Future[EvaluationBatch] | None = None
+            for cut in cuts:
+                ready, pending = pending, ahead.submit(make, cut)
+                if ready is not None:
+                    yield ready.result()
+            if pending is not None:
+                yield pending.result()
         finally:
             ahead.shutdown(cancel_futures=True)
             backend.close()
 
 
+def _centre_cuts(table: SampleTable, batch_size: int) -> Iterator[Cut]:
+    for start in range(0, len(table), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(table)))
+        yield Cut(rows=rows, boxes=centre_boxes(table.width[rows], table.height[rows]), flips=np.zeros(len(rows), bool))
+
+
 def _batch(
-    table: SampleTable, reader: SampleReader, backend: OpenCVBackend, rows: Int64s, canvas_px: int
+    table: SampleTable, reader: SampleReader, backend: OpenCVBackend, cut: Cut, canvas_px: int
 ) -> EvaluationBatch:
-    boxes = centre_boxes(table.width[rows], table.height[rows])
-    flips = np.zeros(len(rows), bool)
-    decoded = backend.canvases([reader.read(int(row)) for row in rows], boxes, flips, canvas_px)
+    rows = cut.rows
+    decoded = backend.canvases([reader.read(int(row)) for row in rows], cut.boxes, cut.flips, canvas_px)
     # An error and no replacement: an evaluation over other images would not be comparable.
     if decoded.failures:
         index, reason = decoded.failures[0]

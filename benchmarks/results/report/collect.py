@@ -90,8 +90,13 @@ def value_of(cell_status: CellStatus, metric: Metric) -> float | None:
 
 def floor_of(status: SuiteStatus, metric: Metric) -> float | None:
     """Return the pixel floor's value of a metric."""
-    floors = [value_of(cell, metric) for cell in status.cells if cell.cell.depth is None]
-    return next((value for value in floors if value is not None), None)
+    return references_of(status, metric).get("pixel floor")
+
+
+def references_of(status: SuiteStatus, metric: Metric) -> dict[str, float]:
+    """Return values of rows without depth and seed, by name: floors, and pretrained weights of other libraries."""
+    cells = [cell for cell in status.cells if cell.cell.depth is None]
+    return {cell.cell.task_set.name: value for cell in cells if (value := value_of(cell, metric)) is not None}
 
 
 def task_sets_of(status: SuiteStatus) -> dict[str, TaskSet]:

@@ -22,6 +22,7 @@ from benchmarks.results.report.collect import (
     depths_of,
     floor_of,
     metrics_of,
+    references_of,
     summary_at,
     task_sets_of,
     test_set_note,
@@ -56,13 +57,14 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyTable:
-    """One metric. `floor_pct`: the pixel floor, None where it was not measured."""
+    """One metric. `floor_pct`: the pixel floor, None where it was not measured; `references`: rows without a seed."""
 
     title: str
     has_paper: bool
     rows: list[TableRow]
     floor_pct: float | None
     note: str
+    references: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,7 @@ def _table(status: SuiteStatus, metric: Metric) -> AccuracyTable:
         rows=rows,
         floor_pct=floor_of(status, metric),
         note=test_set_note(status, metric),
+        references=references_of(status, metric),
     )
 
 

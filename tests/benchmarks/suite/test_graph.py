@@ -157,3 +157,21 @@ def test_missing_and_damaged_shards_are_named(tmp_path: Path) -> None:
     (tmp_path / "shards" / "manifest.json").write_text("{")
     with pytest.raises(DataError, match="damaged"):
         expand(made_suite(tmp_path))
+
+
+def test_foreign_trunks_are_cells_of_their_own_and_follow_the_content_of_the_file(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"one")
+    changes = {"trunks": {"theirs": {"timm": "resnet50", "weights": str(weights)}}, "task_sets": []}
+    graph = expand(made_suite(tmp_path, **changes))
+    cell = next(cell for cell in graph.cells if cell.task_set.name == "theirs")
+    assert (cell.pretrain, cell.depth, list(cell.evaluations)) == (None, None, ["linear_probe"])
+    key = cell.evaluations["linear_probe"].key
+    assert weights in graph.files
+    moved = weights.rename(tmp_path / "other.pth")
+    changes["trunks"]["theirs"]["weights"] = str(moved)
+    again = next(cell for cell in expand(made_suite(tmp_path, **changes)).cells if cell.task_set.name == "theirs")
+    assert again.evaluations["linear_probe"].key == key
+    moved.write_bytes(b"other")
+    again = next(cell for cell in expand(made_suite(tmp_path, **changes)).cells if cell.task_set.name == "theirs")
+    assert again.evaluations["linear_probe"].key != key

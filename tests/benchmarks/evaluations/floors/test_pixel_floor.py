@@ -5,7 +5,8 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from benchmarks.evaluations.base import Context
-from benchmarks.evaluations.floors.pixel_floor import PixelFloorConfig, fit_ridge, run
+from benchmarks.evaluations.floors.pixel_floor import PixelFloorConfig, run
+from benchmarks.evaluations.floors.ridge import fit_ridge
 from tests.made.tiny_shards import coloured, write_shards
 
 

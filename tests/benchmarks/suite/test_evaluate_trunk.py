@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from benchmarks.evaluations import EVALUATIONS
+from benchmarks.evaluations.base import Context
+from benchmarks.evaluations.features.request import FeatureRequest
+from benchmarks.evaluations.features.store import features_of
+from benchmarks.evaluations.trunk_source import TrunkSource
+from benchmarks.suite.evaluate_trunk import evaluate_trunk
+from pipelines.base.errors import DataError, FourfoldError, UsageError
+from tests.made.tiny_shards import coloured, write_shards
+
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+DEVIATION = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "linear_probe": {"labels_per_class": [], "l2_grid": [1.0]},
+    "knn": {},
+    "few_shot": {"labels_per_class": [1, 3], "num_draws": 2},
+    "unit_probe": {"l2_grid": [1.0]},
+}
+
+
+def options(*kinds: str, **changes: Any) -> dict[str, Any]:
+    return {
+        kind: EVALUATIONS[kind].config_class(**{"canvas_px": 32, "recalibrate_norm": False} | OPTIONS[kind] | changes)
+        for kind in kinds
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 3 classes and the state dict of a random torchvision ResNet-18."""
+    path, rng = tmp_path_factory.mktemp("evaluate"), np.random.default_rng(0)
+    counts = {"train": 30, "val": 15}
+    write_shards(
+        path, {split: [(i % 3, coloured(i % 3, rng)) for i in range(count)] for split, count in counts.items()}
+    )
+    torch.manual_seed(0)
+    torch.save(resnet18().state_dict(), path / "resnet18.pth")
+    return path
+
+
+def context(folder: Path, weights: str = "resnet18.pth", name: str = "torchvision:resnet18") -> Context:
+    source = TrunkSource(architecture=name, weights=folder / weights)
+    return Context(trunk=source, images=folder, store=folder / "unused")
+
+
+def test_foreign_weights_go_through_every_probe_and_leave_records(folder: Path, tmp_path: Path) -> None:
+    records = evaluate_trunk(context(folder), options(*OPTIONS), tmp_path)
+    assert list(records) == list(OPTIONS)
+    for kind, record in records.items():
+        written = json.loads((tmp_path / f"{kind}-{record.key[:12]}" / "record.json").read_text())
+        assert written["results"] == record.results
+        assert record.results[EVALUATIONS[kind].metric if kind != "few_shot" else "top1_3_labels_pct"] > 33
+    # The same again: nothing runs.
+    lines: list[str] = []
+    assert evaluate_trunk(context(folder), options(*OPTIONS), tmp_path, say=lines.append) == records
+    assert all("finished before" in line for line in lines)
+
+
+def test_features_of_foreign_weights_equal_torchvisions_own(folder: Path, tmp_path: Path) -> None:
+    network = resnet18().eval()
+    network.load_state_dict(torch.load(folder / "resnet18.pth", weights_only=True))
+    seen: list[torch.Tensor] = []
+    network.layer3.register_forward_hook(lambda module, inputs, output: seen.append(output.mean(dim=(2, 3))))
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(coloured(0, rng)).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        network((image - MEAN) / DEVIATION)
+    request = FeatureRequest(split="train", canvas_px=32, pooling="mean", pool=1)
+    place = Context(trunk=context(folder).trunk, images=folder, store=tmp_path)
+    found = features_of(place, [request])[0].last_ND()[0]
+    np.testing.assert_allclose(found, seen[0][0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds", "error", "words"),
+    [
+        ({"weights": "none.pth"}, ("knn",), UsageError, "none.pth"),
+        ({"name": "torchvision:resnet34"}, ("knn",), DataError, "They fit torchvision:resnet18"),
+        ({}, ("knn", "few_shot"), DataError, "few_shot: labels_per_class = 11: class 0 has 10 samples"),
+    ],
+)
+def test_what_cannot_work_is_one_message_and_leaves_nothing(
+    folder: Path, tmp_path: Path, changes: dict[str, str], kinds: tuple[str, ...], error: type, words: str
+) -> None:
+    given = options(*kinds)
+    if "few_shot" in given:
+        given |= options("few_shot", labels_per_class=[11])
+    with pytest.raises(error, match=words) as caught:
+        evaluate_trunk(context(folder, **changes), given, tmp_path / "out")
+    assert isinstance(caught.value, FourfoldError)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_images_are_told(folder: Path, tmp_path: Path) -> None:
+    nothing = Context(trunk=context(folder).trunk, images=None, store=tmp_path)
+    with pytest.raises(UsageError, match="knn: no labelled images given"):
+        evaluate_trunk(nothing, options("knn"), tmp_path / "out")
