@@ -5,7 +5,8 @@ A new evaluation is one file here and one line below.
 
 from benchmarks.evaluations.base import Evaluation
 from benchmarks.evaluations.floors import hog_floor, pixel_floor
-from benchmarks.evaluations.probes import few_shot, knn, linear_probe, unit_probe
+from benchmarks.evaluations.probes import few_shot, fine_tune, knn, linear_probe, unit_probe
+from benchmarks.evaluations.unlabelled import unlabelled
 
 __all__ = ["EVALUATIONS", "Evaluation"]
 
@@ -14,6 +15,8 @@ EVALUATIONS: dict[str, Evaluation] = {
     "knn": knn.EVALUATION,
     "few_shot": few_shot.EVALUATION,
     "unit_probe": unit_probe.EVALUATION,
+    "fine_tune": fine_tune.EVALUATION,
+    "unlabelled": unlabelled.EVALUATION,
     "pixel_floor": pixel_floor.EVALUATION,
     "hog_floor": hog_floor.EVALUATION,
 }

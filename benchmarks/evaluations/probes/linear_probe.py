@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchmarks.evaluations.base import (
     NUM_FOLDS,
@@ -34,12 +34,15 @@ from benchmarks.evaluations.base import (
 )
 from benchmarks.evaluations.features.request import NORM_NAMES, FeatureRequest, norm_variants
 from benchmarks.evaluations.features.store import Features, features_of
+from benchmarks.evaluations.probes.minibatch import Scaling, SgdOptions, choose_l2_sgd, logits_of
 from benchmarks.evaluations.probes.softmax import Chosen, choose_l2, in_row_space
 from pipelines.base.config import Config
 
 __all__ = ["EVALUATION", "LinearProbeConfig", "probe", "requests", "run", "standardize"]
 
 Floats = npt.NDArray[Any]
+MOST_LBFGS_ROWS = 200_000
+"""Above, `solver: auto` takes mini-batches: 200,000 rows of 9,216 features are 7 GiB, and held twice."""
 
 
 class LinearProbeConfig(Config):
@@ -68,8 +71,21 @@ class LinearProbeConfig(Config):
     """Values the L2 penalty is chosen from; every value costs a fit."""
     max_iterations: int = Field(default=200, ge=1)
     """L-BFGS iterations of every fit at most."""
+    solver: Literal["auto", "lbfgs", "sgd"] = "auto"
+    """`lbfgs` is exact and holds the features in memory, twice; `sgd` reads batches from their files. `auto`: `sgd`
+    above 200,000 rows (images times views). Few labels are always fitted by `lbfgs`."""
+    sgd_epochs: int = Field(default=30, ge=1)
+    """Passes over the features of every fit by `sgd`; each value of `l2_grid` is a fit."""
+    sgd_lr: float = Field(default=1.0, gt=0.0)
+    """Learning rate of `sgd`, divided by the number of features."""
     batch_size: int = Field(default=64, ge=1)
     """Images per forward pass; memory grows with it."""
+
+    @model_validator(mode="after")
+    def _mix_is_exact(self) -> "LinearProbeConfig":
+        if self.lasso and self.solver == "sgd":
+            raise ValueError("lasso: true needs solver: lbfgs or auto; sgd fits the plain probe only")
+        return self
 
 
 def run(context: Context, config: LinearProbeConfig) -> Results:
@@ -112,13 +128,15 @@ def requests(context: Context, config: LinearProbeConfig) -> list[FeatureRequest
 
 def probe(variants: Mapping[str, tuple[Features, Features]], config: LinearProbeConfig) -> Results:
     """Return all results of one trunk from its (train, test) features under every name of batch norm statistics."""
-    # 1. Standardised once, for all fits below.
     train, test = next(iter(variants.values()))
     results: Results = {
         "num_train": len(train.labels_N),
         "num_test": len(test.labels_N),
         "num_features": train.values_MVND[0][0].shape[-1],
     }
+    if _solver(train, config) == "sgd":
+        return results | {"solver": "sgd"} | _probe_sgd(variants, config)
+    # 1. Standardised once, for all fits below.
     ready = {name: _Variant.of(train, test) for name, (train, test) in variants.items()}
     # 2. The plain probe of the last unit, and beside it the one on a learned mix of all units.
     last = {name: one.last_unit() for name, one in ready.items()}
@@ -127,6 +145,50 @@ def probe(variants: Mapping[str, tuple[Features, Features]], config: LinearProbe
         mixed = _probe(ready, train.labels_N, test.labels_N, config, is_mix=True)
         results |= {_lasso_name(name): value for name, value in mixed.items()}
     return results
+
+
+def _solver(train: Features, config: LinearProbeConfig) -> Literal["lbfgs", "sgd"]:
+    if config.solver != "auto":
+        return config.solver
+    return "sgd" if len(train.labels_N) * len(train.values_MVND[0]) > MOST_LBFGS_ROWS else "lbfgs"
+
+
+def _probe_sgd(variants: Mapping[str, tuple[Features, Features]], config: LinearProbeConfig) -> Results:
+    """Return the plain probe's results with all features left in their files."""
+    options = SgdOptions(epochs=config.sgd_epochs, lr=config.sgd_lr)
+    answers = []
+    # 1. All labels: the statistics with the lowest held-out loss.
+    for name, (train, test) in variants.items():
+        views = train.values_MVND[-1]
+        scaling, labels_N = Scaling.of(views), train.labels_N
+        chosen = choose_l2_sgd(views, labels_N, folds_of(labels_N), scaling, grid=config.l2_grid, options=options)
+        answers.append(_Answer(variant=name, chosen=chosen, test_NK=logits_of(chosen.layer, test.last_ND(), scaling)))
+    answer = min(answers, key=lambda one: one.chosen.held_out_loss)
+    train, test = variants[answer.variant]
+    results: Results = {
+        **score(answer.test_NK, test.labels_N),
+        "l2": answer.chosen.l2,
+        "norm_statistics": answer.variant,
+        "held_out_loss": answer.chosen.held_out_loss,
+    }
+    # 2. Few labels fit in memory, and are fitted exactly, on features scaled as those of all.
+    for per_class in config.labels_per_class:
+        scores = []
+        for draw in range(config.num_draws):
+            rows = draw_labelled(train.labels_N, per_class, draw)
+            scores.append(_few_labels_pct(train, test, rows, config))
+        results |= mean_over_draws(scores, per_class)
+    return results
+
+
+def _few_labels_pct(train: Features, test: Features, rows: Int64s, config: LinearProbeConfig) -> dict[str, float]:
+    views, scaling = train.values_MVND[-1], Scaling.of(train.values_MVND[-1])
+    drawn_MVND = np.stack([scaling.apply(view[rows]) for view in views])[None]
+    variant = _Variant(train_MVND=drawn_MVND, test_MND=scaling.apply(np.array(test.last_ND()))[None])
+    every_row = np.arange(len(rows))
+    labels_N = train.labels_N[rows]
+    answer = _fit_one("", variant, labels_N, every_row, config=config, held_out=range(NUM_FOLDS), is_mix=False)
+    return score(answer.test_NK, test.labels_N)
 
 
 def _lasso_name(name: str) -> str:

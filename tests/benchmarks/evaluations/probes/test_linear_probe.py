@@ -46,6 +46,20 @@ def test_probe_equals_sklearn_with_the_chosen_penalty() -> None:
     assert (results["num_train"], results["num_test"], results["num_features"]) == (240, 160, 13)
 
 
+def test_probe_is_within_a_third_of_a_point_of_sklearn_on_many_answers() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(3000) % 6
+    values = (rng.normal(size=(6, 40))[labels] + 2 * rng.normal(size=(3000, 40))).astype(np.float32)
+    train = Features(values_MVND=[[values[:1000]]], labels_N=labels[:1000])
+    test = Features(values_MVND=[[values[1000:]]], labels_N=labels[1000:])
+    results = probe({"as trained": (train, test)}, config(augment="none"))
+    scaler = StandardScaler().fit(values[:1000])
+    model = LogisticRegression(C=1 / (1000 * results["l2"]), tol=1e-6, max_iter=10_000)
+    model.fit(scaler.transform(values[:1000]), labels[:1000])
+    theirs = 100 * model.score(scaler.transform(values[1000:]), labels[1000:])
+    assert results["top1_pct"] == pytest.approx(theirs, abs=0.3)
+
+
 def test_few_labels_are_the_mean_of_the_draws_and_worse() -> None:
     results = probe({"as trained": made_features()}, config(labels_per_class=[5], num_draws=4))
     draws = results["top1_5_labels_draws_pct"]

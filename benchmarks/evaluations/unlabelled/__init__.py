@@ -1,0 +1,1 @@
+"""Evaluations without labels: a trunk and any images in, measures of its features out."""
