@@ -64,15 +64,17 @@ def _show_costs(config: "PretrainConfig", title: str, *, as_json: bool) -> None:
             one.samples_per_step,
             f"{one.inputs_per_sample:g}",
             f"{one.gflop_per_sample:.3g}",
+            f"{one.step_gib:.3g}",
             _ratio(one.relative),
             one.paper_gpu_hours,
             _ratio(one.paper_relative),
         ]
         for one in costs
     ]
-    columns = ["task", "samples a step", "inputs a sample", "GFLOP a sample", "to colorization"]
+    columns = ["task", "samples a step", "inputs a sample", "GFLOP a sample", "GiB a step", "to colorization"]
     print_table(title, [*columns, "paper: GPU-hours an epoch", "to colorization"], rows)
     say("GFLOP: forward and backward, trunk and head. How many clips the paper's epochs have is unknown.")
+    say("GiB: weights, optimizers and activations in fp32, from shapes; bf16 halves the activations.")
 
 
 def _ratio(value: float | None) -> str | None:

@@ -6,6 +6,7 @@ from pipelines.tasks import TASKS
 from training.compute import count_flop, dummy_batch
 from training.config import PretrainConfig
 from training.session import model_of
+from training.step_memory import step_memory
 
 __all__ = ["PAPER_GPU_HOURS", "TaskCost", "task_costs"]
 
@@ -19,13 +20,15 @@ NUM_LABELS = 1000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskCost:
     """inputs_per_sample: images or patches that go through the trunk. gflop_per_sample: forward and backward of trunk
-    and head, 10^9 FLOPs. relative, paper_relative: as a multiple of colorization, which costs 1; None where it is
-    missing, or where the paper's epochs are not of images."""
+    and head, 10^9 FLOPs. step_gib: predicted peak memory of a step of this task, in fp32. relative, paper_relative: as
+    a multiple of colorization, which costs 1; None where it is missing, or where the paper's epochs are not of images.
+    """
 
     task: str
     samples_per_step: int
     inputs_per_sample: float
     gflop_per_sample: float
+    step_gib: float
     relative: float | None
     paper_gpu_hours: int | None
     paper_relative: float | None
@@ -41,12 +44,14 @@ def task_costs(config: PretrainConfig) -> list[TaskCost]:
     batches = {name: dummy_batch(task, config.pipeline.batch_size_of(task.source)) for name, task in tasks.items()}
     gflop = {name: count_flop(model, batch) / 1e9 / len(batch.keys) for name, batch in batches.items()}
     paper = {name: hours / PAPER_GPU_HOURS[UNIT_TASK] for name, hours in PAPER_GPU_HOURS.items()}
+    averages = 2 if config.optimizer.name == "adamw" or config.optimizer.momentum else 1
     return [
         TaskCost(
             task=name,
             samples_per_step=len(batch.keys),
             inputs_per_sample=batch.inputs.shape[:-3].numel() / len(batch.keys),
             gflop_per_sample=gflop[name],
+            step_gib=step_memory(model, batch, averages_per_weight=averages).total_bytes / 2**30,
             relative=gflop[name] / gflop[UNIT_TASK] if UNIT_TASK in gflop else None,
             paper_gpu_hours=PAPER_GPU_HOURS.get(name),
             paper_relative=paper.get(name) if tasks[name].source == "image" else None,

@@ -38,3 +38,8 @@ def test_all_is_relative_to_colorization_beside_the_papers_hours() -> None:
 
 def test_without_colorization_nothing_is_relative() -> None:
     assert costs(exemplar={})["exemplar"].relative is None
+
+
+def test_memory_of_a_step_grows_with_its_grids() -> None:
+    one, two = (costs(relative_position={"grids_per_image": count})["relative_position"] for count in (1, 2))
+    assert one.step_gib < two.step_gib < 2 * one.step_gib
