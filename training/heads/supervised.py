@@ -16,7 +16,7 @@ from training.heads.base import Head, HeadConfig, HeadInput, Preset
 from training.heads.units import ResidualUnit, initialise
 from training.updates.losses import Loss, cross_entropy, weighted_mean
 
-__all__ = ["SupervisedHead"]
+__all__ = ["SupervisedHead", "fourth_stage"]
 
 
 class SupervisedHead(Head):
@@ -27,7 +27,7 @@ class SupervisedHead(Head):
         if shape.num_labels < 2:
             raise UsageError(f"tasks.supervised: the shards have {shape.num_labels} classes; need labelled images.")
         width = shape.num_channels
-        units = [] if preset == "small" else _fourth_stage(width)
+        units = [] if preset == "small" else fourth_stage(width)
         self.units = nn.Sequential(*units)
         initialise(self.units)
         num_features = 2 * width if units else width
@@ -54,6 +54,7 @@ class SupervisedHead(Head):
         return {"constant": lambda batch: self.loss(logits_1Q.expand(len(batch.weight), -1), batch)}
 
 
-def _fourth_stage(width: int) -> list[ResidualUnit]:
+def fourth_stage(width: int) -> list[ResidualUnit]:
+    """Return the three units of a ResNet's fourth stage for a trunk of `width` channels: stride 2, twice the width."""
     first = ResidualUnit(width // 2, width, 2 * width, stride=2)
     return [first, *(ResidualUnit(width // 2, 2 * width, 2 * width) for _ in range(2))]

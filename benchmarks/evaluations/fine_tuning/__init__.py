@@ -1,0 +1,1 @@
+"""Fine-tuning shared by depth and detection: a model and batches in, trained weights and a learning curve out."""
