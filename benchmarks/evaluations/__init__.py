@@ -4,6 +4,9 @@ A new evaluation is one file here and one line below.
 """
 
 from benchmarks.evaluations.base import Evaluation
+from benchmarks.evaluations.dense import evaluation as dense
+from benchmarks.evaluations.depth import evaluation as depth
+from benchmarks.evaluations.detection import evaluation as detection
 from benchmarks.evaluations.floors import hog_floor, pixel_floor
 from benchmarks.evaluations.probes import few_shot, fine_tune, knn, linear_probe, unit_probe
 from benchmarks.evaluations.unlabelled import unlabelled
@@ -17,6 +20,9 @@ EVALUATIONS: dict[str, Evaluation] = {
     "unit_probe": unit_probe.EVALUATION,
     "fine_tune": fine_tune.EVALUATION,
     "unlabelled": unlabelled.EVALUATION,
+    "dense": dense.EVALUATION,
+    "depth": depth.EVALUATION,
+    "detection": detection.EVALUATION,
     "pixel_floor": pixel_floor.EVALUATION,
     "hog_floor": hog_floor.EVALUATION,
 }
