@@ -19,8 +19,8 @@ import torch
 
 from benchmarks.evaluations.depth.evaluation import DepthConfig, measure_depth
 from benchmarks.evaluations.detection.evaluation import DetectionConfig, measure_detection
-from benchmarks.harness.study import Study
-from benchmarks.results.statistics import paired_difference
+from benchmarks.harness.study import Study, say
+from benchmarks.results.statistics import summarize
 from pipelines.base.errors import UsageError
 from pipelines.base.progress import quiet_progress
 from training.trunk import Trunk, load_trunk
@@ -95,7 +95,11 @@ def measure(options: GainOptions) -> dict[str, Any]:
     ]
     # Spawned: torch's threads do not survive a fork.
     with ProcessPoolExecutor(max(1, options.num_jobs), mp_context=get_context("spawn")) as pool:
-        rows = list(pool.map(_run, jobs))
+        rows = []
+        for row in pool.map(_run, jobs):
+            # Said at once: a run that is stopped leaves what it has measured on the screen.
+            say(_line(row))
+            rows.append(row)
     return {"rows": rows, "differences": {kind: _differences(rows, kind) for kind in kinds}}
 
 
@@ -121,21 +125,22 @@ def _differences(rows: Sequence[dict[str, Any]], kind: Kind) -> dict[str, Any]:
     """Return pretrained minus random by metric: mean over seeds, and the half width of its 95 % interval."""
     found = {}
     for metric in METRICS[kind]:
-        by_start = {
-            start: {row["seed"]: row[metric] for row in rows if row["kind"] == kind and row["start"] == start}
+        first, second = (
+            {row["seed"]: row[metric] for row in rows if row["kind"] == kind and row["start"] == start}
             for start in ("pretrained", "random")
-        }
-        summary = paired_difference(by_start["pretrained"], by_start["random"])
-        if summary is not None:
-            half_width = summary.half_width if summary.has_interval else None
-            found[metric] = {"mean": summary.mean, "half_width_95": half_width}
+        )
+        summary = summarize([first[seed] - second[seed] for seed in sorted(first)])
+        half_width = summary.half_width if summary.has_interval else None
+        found[metric] = {"mean": summary.mean, "half_width_95": half_width}
     return found
 
 
+def _line(row: dict[str, Any]) -> str:
+    values = ", ".join(f"{metric} {row[metric]:.3g}" for metric in METRICS[row["kind"]])
+    return f"{row['kind']}, {row['start']}, seed {row['seed']}: {values}"
+
+
 def _lines(results: dict[str, Any]) -> Iterable[str]:
-    for row in results["rows"]:
-        values = ", ".join(f"{metric} {row[metric]:.3g}" for metric in METRICS[row["kind"]])
-        yield f"{row['kind']}, {row['start']}, seed {row['seed']}: {values}"
     for kind, differences in results["differences"].items():
         for metric, value in differences.items():
             width = "" if value["half_width_95"] is None else f" +- {value['half_width_95']:.2g}"
