@@ -67,7 +67,7 @@ def open_masks(config: DenseConfig) -> list[MaskedSplit]:
     """Return the train and the test split; no pixel is decoded. Raises UsageError or DataError."""
     data, splits = config.data, (config.train_split, config.test_split)
     if not data.is_dir():
-        raise UsageError(f"data: {data} is no folder. Give a folder in one of the layouts of docs/evaluations.md.")
+        raise UsageError(f"data: {data} is no folder. Give a folder in one of the layouts of docs/detection-depth.md.")
     if is_composites(data):
         return open_composites(data, splits, per_cutout=config.per_cutout)
     if (data / "SegmentationClass").is_dir():

@@ -40,7 +40,7 @@ class DepthConfig(FineTuneConfig):
     """Options of the depth evaluation."""
 
     data: Path
-    """Folder of NYUv2's two files, or of rgb/ and depth/ (layouts: docs/evaluations.md)."""
+    """Folder of NYUv2's two files, or of rgb/ and depth/ (layouts: docs/detection-depth.md)."""
     train_split: str = "train"
     """Pairs to train on."""
     test_split: str = "test"

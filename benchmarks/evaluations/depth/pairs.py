@@ -31,7 +31,7 @@ SATURATED = np.iinfo(np.uint16).max
 def open_splits(data: Path, *, units_per_m: float, splits: Sequence[str] = ("train", "test")) -> list[DepthSplit]:
     """Return the splits of a data set in any of the layouts; no pixel is read. Raises UsageError or DataError."""
     if not data.is_dir():
-        raise UsageError(f"data: {data} is no folder. Give a folder in one of the layouts of docs/evaluations.md.")
+        raise UsageError(f"data: {data} is no folder. Give a folder in one of the layouts of docs/detection-depth.md.")
     if any((data / name).is_file() for name in NYU_FILES):
         return open_nyu(data, splits)
     return [_folder_split(data, split, units_per_m) for split in splits]

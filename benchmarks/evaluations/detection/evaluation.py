@@ -41,7 +41,7 @@ class DetectionConfig(FineTuneConfig):
     """Options of the detection evaluation."""
 
     data: Path
-    """Folder in VOC layout (VOC2007) or COCO layout (layouts: docs/evaluations.md)."""
+    """Folder in VOC layout (VOC2007) or COCO layout (layouts: docs/detection-depth.md)."""
     train_split: str = "trainval"
     """Images to train on; train2017 for COCO."""
     test_split: str = "test"
@@ -77,7 +77,7 @@ def open_boxes(config: DetectionConfig) -> list[BoxedSplit]:
     """Return the train and the test split, checked. Raises UsageError or DataError before any pixel is read."""
     splits, data = (config.train_split, config.test_split), config.data
     if not data.is_dir():
-        raise UsageError(f"data: {data} is no folder. Give a folder in VOC or COCO layout (docs/evaluations.md).")
+        raise UsageError(f"data: {data} is no folder. Give a folder in VOC or COCO layout (docs/detection-depth.md).")
     if not (is_voc(data) or is_coco(data)):
         raise UsageError(
             f"{data}: neither VOC layout (Annotations, ImageSets/Main, JPEGImages) nor COCO layout "
