@@ -48,7 +48,7 @@ class FewShotConfig(Config):
     """Labels a class; every value costs `num_draws` fits."""
     num_draws: int = Field(default=20, ge=2)
     """Draws of labelled images; the interval shrinks with its root."""
-    l2_grid: list[float] = Field(default_factory=lambda: [0.01, 0.1, 1.0, 10.0], min_length=1)
+    l2_grid: list[float] = Field(default_factory=lambda: [0.01, 0.1, 1.0, 10.0, 100.0, 1000.0], min_length=1)
     """Ridge penalties relative to the mean squared feature; nearly free."""
     recalibrate_norm: bool | Literal["auto"] = "auto"
     """Batch norm statistics estimated anew on the train images. `auto`: the better of both, as above."""
