@@ -24,7 +24,7 @@ from training.run_folder import NOT_PART_OF_THE_RESULT
 
 __all__ = ["context_of", "expand", "stage_of"]
 
-STAGE_VERSIONS = {"pretrain": 3, "linear_probe": 2, "pixel_floor": 2}
+STAGE_VERSIONS = {"pretrain": 4, "linear_probe": 2, "pixel_floor": 2}
 """Raise one by 1 when a change of code changes results: older records of that kind then no longer count."""
 NOT_IN_KEY = NOT_PART_OF_THE_RESULT | {
     "images",
