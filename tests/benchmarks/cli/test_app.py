@@ -84,7 +84,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["profile", "NOWHERE"], 2, ["NOWHERE", "a folder of shards", "shards build"]),
         (["profile", "NOWHERE.yaml"], 2, ["NOWHERE.yaml", "no such profile", "fast-gpu", "small"]),
         (["profile", "x", "--seconds", "0"], 2, ["--seconds", "0.5"]),
-        (["profile", "x", "--apply", "some"], 2, ["--apply", "integer"]),
+        (["bench", "run", "x", "--jobs", "some"], 2, ["--jobs", "integer"]),
         (["pretrain", "NOWHERE.yaml"], 2, ["NOWHERE.yaml", "no such pretraining", "small"]),
         (["bench", "plan", "NOWHERE"], 2, ["no such suite", "demo"]),
         (["evaluate", "run", "--with", "guessing", "--images", "x"], 2, ["guessing", "linear_probe"]),
