@@ -6,7 +6,7 @@ A valid record is the only mark that a stage is finished, so it is written last,
 import json
 import platform
 import subprocess
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
@@ -61,6 +61,10 @@ class Record:
     inputs: dict[str, str]
     results: dict[str, Any]
     format_version: int = FORMAT_VERSION
+    coordinates: dict[str, Any] = field(default_factory=dict)
+    """Place in the suite: task_set, depth, seed, variant, percent and axes, where all cells of the stage agree."""
+    code: str = ""
+    """Digest of the sources that made it; empty in records that are older than digests."""
 
     def __post_init__(self) -> None:
         empty = [name for name in ("kind", "key", "label", "date", "config", "results") if not getattr(self, name)]
@@ -84,7 +88,8 @@ def read_record(folder: Path, key: str) -> Record | None:
         if content["key"] != key or content["format_version"] != FORMAT_VERSION:
             return None
         place = Environment(**content.pop("environment"))
-        if missing := {field.name for field in fields(Record)} - {"environment"} - set(content):
+        needed = {one.name for one in fields(Record) if one.default is one.default_factory is MISSING}
+        if missing := needed - {"environment"} - set(content):
             raise ValueError(f"no {', '.join(sorted(missing))}")
         return Record(environment=place, **content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

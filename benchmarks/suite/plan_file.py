@@ -16,7 +16,7 @@ from benchmarks.suite.stages import Cell, Graph, Stage, TaskSet
 __all__ = ["read_plan", "write_plan"]
 
 PLAN_NAME = "plan.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SOURCES = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipelines", "training", "benchmarks")
 
@@ -31,6 +31,8 @@ def write_plan(out: Path, settings: Mapping[str, Any], graph: Graph) -> None:
             "config": stage.config,
             "inputs": stage.inputs,
             "needs": [need.key for need in stage.needs],
+            "coordinates": stage.coordinates,
+            "code": stage.code,
         }
         for stage in graph.stages
     ]
@@ -43,6 +45,9 @@ def write_plan(out: Path, settings: Mapping[str, Any], graph: Graph) -> None:
             "seed": cell.seed,
             "pretrain": cell.pretrain.key if cell.pretrain else None,
             "evaluations": {name: stage.key for name, stage in cell.evaluations.items()},
+            "axes": dict(cell.axes),
+            "variant": cell.variant,
+            "percent": cell.percent,
         }
         for cell in graph.cells
     ]
@@ -88,6 +93,9 @@ def _cell(recorded: dict[str, Any], stages: Mapping[str, Stage]) -> Cell:
         seed=recorded["seed"],
         pretrain=None if recorded["pretrain"] is None else stages[recorded["pretrain"]],
         evaluations={name: stages[key] for name, key in recorded["evaluations"].items()},
+        axes=recorded["axes"],
+        variant=recorded["variant"],
+        percent=recorded["percent"],
     )
 
 

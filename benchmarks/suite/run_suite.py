@@ -113,6 +113,8 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
         config=stage.config,
         inputs=stage.inputs,
         results=results,
+        coordinates=stage.coordinates,
+        code=stage.code,
     )
     write_record(folder, record)
     if stage.kind == "pretrain":

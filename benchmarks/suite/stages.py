@@ -3,12 +3,16 @@
 Data only, and light to import: `bench status` and `bench plan` must answer without loading torch.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Cell", "Graph", "Stage", "TaskSet"]
+__all__ = ["WHOLE_PCT", "Cell", "Graph", "Stage", "TaskSet", "axis_names", "shown_value"]
+
+WHOLE_PCT = 100.0
+"""Share of the budget after which a cell is evaluated unless `evaluate_at` says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,10 @@ class Stage:
     config: dict[str, Any]
     inputs: dict[str, str]
     needs: tuple["Stage", ...] = ()
+    coordinates: dict[str, Any] = field(default_factory=dict)
+    """What all its cells have in common: `Cell.coordinates` without those in which they differ."""
+    code: str = ""
+    """Digest of the sources that the stage runs; not part of the key."""
 
     @property
     def folder_name(self) -> str:
@@ -44,19 +52,42 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One row of results: a task set at one depth and seed. Depth and seed are None where there is no trunk."""
+    """One row of results: a task set at one depth and seed, one point of the axes, one variant, one share of the
+    budget. Depth and seed are None where there is no trunk.
+    """
 
     task_set: TaskSet
     depth: int | None
     seed: int | None
     pretrain: Stage | None
+    """Shared by the cells that differ in `percent` alone."""
     evaluations: Mapping[str, Stage]
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    """Value by axis, such as {"pretrain.trunk.width": 0.5}; empty in a suite without axes."""
+    variant: str = ""
+    """Name of the variant; empty in a suite without variants."""
+    percent: float = WHOLE_PCT
+    """Share of the budget after which the trunk is evaluated. Its cost is this share of the pretraining's."""
+
+    @property
+    def row(self) -> str:
+        """Name of what is compared: the task set, the variant and the axes, without depth, seed and share."""
+        names = axis_names(list(self.axes))
+        values = [f"{names[key]} {shown_value(value)}" for key, value in self.axes.items()]
+        return ", ".join([self.task_set.name, *([self.variant] if self.variant else []), *values])
 
     @property
     def label(self) -> str:
-        return (
-            self.task_set.name if self.depth is None else f"{self.task_set.name}, depth {self.depth}, seed {self.seed}"
-        )
+        """Name of the cell; no other cell of the suite has it."""
+        place = [] if self.depth is None else [f"depth {self.depth}", f"seed {self.seed}"]
+        share = [] if self.percent == WHOLE_PCT else [f"at {self.percent:g} %"]
+        return ", ".join([self.row, *place, *share])
+
+    @property
+    def coordinates(self) -> dict[str, Any]:
+        """Place of the cell in its suite, as JSON holds it: task_set, depth, seed, variant, percent, and every axis."""
+        place = {"task_set": self.task_set.name, "depth": self.depth, "seed": self.seed}
+        return {**place, "variant": self.variant, "percent": self.percent, **self.axes}
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -74,3 +105,23 @@ class Graph:
     """The result of each evaluation that tables show, by the evaluation's name."""
     files: tuple[Path, ...]
     """Files that the keys depend on: manifests and counted colors, also missing ones."""
+
+
+def axis_names(keys: list[str]) -> dict[str, str]:
+    """Return the shortest end of each dotted key that no other key has: `trunk.width` where there are two widths."""
+    names = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
+        others = [f".{other}" for other in keys if other != key]
+        names[key] = next(end for end in ends if not any(other.endswith(f".{end}") for other in others) or end == key)
+    return names
+
+
+def shown_value(value: Any) -> str:
+    """Return a value of an axis for people: off and on for booleans and empty mappings, JSON for lists and mappings."""
+    if value is None or value is False:
+        return "off"
+    if value is True or value == {}:
+        return "on"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
