@@ -68,6 +68,8 @@ LAYERS = (
     "run",
     "build",
     "preview",
+    "config",
+    "backends",
 )
 # Below `shards.format`, reading shards must not know how they are made.
 READS_SHARDS_ONLY = ("read", "decode", "targets", "tasks", "pipeline_config", "run", "build", "preview")
