@@ -6,7 +6,9 @@ has no budget. A key covers the sha256 of the shards in a folder, not the folder
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from benchmarks.evaluations import EVALUATIONS
 from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.content import split_content
 from benchmarks.evaluations.trunk_source import TrunkSource
-from benchmarks.suite.stages import Cell, Graph, Stage, TaskSet
-from benchmarks.suite.suite_config import Suite
+from benchmarks.suite.config.point import Point
+from benchmarks.suite.stages import WHOLE_PCT, Cell, Graph, Stage, TaskSet, label_of
+from benchmarks.suite.suite_config import Place, Suite
 from pipelines.base.errors import UsageError
 from pipelines.shards.format.manifest import MANIFEST_NAME, Kind
 from pipelines.targets.color.color_prior import PRIOR_NAME
@@ -42,115 +45,211 @@ def expand(suite: Suite) -> Graph:
 
     Reads the manifests of the shards. Raises UsageError or DataError where they are missing or damaged.
     """
-    data = _Data()
-    cells = [*_floor_cells(suite, data), *_foreign_cells(suite, data)]
-    for seed in suite.config.seeds:
-        for depth in suite.config.depths:
-            cells += [_trunk_cell(suite, data, task_set, depth, seed) for task_set in suite.task_sets]
-    stages = {stage.key: stage for cell in cells for stage in cell.stages}
+    maker = _StageMaker()
+    # 1. Cells without a trunk of ours, then all others.
+    cells = [*_cells_once(_floor_cells(suite, maker), suite), *_cells_once(_foreign_cells(suite, maker), suite)]
+    cells += [_trunk_cell(maker, place) for place in suite.places()]
+    # 2. Every stage once, named by what its cells have in common.
+    named, stages = _named(cells)
     metrics = {name: EVALUATIONS[kind].metric for name, kind in suite.kinds.items()}
-    return Graph(cells=tuple(cells), stages=tuple(stages.values()), metrics=metrics, files=tuple(sorted(data.files)))
+    return Graph(cells=named, stages=stages, metrics=metrics, files=tuple(sorted(maker.data.files)))
 
 
-def _floor_cells(suite: Suite, data: "_Data") -> list[Cell]:
-    """Return a cell for each evaluation that needs no trunk."""
-    cells = []
-    for name, kind in suite.kinds.items():
-        if not EVALUATIONS[kind].needs_trunk:
-            title = name.replace("_", " ")
-            stage = _evaluation_stage(suite, data, name, title, None)
-            nothing = TaskSet(name=title, tasks=(), role="baseline")
-            cells.append(Cell(task_set=nothing, depth=None, seed=None, pretrain=None, evaluations={name: stage}))
-    return cells
+def _floor_cells(suite: Suite, maker: "_StageMaker") -> Iterator[Cell]:
+    """Yield a cell for each evaluation that needs no trunk, at every point."""
+    for name in suite.kinds:
+        for point in suite.points:
+            if name in point.kinds and not EVALUATIONS[point.kinds[name]].needs_trunk:
+                title = name.replace("_", " ")
+                stage = maker.evaluation(point, name, title)
+                nothing = TaskSet(name=title, tasks=(), role="baseline")
+                yield _cell_at(point, nothing, {name: stage})
 
 
-def _foreign_cells(suite: Suite, data: "_Data") -> list[Cell]:
-    """Return a cell for each trunk whose weights come from a file: no depth or seed of this suite belongs to it."""
-    cells = []
+def _foreign_cells(suite: Suite, maker: "_StageMaker") -> Iterator[Cell]:
+    """Yield a cell for each trunk whose weights come from a file, at every point: it has no depth or seed of ours."""
     for name, given in suite.config.trunks.items():
-        data.files.add(given.weights)
-        evaluations = {
-            one: _evaluation_stage(suite, data, one, name, None, given.source)
-            for one, kind in suite.kinds.items()
-            if EVALUATIONS[kind].needs_trunk
-        }
-        trunk = TaskSet(name=name, tasks=(), role="baseline")
-        cells.append(Cell(task_set=trunk, depth=None, seed=None, pretrain=None, evaluations=evaluations))
-    return cells
+        maker.data.files.add(given.weights)
+        for point in suite.points:
+            evaluations = {
+                one: maker.evaluation(point, one, name, foreign=given.source)
+                for one, kind in point.kinds.items()
+                if EVALUATIONS[kind].needs_trunk
+            }
+            yield _cell_at(point, TaskSet(name=name, tasks=(), role="baseline"), evaluations)
 
 
-def _trunk_cell(suite: Suite, data: "_Data", task_set: TaskSet, depth: int, seed: int) -> Cell:
-    label = f"{task_set.name}, depth {depth}, seed {seed}"
-    pretrain = _pretrain_stage(suite, data, task_set, depth, seed, label)
-    names = [name for name, kind in suite.kinds.items() if EVALUATIONS[kind].needs_trunk]
-    evaluations = {name: _evaluation_stage(suite, data, name, label, pretrain) for name in names}
-    return Cell(task_set=task_set, depth=depth, seed=seed, pretrain=pretrain, evaluations=evaluations)
+def _cell_at(point: Point, task_set: TaskSet, evaluations: dict[str, Stage]) -> Cell:
+    return Cell(
+        task_set=task_set,
+        depth=None,
+        seed=None,
+        pretrain=None,
+        evaluations=evaluations,
+        axes=point.axes,
+        variant=point.variant,
+    )
 
 
-def _pretrain_stage(suite: Suite, data: "_Data", task_set: TaskSet, depth: int, seed: int, label: str) -> Stage:
-    # serialize_as_any: a task's own options must reach the key, not only those of its base class.
-    config = suite.pretrain_config(task_set, depth, seed).model_dump(mode="json", serialize_as_any=True)
-    # Random weights depend on trunk and seed alone, so that all budgets share one stage.
-    if not task_set.tasks:
-        trunk = {name: value for name, value in config["trunk"].items() if name != "weights"}
-        config = {"pipeline": {"tasks": {}}, "trunk": trunk, "seed": seed}
-    inputs = {}
-    if (weights := config["trunk"].get("weights")) is not None:
-        inputs["weights"] = data.of_weights(Path(weights))
-    folders: dict[Kind, Path | None] = {"image": suite.config.images, "clip": suite.config.clips}
-    # Only data that the tasks read: new clips must not start a pretraining on images again.
-    for source, folder in folders.items():
-        if folder is not None and any(TASKS[name].source == source for name in task_set.tasks):
-            inputs[f"{source}s"] = data.of_split(folder, source, suite.config.train_split)
-            if source == "image" and "colorization" in task_set.tasks:
-                # Counted colors change the targets, and the sha256 of the shards beside them does not cover them.
-                counted = data.of_file(folder / PRIOR_NAME)
-                inputs |= {} if counted is None else {"color_prior": counted}
-    return stage_of("pretrain", label, config, inputs)
+def _cells_once(cells: Iterable[Cell], suite: Suite) -> list[Cell]:
+    """Return cells without those of other points that do the same: a pixel floor does not depend on the width."""
+    by_name: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_name.setdefault(cell.task_set.name, []).append(cell)
+    kept = []
+    for alike in by_name.values():
+        different = {tuple(stage.key for stage in cell.stages): cell for cell in reversed(alike)}
+        if len(different) == 1 and len(suite.points) > 1:
+            kept.append(replace(alike[0], axes={}, variant=""))
+        else:
+            kept += alike
+    return kept
 
 
-def _evaluation_stage(
-    suite: Suite, data: "_Data", name: str, label: str, pretrain: Stage | None, foreign: TrunkSource | None = None
-) -> Stage:
-    evaluation, options = EVALUATIONS[suite.kinds[name]], suite.evaluations[name]
-    config: dict[str, Any] = {"options": options.model_dump(mode="json")}
-    inputs = dict(evaluation.content(options))
-    if evaluation.reads_images:
-        folder, splits = suite.config.images, (suite.config.train_split, suite.config.test_split)
-        assert folder is not None  # checked by load_suite
-        # A place to read from. It is not part of the key, which has the sha256 of the content.
-        config |= {"images": str(folder), "train_split": splits[0], "test_split": splits[1]}
-        inputs |= {f"images_{split}": data.of_split(folder, "image", split) for split in splits}
-    if pretrain is not None:
-        inputs["trunk"] = pretrain.key
-    if foreign is not None:
-        inputs["trunk"] = foreign.content
-        config["trunk"] = {"architecture": foreign.architecture, "weights": str(foreign.weights)}
-    if evaluation.needs_trunk:
-        # Not part of the key either: what the first pass over the images makes for the other evaluations.
-        config["shared_features"] = _shared_features(suite)
-    kind, needs = suite.kinds[name], () if pretrain is None else (pretrain,)
-    return stage_of(kind, label, config, inputs, needs=needs, places=evaluation.data_fields)
+def _trunk_cell(maker: "_StageMaker", place: Place) -> Cell:
+    point, task_set = place.point, place.task_set
+    pretrain = maker.pretrain(point, task_set, place.depth, place.seed)
+    names = [name for name, kind in point.kinds.items() if EVALUATIONS[kind].needs_trunk]
+    return Cell(
+        task_set=task_set,
+        depth=place.depth,
+        seed=place.seed,
+        pretrain=pretrain,
+        evaluations={name: maker.evaluation(point, name, pretrain.label, pretrain, place.percent) for name in names},
+        axes=point.axes,
+        variant=point.variant,
+        percent=place.percent,
+    )
 
 
-def _shared_features(suite: Suite) -> list[dict[str, Any]]:
+def _named(cells: list[Cell]) -> tuple[tuple[Cell, ...], tuple[Stage, ...]]:
+    """Return cells and stages, each stage once and with the coordinates that all its cells have in common."""
+    stages: dict[str, Stage] = {}
+    common: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        coordinates = cell.coordinates
+        for stage in cell.stages:
+            stages.setdefault(stage.key, stage)
+            before = common.setdefault(stage.key, coordinates)
+            common[stage.key] = {key: value for key, value in before.items() if coordinates.get(key) == value}
+    # Stages shared by cells that agree in little could end with one name; these keep that of their first cell.
+    names = {key: label_of(coordinates) for key, coordinates in common.items()}
+    counts = Counter((stages[key].kind, name) for key, name in names.items())
+    made: dict[str, Stage] = {}
+    for key, stage in stages.items():
+        label = names[key] if counts[stage.kind, names[key]] == 1 else stage.label
+        needs = tuple(made[need.key] for need in stage.needs)
+        made[key] = replace(stage, label=label, coordinates=common[key], needs=needs)
+    cells = [
+        replace(
+            cell,
+            pretrain=cell.pretrain and made[cell.pretrain.key],
+            evaluations={name: made[stage.key] for name, stage in cell.evaluations.items()},
+        )
+        for cell in cells
+    ]
+    return tuple(cells), tuple(made.values())
+
+
+class _StageMaker:
+    """Makes stages. What cells share is worked out once: a suite may have thousands of them."""
+
+    def __init__(self) -> None:
+        self.data = _Data()
+        self._pretrained: dict[tuple[int, str, int], tuple[dict[str, Any], dict[str, str]]] = {}
+        self._evaluated: dict[tuple[int, str], tuple[dict[str, Any], dict[str, str]]] = {}
+
+    def pretrain(self, point: Point, task_set: TaskSet, depth: int, seed: int) -> Stage:
+        """Return the stage that trains a trunk."""
+        place = (id(point), task_set.name, depth)
+        if place not in self._pretrained:
+            self._pretrained[place] = self._pretrain_parts(point, task_set, depth)
+        config, inputs = self._pretrained[place]
+        coordinates = {"task_set": task_set.name, "depth": depth, "seed": seed, "variant": point.variant}
+        return stage_of("pretrain", label_of({**coordinates, **point.axes}), {**config, "seed": seed}, inputs)
+
+    def _pretrain_parts(self, point: Point, task_set: TaskSet, depth: int) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return config and inputs of a pretraining, without its seed."""
+        # serialize_as_any: a task's own options must reach the key, not only those of its base class.
+        config = point.pretrain_config(task_set, depth, 0).model_dump(mode="json", serialize_as_any=True)
+        # Random weights depend on trunk and seed alone, so that all budgets share one stage.
+        if not task_set.tasks:
+            trunk = {name: value for name, value in config["trunk"].items() if name != "weights"}
+            config = {"pipeline": {"tasks": {}}, "trunk": trunk}
+        inputs = {}
+        if (weights := config["trunk"].get("weights")) is not None:
+            inputs["weights"] = self.data.of_weights(Path(weights))
+        folders: dict[Kind, Path | None] = {"image": point.config.images, "clip": point.config.clips}
+        # Only data that the tasks read: new clips must not start a pretraining on images again.
+        for source, folder in folders.items():
+            if folder is not None and any(TASKS[name].source == source for name in task_set.tasks):
+                inputs[f"{source}s"] = self.data.of_split(folder, source, point.config.train_split)
+                if source == "image" and "colorization" in task_set.tasks:
+                    # Counted colors change the targets, and the sha256 of the shards does not cover them.
+                    counted = self.data.of_file(folder / PRIOR_NAME)
+                    inputs |= {} if counted is None else {"color_prior": counted}
+        return config, inputs
+
+    def evaluation(
+        self,
+        point: Point,
+        name: str,
+        label: str,
+        pretrain: Stage | None = None,
+        percent: float = WHOLE_PCT,
+        foreign: TrunkSource | None = None,
+    ) -> Stage:
+        """Return the stage of one evaluation: of a pretraining at a share of its budget, of other weights, of none."""
+        if (id(point), name) not in self._evaluated:
+            self._evaluated[id(point), name] = self._evaluation_parts(point, name)
+        shared_config, shared_inputs = self._evaluated[id(point), name]
+        config, inputs = dict(shared_config), dict(shared_inputs)
+        if pretrain is not None:
+            inputs["trunk"] = pretrain.key
+        if percent != WHOLE_PCT:
+            config["trunk_at"] = percent / 100
+            label = f"{label}, at {percent:g} %"
+        if foreign is not None:
+            inputs["trunk"] = foreign.content
+            config["trunk"] = {"architecture": foreign.architecture, "weights": str(foreign.weights)}
+        kind, needs = point.kinds[name], () if pretrain is None else (pretrain,)
+        return stage_of(kind, label, config, inputs, needs=needs, places=EVALUATIONS[kind].data_fields)
+
+    def _evaluation_parts(self, point: Point, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return config and inputs of an evaluation, without its trunk."""
+        evaluation, options = EVALUATIONS[point.kinds[name]], point.evaluations[name]
+        config: dict[str, Any] = {"options": options.model_dump(mode="json")}
+        inputs = dict(evaluation.content(options))
+        if evaluation.reads_images:
+            folder, splits = point.config.images, (point.config.train_split, point.config.test_split)
+            assert folder is not None  # checked by load_suite
+            # A place to read from. It is not part of the key, which has the sha256 of the content.
+            config |= {"images": str(folder), "train_split": splits[0], "test_split": splits[1]}
+            inputs |= {f"images_{split}": self.data.of_split(folder, "image", split) for split in splits}
+        if evaluation.needs_trunk:
+            # Not part of the key either: what the first pass over the images makes for the other evaluations.
+            config["shared_features"] = _shared_features(point)
+        return config, inputs
+
+
+def _shared_features(point: Point) -> list[dict[str, Any]]:
     """Return the features that any evaluation of a trunk asks for, each once."""
-    context = context_of(suite)
+    context = context_of(point)
     found = {
         request: None
-        for name, kind in suite.kinds.items()
-        for request in EVALUATIONS[kind].requests(context, suite.evaluations[name])
+        for name, kind in point.kinds.items()
+        for request in EVALUATIONS[kind].requests(context, point.evaluations[name])
     }
     return [asdict(request) for request in found]
 
 
-def context_of(suite: Suite) -> Context:
-    """Return what the suite's evaluations are checked with: its data, and no trunk."""
+def context_of(point: Point) -> Context:
+    """Return what the evaluations of a point are checked with: its data, and no trunk."""
     return Context(
         trunk=None,
-        images=suite.config.images,
-        train_split=suite.config.train_split,
-        test_split=suite.config.test_split,
+        images=point.config.images,
+        train_split=point.config.train_split,
+        test_split=point.config.test_split,
         store=Path(),
     )
 

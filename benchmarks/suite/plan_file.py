@@ -41,6 +41,7 @@ def write_plan(out: Path, settings: Mapping[str, Any], graph: Graph) -> None:
             "name": cell.task_set.name,
             "tasks": cell.task_set.tasks,
             "role": cell.task_set.role,
+            "options": dict(cell.task_set.options),
             "depth": cell.depth,
             "seed": cell.seed,
             "pretrain": cell.pretrain.key if cell.pretrain else None,
@@ -88,7 +89,12 @@ def _stages(recorded: list[dict[str, Any]]) -> dict[str, Stage]:
 
 def _cell(recorded: dict[str, Any], stages: Mapping[str, Stage]) -> Cell:
     return Cell(
-        task_set=TaskSet(name=recorded["name"], tasks=tuple(recorded["tasks"]), role=recorded["role"]),
+        task_set=TaskSet(
+            name=recorded["name"],
+            tasks=tuple(recorded["tasks"]),
+            role=recorded["role"],
+            options=recorded["options"],
+        ),
         depth=recorded["depth"],
         seed=recorded["seed"],
         pretrain=None if recorded["pretrain"] is None else stages[recorded["pretrain"]],

@@ -22,10 +22,11 @@ from benchmarks.evaluations import EVALUATIONS
 from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.features.request import FeatureRequest
 from benchmarks.evaluations.trunk_source import TrunkSource
-from benchmarks.results.record import Record, environment, now_utc, read_record, write_json, write_record
+from benchmarks.results.record import Record, environment, now_utc, write_json, write_record
 from benchmarks.suite.executors import Executor, RunStage, StageEvent
 from benchmarks.suite.executors.local import LocalExecutor
 from benchmarks.suite.executors.processes import ProcessExecutor
+from benchmarks.suite.finished import clear_without_kept_trunks, finished_record, trunk_folder
 from benchmarks.suite.graph import context_of, expand
 from benchmarks.suite.plan_file import write_plan
 from benchmarks.suite.stages import Graph, Stage
@@ -67,7 +68,7 @@ def run_suite(
         write_json(out / "suite.json", suite.config.model_dump(mode="json"))
         write_plan(out, suite.settings, graph)
         # 3. Under the lock, so that no other run can finish a stage between this look and its start.
-        todo = [stage for stage in graph.stages if read_record(stage.folder(out), stage.key) is None]
+        todo = [stage for stage in graph.stages if finished_record(stage, out) is None]
         say(f"{suite.config.name}: {len(graph.stages)} stages, {len(graph.stages) - len(todo)} finished before")
         # 4. Closed on the way out, also by Ctrl-C: then the executor ends what still runs.
         with closing(executor.run(todo, runner)) as events:
@@ -91,6 +92,7 @@ def _executor(num_jobs: int) -> Executor:
 def run_stage(stage: Stage, *, out: Path) -> Record:
     """Run one stage to the end and publish its record. Raises whatever the stage raises."""
     folder = stage.folder(out)
+    clear_without_kept_trunks(stage, out)
     folder.mkdir(parents=True, exist_ok=True)
     start_s = time.monotonic()
     if stage.kind == "pretrain":
@@ -126,7 +128,7 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
 def _context(stage: Stage, out: Path) -> Context:
     config = stage.config
     images, splits = config.get("images"), {name: config[name] for name in SPLITS if name in config}
-    trunk = TrunkSource(run=stage.needs[0].folder(out)) if stage.needs else None
+    trunk = TrunkSource(run=trunk_folder(stage, out)) if stage.needs else None
     if (foreign := config.get("trunk")) is not None:
         trunk = TrunkSource(architecture=foreign["architecture"], weights=Path(foreign["weights"]))
     return Context(
@@ -140,12 +142,18 @@ def _context(stage: Stage, out: Path) -> Context:
 
 def _check_evaluations(suite: Suite) -> None:
     """Check the data of every evaluation: a night's pretraining must not end at a folder that is missing."""
-    context = context_of(suite)
-    for name, kind in suite.kinds.items():
-        try:
-            EVALUATIONS[kind].check(context, suite.evaluations[name])
-        except (UsageError, DataError) as error:
-            raise type(error)(f"{suite.source}: evaluations.{name}: {error}") from error
+    checked = []
+    for point in suite.points:
+        for name, kind in point.kinds.items():
+            # Points mostly differ in the pretraining; the same options on the same data are checked once.
+            this = (kind, point.evaluations[name], context_of(point))
+            if this in checked:
+                continue
+            checked.append(this)
+            try:
+                EVALUATIONS[kind].check(this[2], this[1])
+            except (UsageError, DataError) as error:
+                raise type(error)(f"{point.source.at('evaluations', name)}: evaluations.{name}: {error}") from error
     for name, given in suite.config.trunks.items():
         try:
             given.source.load(torch.device("cpu"))
@@ -174,7 +182,7 @@ def _line(event: StageEvent, graph: Graph, out: Path, num_jobs: int) -> str:
         return f"{head}: failed: {event.error}"
     if event.record is not None:
         return f"{head}: {_shown(event.record)} in {duration(event.record.seconds)}"
-    records = {stage.key: read_record(stage.folder(out), stage.key) for stage in graph.stages}
+    records = {stage.key: finished_record(stage, out) for stage in graph.stages}
     more_s = left_s([stage for stage in graph.stages if records[stage.key] is None], graph, records)
     return f"{head} ({'time left not known yet' if more_s is None else f'about {duration(more_s)} left'})"
 

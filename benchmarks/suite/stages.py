@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["WHOLE_PCT", "Cell", "Graph", "Stage", "TaskSet", "axis_names", "shown_value"]
+__all__ = ["WHOLE_PCT", "Cell", "Graph", "Stage", "TaskSet", "axis_names", "label_of", "shown_value"]
 
 WHOLE_PCT = 100.0
 """Share of the budget after which a cell is evaluated unless `evaluate_at` says otherwise."""
+PLACE = ("task_set", "depth", "seed", "variant", "percent")
+"""Coordinates that every cell has; the others are axes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class TaskSet:
     name: str
     tasks: tuple[str, ...]
     role: Literal["single", "combined", "baseline"]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of its own, by dotted key such as pretrain.pipeline.harmonize."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +76,12 @@ class Cell:
     @property
     def row(self) -> str:
         """Name of what is compared: the task set, the variant and the axes, without depth, seed and share."""
-        names = axis_names(list(self.axes))
-        values = [f"{names[key]} {shown_value(value)}" for key, value in self.axes.items()]
-        return ", ".join([self.task_set.name, *([self.variant] if self.variant else []), *values])
+        return label_of({"task_set": self.task_set.name, "variant": self.variant, **self.axes})
 
     @property
     def label(self) -> str:
         """Name of the cell; no other cell of the suite has it."""
-        place = [] if self.depth is None else [f"depth {self.depth}", f"seed {self.seed}"]
-        share = [] if self.percent == WHOLE_PCT else [f"at {self.percent:g} %"]
-        return ", ".join([self.row, *place, *share])
+        return label_of(self.coordinates)
 
     @property
     def coordinates(self) -> dict[str, Any]:
@@ -105,6 +105,18 @@ class Graph:
     """The result of each evaluation that tables show, by the evaluation's name."""
     files: tuple[Path, ...]
     """Files that the keys depend on: manifests and counted colors, also missing ones."""
+
+
+def label_of(coordinates: Mapping[str, Any]) -> str:
+    """Return a name from the coordinates of a cell, or from some of them: all four, width 0.5, depth 18, seed 0."""
+    axes = {key: value for key, value in coordinates.items() if key not in PLACE}
+    names = axis_names(list(axes))
+    parts = [coordinates.get("task_set"), coordinates.get("variant")]
+    parts += [f"{names[key]} {shown_value(value)}" for key, value in axes.items()]
+    parts += [f"{key} {coordinates[key]}" for key in ("depth", "seed") if coordinates.get(key) is not None]
+    if (percent := coordinates.get("percent", WHOLE_PCT)) != WHOLE_PCT:
+        parts.append(f"at {percent:g} %")
+    return ", ".join(part for part in parts if part)
 
 
 def axis_names(keys: list[str]) -> dict[str, str]:

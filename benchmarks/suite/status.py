@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.results.record import Record, read_record
+from benchmarks.results.record import Record
+from benchmarks.suite.finished import finished_record
 from benchmarks.suite.stages import Cell, Graph, Stage
 
 __all__ = ["ERROR_NAME", "CellStatus", "SuiteStatus", "duration", "error_of", "left_s", "status_of"]
@@ -65,7 +66,7 @@ class SuiteStatus:
 
 def status_of(name: str, graph: Graph, out: Path) -> SuiteStatus:
     """Return what is finished, failed and left in OUT, judged by its records. Writes nothing."""
-    records = {stage.key: read_record(stage.folder(out), stage.key) for stage in graph.stages}
+    records = {stage.key: finished_record(stage, out) for stage in graph.stages}
     cells = tuple(_cell_status(cell, graph, records, out) for cell in graph.cells)
     finished = [record for record in records.values() if record is not None]
     todo = [stage for stage in graph.stages if records[stage.key] is None]

@@ -62,7 +62,7 @@ def test_overrides_reach_the_suite_and_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"task_sets": ["colorisation"]}, ["made-up.yaml:2", "Did you mean colorization?"]),
+        ({"task_sets": ["colorisation"]}, ["made-up.yaml:3", "Did you mean colorization?"]),
         ({"sedes": [1]}, ["unknown key sedes", "Did you mean seeds?"]),
         ({"baselines": ["random"]}, ["made-up.yaml", "random_init"]),
         ({"depths": [11]}, ["trunk.depth = 11"]),
@@ -120,7 +120,7 @@ def test_one_kind_stands_twice_under_other_names(tmp_path: Path) -> None:
     ("given", "words"),
     [
         ({"wide": {"kind": "linear_prob"}}, ["unknown evaluation linear_prob", "Did you mean linear_probe?"]),
-        ({"wide": {"kind": "linear_probe", "pool": 5}}, ["evaluations.wide: unknown key pool", "kind, options"]),
+        ({"wide": {"kind": "linear_probe", "pool": 5}}, ["evaluations.wide.pool: unknown key pool", "kind, options"]),
         ({"wide": {"kind": "linear_probe", "options": {"pol": 5}}}, ["unknown key pol", "Did you mean pool?"]),
         ({"a b": {"kind": "knn"}}, ["need a name of a-z"]),
         ({"floor": {"kind": "pixel_floor"}}, ["stands once, under its own name"]),

@@ -1,0 +1,40 @@
+"""A finished stage is one whose record and kept trunks are there."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.suite.finished import clear_without_kept_trunks, finished_record, trunk_folder
+from benchmarks.suite.graph import expand
+from benchmarks.suite.stages import Graph
+from tests.made.made_suites import fake_runner, made_suite
+
+
+def graph_of(tmp_path: Path, **changes: Any) -> Graph:
+    base = {"baselines": [], "task_sets": ["colorization"], "depths": [10], "seeds": [0]}
+    return expand(made_suite(tmp_path, **{**base, **changes}))
+
+
+def test_a_pretraining_without_the_trunks_of_a_learning_curve_runs_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (stage, *_) = graph_of(tmp_path).stages
+    fake_runner(out)(stage)
+    (stage.folder(out) / "trunk.pt").write_bytes(b"weights")
+    assert finished_record(stage, out) is not None
+    # 1. The same pretraining, whose trunk is now wanted at 30 % of the budget, too.
+    (curve, *evaluations) = graph_of(tmp_path, evaluate_at=[30, 100]).stages
+    assert curve.key == stage.key
+    assert finished_record(curve, out) is None
+    assert [trunk_folder(one, out).relative_to(curve.folder(out)).as_posix() for one in evaluations] == [
+        "kept/0.3",
+        ".",
+    ]
+    # 2. With that trunk it counts; a suite without a curve counts it in any case.
+    kept = curve.folder(out) / "kept" / "0.3"
+    kept.mkdir(parents=True)
+    (kept / "trunk.pt").write_bytes(b"weights")
+    assert finished_record(curve, out) is not None
+    assert not clear_without_kept_trunks(curve, out)
+    # 3. Without it the folder is cleared before the run, which would else be taken for finished.
+    (kept / "trunk.pt").unlink()
+    assert clear_without_kept_trunks(curve, out)
+    assert not curve.folder(out).exists()
