@@ -82,6 +82,19 @@ class PipelineConfig(Config):
             raise ValueError(f"canvas_scale = {low, high}; need 0 < low <= high <= 1")
         return self
 
+    @model_validator(mode="after")
+    def _check_task_batches(self) -> "PipelineConfig":
+        for name, task in self.tasks.items():
+            kind = TASKS[name].source
+            if task.batch_size is not None and task.batch_size > self.batch_size_of(kind):
+                field = "batch_size" if kind == "image" else "clip_batch_size"
+                raise ValueError(
+                    f"tasks.{name}.batch_size = {task.batch_size}, of the {self.batch_size_of(kind)} {kind}s that a "
+                    f"step reads; need at most that many. Raise {field}, and give the other tasks a batch_size of "
+                    "their own; or set accumulate, which averages the gradients of several batches"
+                )
+        return self
+
     def sources_of(self, kind: Kind) -> tuple[SourceConfig, ...]:
         """Return the sources of a kind, in order; () if none are given."""
         return as_sources(self.images if kind == "image" else self.clips)
@@ -89,6 +102,12 @@ class PipelineConfig(Config):
     def batch_size_of(self, kind: Kind) -> int:
         """Return the samples of a kind per step over all ranks."""
         return self.batch_size if kind == "image" else self.clip_batch_size
+
+    def batch_size_of_task(self, name: str) -> int:
+        """Return the samples that a task takes per step over all ranks."""
+        # A copy of this config may have smaller batches, of which a task with a batch size of its own then takes all.
+        read = self.batch_size_of(TASKS[name].source)
+        return min(self.tasks[name].batch_size or read, read)
 
     @property
     def canvas(self) -> CanvasSpec:

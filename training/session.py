@@ -40,7 +40,7 @@ class Session:
         self.config, self.pipeline, self.ranks, self.device = config, pipeline, ranks, device
         # 1. Model and cost first, on the CPU: the number of steps follows from FLOPs, and every rank counts the same.
         self.model = model_of(config, pipeline.tasks, len(pipeline.labels))
-        self.batch_sizes = {name: config.pipeline.batch_size_of(task.source) for name, task in pipeline.tasks.items()}
+        self.batch_sizes = {name: config.pipeline.batch_size_of_task(name) for name in pipeline.tasks}
         self.flop = {
             name: count_flop(self.model, dummy_batch(task, self.batch_sizes[name]))
             for name, task in pipeline.tasks.items()

@@ -62,7 +62,9 @@ def parts_of(config: PipelineConfig, kind: Kind, num_samples: int, *, seed: int,
 
 def _of_kind(config: PipelineConfig, kind: Kind) -> PipelineConfig:
     """The same with the tasks of one kind, in threads of this process, in batches of moderate size."""
-    tasks = {name: options for name, options in config.tasks.items() if TASKS[name].source == kind}
+    own = {name: options for name, options in config.tasks.items() if TASKS[name].source == kind}
+    # Every task looks at all samples here.
+    tasks = {name: options.model_copy(update={"batch_size": None}) for name, options in own.items()}
     sizes = {
         "batch_size": min(config.batch_size, MOST_PER_BATCH["image"]),
         "clip_batch_size": min(config.clip_batch_size, MOST_PER_BATCH["clip"]),

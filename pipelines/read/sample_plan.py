@@ -161,6 +161,17 @@ class SamplePlan:
         """Return the position in the stream of this rank's first sample of a batch."""
         return batch_index * self.global_batch_size + self.rank * self.local_batch_size
 
+    def rows_taken(self, num_taken: int) -> Int64s:
+        """Return the rows of this rank's batch, int64, that belong to `num_taken` evenly spaced ones of the global one.
+
+        Which samples of a global batch are taken does not depend on the number of ranks.
+        """
+        first = self.rank * self.local_batch_size
+        places = np.arange(first, first + self.local_batch_size + 1, dtype=np.int64)
+        # Row i is taken where i * num_taken / size passes an integer: integers alone, so that no rounding moves a row.
+        steps = places * num_taken // self.global_batch_size
+        return np.flatnonzero(np.diff(steps))
+
     def one_by_one(self) -> "SamplePlan":
         """Return the same stream in batches of one: batch p is the sample at position p, on any rank."""
         return replace(self, global_batch_size=1, rank=0, world_size=1)

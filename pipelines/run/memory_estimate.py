@@ -43,15 +43,17 @@ class PipelineMemory:
 def pipeline_memory(
     tasks: Mapping[str, Task],
     batch_sizes: Mapping[Kind, int],
+    task_batch_sizes: Mapping[str, int],
     canvas: CanvasSpec,
     *,
     share_decode: bool,
     prefetch_batches: int,
     num_makers: int = 1,
 ) -> PipelineMemory:
-    """Estimate the bytes of a pipeline. `batch_sizes`: samples of a kind per step on one rank."""
+    """Estimate the bytes of a pipeline. `batch_sizes`, `task_batch_sizes`: samples of a kind per step on one rank, and
+    those that a task takes of them."""
     batch_bytes = {
-        name: sum(_tensor_bytes(spec) for spec in task.spec(batch_sizes[task.source]).values())
+        name: sum(_tensor_bytes(spec) for spec in task.spec(task_batch_sizes[name]).values())
         for name, task in tasks.items()
     }
     sides_px = [task.canvas_px for task in tasks.values() if task.source == "image"]

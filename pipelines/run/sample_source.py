@@ -56,6 +56,20 @@ class TaskSamples:
     failed: tuple[int, ...]
     cached: CachedTargets | None = None
 
+    def of_rows(self, rows: Int64s) -> "TaskSamples":
+        """Return some of the rows, int64 (N,) ascending; all of them are the same object."""
+        if len(rows) == len(self.keys):
+            return self
+        chosen = rows.tolist()
+        place = {row: index for index, row in enumerate(chosen)}
+        return TaskSamples(
+            pixels=self.pixels[torch.from_numpy(rows).to(self.pixels.device)],
+            geometry={name: values[rows] for name, values in self.geometry.items()},
+            keys=tuple(self.keys[row] for row in chosen),
+            failed=tuple(place[row] for row in self.failed if row in place),
+            cached=self.cached and self.cached.of_rows(chosen),
+        )
+
 
 def canvas_boxes(
     uniform_B4: Floats, width_B: Int64s, height_B: Int64s, scale: tuple[float, float], canvas_px: int

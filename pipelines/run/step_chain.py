@@ -135,6 +135,8 @@ class StepChain:
             clocks=clocks,
             shard_cache=shard_cache,
             threads=threads,
+            # Measuring without augmentation looks at every sample.
+            num_taken={name: config.batch_size_of_task(name) for name in self.tasks if augment},
         )
 
 
@@ -151,6 +153,7 @@ def chain_memory(config: PipelineConfig, tasks: Mapping[str, Task], world_size: 
     return pipeline_memory(
         tasks,
         {kind: config.batch_size_of(kind) // world_size for kind in KINDS},
+        {name: config.batch_size_of_task(name) // world_size for name in tasks},
         config.canvas,
         share_decode=config.share_decode,
         prefetch_batches=config.prefetch_batches,
@@ -256,13 +259,22 @@ def _plan(
         rank=rank,
         world_size=world_size,
     )
-    # Per rank: exemplar needs a second image in the same batch for its negative, and ranks do not share batches.
     for name, task in tasks.items():
-        available = min(plan.local_batch_size, plan.num_samples)
-        if task.source == kind and available < task.min_batch_size:
-            raise UsageError(
-                f"tasks.{name}: needs at least {task.min_batch_size} different {kind}s per rank and step, gets "
-                f"{available} (batch of {plan.global_batch_size} over {world_size} ranks, {plan.num_samples} {kind}s "
-                f"in all). Raise {field}."
-            )
+        if task.source == kind:
+            own = config.tasks[name].batch_size
+            _check_task_batch(task, plan, config.batch_size_of_task(name), f"tasks.{name}.batch_size" if own else field)
     return plan
+
+
+def _check_task_batch(task: Task, plan: SamplePlan, size: int, field: str) -> None:
+    """Raise UsageError for a task's batch size (over all ranks, from `field`) that does not fit ranks or task."""
+    if size % plan.world_size:
+        raise UsageError(f"{field} = {size}: over {plan.world_size} ranks; need a multiple of {plan.world_size}.")
+    # Per rank: exemplar needs a second image in the same batch for its negative, and ranks do not share batches.
+    available = min(size // plan.world_size, plan.num_samples)
+    if available < task.min_batch_size:
+        raise UsageError(
+            f"tasks.{task.name}: needs at least {task.min_batch_size} different {task.source}s per rank and step, gets "
+            f"{available} (batch of {size} over {plan.world_size} ranks, {plan.num_samples} {task.source}s in all). "
+            f"Raise {field}."
+        )

@@ -67,11 +67,14 @@ class StepMaker:
         clocks: Mapping[str, StageClock],
         shard_cache: ShardCache | None,
         threads: ThreadPool,
+        num_taken: Mapping[str, int],
     ) -> None:
         """`sources`: by kind of sample. `schedule`: step -> names of active tasks. `clocks`: "read", "decode", and one
-        per task. `close` also closes `shard_cache` and `threads`."""
+        per task. `num_taken`: task -> samples of a global batch that it takes; all where it is left out. `close` also
+        closes `shard_cache` and `threads`."""
         self.tasks, self.sources, self.threads, self.backend = dict(tasks), sources, threads, backend
         self._schedule, self._clocks, self._shard_cache = schedule, clocks, shard_cache
+        self._rows = {name: sources[tasks[name].source].plan.rows_taken(count) for name, count in num_taken.items()}
 
     def start(self) -> None:
         """Start the clocks of all stages."""
@@ -102,6 +105,8 @@ class StepMaker:
             if not active:
                 continue
             prepared, failed = source.load(position[f"{kind}_batch"], active)
+            # After failed samples are replaced: which sample takes a place must not depend on a task's batch size.
+            prepared = {name: self._taken(name, samples) for name, samples in prepared.items()}
             _refuse_failed_batch(prepared.values(), failed)
             faults += failed
             num_samples += source.plan.local_batch_size
@@ -158,6 +163,9 @@ class StepMaker:
             self._shard_cache.stop()
         self.threads.shutdown(wait=True, cancel_futures=True)
         self.backend.close()
+
+    def _taken(self, name: str, prepared: TaskSamples) -> TaskSamples:
+        return prepared.of_rows(self._rows[name]) if name in self._rows else prepared
 
     def _submit(self, name: str, prepared: TaskSamples, room_wait_s: float) -> Future[TaskBatch]:
         clock = self._clocks[name]

@@ -43,12 +43,15 @@ PAPER_CANVAS_PX = 256
 class TaskConfig(GrownConfig):
     """Options of every task."""
 
-    later_options = frozenset({"every", "lr_scale", "accumulate"})
+    later_options = frozenset({"every", "batch_size", "lr_scale", "accumulate"})
 
     task_weight: float = Field(default=1.0, gt=0.0, le=1.0)
     """Probability that the task is active at a step; 1 means every step. Lower saves its compute."""
     every: int = Field(default=1, ge=1)
     """The task is active at every so manieth step only: at 0, N, 2 N, ... Larger saves its compute."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Samples that the task takes of each batch of its source, over all ranks: evenly spaced ones, the same on any
+    number of ranks. Default: all. Fewer saves the task's compute; the batch is decoded all the same."""
     lr_scale: float = Field(default=1.0, gt=0.0)
     """Training: the task's learning rate as a multiple of `optimizer.lr`, in its head and in the trunk."""
     accumulate: int = Field(default=1, ge=1)

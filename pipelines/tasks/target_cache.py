@@ -62,6 +62,12 @@ class CachedTargets:
         address = tuple(None if row in failed else self.address[donor] for row, donor in enumerate(donors))
         return CachedTargets(address=address, target=tuple(self.target[donor] for donor in donors))
 
+    def of_rows(self, rows: Sequence[int]) -> "CachedTargets":
+        """Return some of the rows, in the order given."""
+        return CachedTargets(
+            address=tuple(self.address[row] for row in rows), target=tuple(self.target[row] for row in rows)
+        )
+
     def with_row(self, row: int, spare: "CachedTargets") -> "CachedTargets":
         """Return a copy with one row replaced by the only row of `spare`."""
         address = (*self.address[:row], spare.address[0], *self.address[row + 1 :])

@@ -157,6 +157,24 @@ def test_a_batch_that_does_not_divide_over_the_ranks(small_shards):
     refused(small_shards(), "batch_size = 6: over 4 ranks; need a multiple of 4", batch_size=6, world_size=4)
 
 
+@pytest.mark.parametrize(
+    ("tasks", "options", "match"),
+    [
+        ({"exemplar": {"batch_size": 9}}, {}, r"tasks\.exemplar\.batch_size = 9, of the 8 images.*Raise batch_size"),
+        ({"motion_segmentation": {"batch_size": 9}}, {}, "of the 8 clips that a step reads.*Raise clip_batch_size"),
+    ],
+)
+def test_a_tasks_batch_larger_than_its_sources_is_refused(tasks, options, match):
+    with pytest.raises(ValueError, match=match):
+        PipelineConfig(**({"tasks": tasks, "batch_size": 8, "clip_batch_size": 8} | options))
+
+
+def test_a_tasks_batch_must_fit_ranks_and_task(small_shards):
+    options = {"folder": small_shards(), "batch_size": 8, "world_size": 2}
+    refused(tasks={"colorization": {"batch_size": 3}}, match=r"tasks\.colorization\.batch_size = 3: over 2", **options)
+    refused(tasks={"exemplar": {"batch_size": 2}}, match=r"at least 2 .* gets 1 .*Raise tasks\.exemplar", **options)
+
+
 def test_a_negative_seed_is_refused():
     with pytest.raises(UsageError, match="seed -1"):
         build_pipeline(PipelineConfig(), seed=-1)

@@ -88,7 +88,7 @@ TASK_OPTIONS = {
         num_threads=st.just(1),
         remembered_clips=mostly(st.integers(0, 3), -1),
     ),
-    "supervised": some(task_weight=WEIGHT),
+    "supervised": some(task_weight=WEIGHT, batch_size=mostly(st.sampled_from([2, 3, 4]), 0, 9)),
 }
 PLACES = mostly(st.sampled_from(["first", "first", "second"]), "nowhere")
 SOURCES = PLACES | st.lists(st.fixed_dictionaries({"path": PLACES}, optional={"weight": SHARE}), min_size=1, max_size=3)
@@ -178,6 +178,7 @@ def test_refused_with_the_name_of_a_field_or_as_promised(folders, value, seed, w
     with pipeline:
         for _ in range(NUM_STEPS):
             for name, batch in next(pipeline).batches.items():
-                size = config.batch_size_of(TASKS[name].source) // world_size
+                read = config.batch_size_of_task(name) if augment else config.batch_size_of(TASKS[name].source)
+                size = read // world_size
                 assert len(batch.keys) == size
                 assert_promised(batch, pipeline.tasks[name], size)

@@ -205,7 +205,7 @@ RESUMED = [
     {"lasso": {"penalty": 0.1}},
     {"trunk": {"depth": 10, "norm": "per_task"}},
     {
-        "tasks": {"exemplar": {"accumulate": 2}, "colorization": {"every": 2, "lr_scale": 0.5}},
+        "tasks": {"exemplar": {"accumulate": 2, "batch_size": 2}, "colorization": {"every": 2, "lr_scale": 0.5}},
         "updates": "summed",
         "balance": "pcgrad",
         "ema": {"decay": 0.5},

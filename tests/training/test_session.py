@@ -53,6 +53,23 @@ def test_all_steps_are_taken_once(new_session) -> None:
     assert indices == [0, 1, 2, 3]
 
 
+def test_a_smaller_batch_of_one_task_is_counted_as_what_it_is(new_session, shards) -> None:
+    """Half the samples, half the compute and half the passes; the source is read once for both tasks."""
+    tasks = {"exemplar": {"batch_size": 2}, "colorization": {}}
+    pipeline = {"images": str(shards), "canvas_px": 32, "batch_size": 4, "num_threads": 1, "tasks": tasks}
+    both, half = new_session(("exemplar", "colorization")), new_session(pipeline=pipeline)
+    for session in (both, half):
+        for step in session.steps():
+            session.learn(step)
+    assert half.samples_seen == {"colorization": 16, "exemplar": 8}
+    assert half.source_samples == both.source_samples == {"image": 16}
+    assert half.passes["exemplar"] * 2 == pytest.approx(half.passes["colorization"], abs=2e-3)
+    assert half.flop["exemplar"] * 2 == pytest.approx(both.flop["exemplar"], rel=0.01)
+    assert half.compute_tflop == pytest.approx(4 * sum(half.flop.values()) / 1e12)
+    budget = {"samples": 60}  # of 4 + 2 samples a step
+    assert new_session(pipeline=pipeline, budget=budget).num_steps == 10
+
+
 def test_compute_is_steps_times_the_cost_of_a_step(new_session) -> None:
     session = new_session(("exemplar", "colorization"))
     for step in session.steps():

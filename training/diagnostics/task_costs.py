@@ -41,7 +41,7 @@ def task_costs(config: PretrainConfig) -> list[TaskCost]:
     """
     tasks = {name: TASKS[name](options, config.pipeline.canvas) for name, options in config.pipeline.tasks.items()}
     model = model_of(config, tasks, NUM_LABELS)
-    batches = {name: dummy_batch(task, config.pipeline.batch_size_of(task.source)) for name, task in tasks.items()}
+    batches = {name: dummy_batch(task, config.pipeline.batch_size_of_task(name)) for name, task in tasks.items()}
     gflop = {name: count_flop(model, batch) / 1e9 / len(batch.keys) for name, batch in batches.items()}
     paper = {name: hours / PAPER_GPU_HOURS[UNIT_TASK] for name, hours in PAPER_GPU_HOURS.items()}
     averages = 2 if config.optimizer.name == "adamw" or config.optimizer.momentum else 1

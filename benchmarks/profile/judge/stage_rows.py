@@ -59,7 +59,7 @@ def _task_rows(measured: Measurements, found: Ceilings) -> Iterator[StageRow]:
     batch_bytes = memory_of(config).batch_bytes
     for job in measured.model.jobs:
         kind, ceiling = TASKS[job.task].source, None
-        size = config.batch_size_of(kind)
+        size = config.batch_size_of_task(job.task)
         if kind == "image":
             # Any image task has to read its canvas, 3 bytes a pixel, and to write its part of the batch.
             ceiling = found.memory_copy_bytes_per_s / (batch_bytes[job.task] / size + 3 * config.canvas_px**2)

@@ -137,7 +137,7 @@ def fit(
     jobs = tuple(
         StageWork(
             task=name,
-            cpu_s=costs[name].busy_s * config.batch_size_of(costs[name].kind),
+            cpu_s=costs[name].busy_s * config.batch_size_of_task(name),
             num_threads=own_threads(config, name),
             share=min(task.task_weight, 1.0) / task.every,
         )

@@ -109,6 +109,20 @@ def test_ranks_take_slices_of_the_same_batch(sizes, world_size, batch_index):
     np.testing.assert_array_equal(np.concatenate([part.epochs for part in parts]), whole.epochs)
 
 
+@pytest.mark.parametrize("num_taken", [1, 2, 3, 5, 8, 12, 24, 99])
+def test_the_rows_of_a_smaller_batch_are_evenly_spaced_and_do_not_depend_on_ranks(num_taken):
+    whole = make_plan(global_batch_size=24).rows_taken(num_taken).tolist()
+    assert len(whole) == min(num_taken, 24)
+    gaps = np.diff([-1, *whole])
+    assert gaps.max() - gaps.min() <= 1
+    for world_size in (2, 3, 4):
+        plans = [make_plan(global_batch_size=24, rank=rank, world_size=world_size) for rank in range(world_size)]
+        parts = [(plan.rows_taken(num_taken) + plan.rank * plan.local_batch_size).tolist() for plan in plans]
+        assert [row for part in parts for row in part] == whole
+        if num_taken % world_size == 0:
+            assert len({len(part) for part in parts}) == 1
+
+
 @given(SIZES, st.integers(1, 9))
 def test_no_sample_is_lost_or_doubled_across_epoch_borders(sizes, batch_size):
     total = sum(sizes)

@@ -82,6 +82,57 @@ def test_a_wrong_position_is_refused(folder, position):
         pipeline.restore(position)
 
 
+SMALLER = {"echo": {"batch_size": 2}, "other_echo": {}, "clip_echo": {}}
+
+
+def test_a_task_with_a_smaller_batch_takes_every_second_sample_of_the_same_batch(folder):
+    config, smaller = config_for(folder, {**SMALLER, "echo": {}}), config_for(folder, SMALLER)
+    with build_pipeline(config, seed=5) as whole, build_pipeline(smaller, seed=5) as pipeline:
+        for step, full in itertools.islice(zip(pipeline, whole, strict=False), 4):
+            small, large = step.batches["echo"], full.batches["echo"]
+            assert small.keys == large.keys[1::2]
+            assert torch.equal(small.inputs, large.inputs[1::2])
+            assert torch.equal(small.target["number"], large.target["number"][1::2])
+            assert len(step.batches["other_echo"].keys) == 4
+            assert pipeline.position() == whole.position()
+    assert pipeline.memory.batch_bytes["echo"] * 2 == whole.memory.batch_bytes["echo"]
+
+
+def test_a_task_with_a_smaller_batch_resumes_and_sees_the_same_samples_on_two_ranks(folder):
+    config = config_for(folder, SMALLER)
+    with build_pipeline(config, seed=5) as pipeline:
+        next(pipeline)
+        position = pipeline.position()
+        rest = [digest(step) for step in itertools.islice(pipeline, 3)]
+    assert digests(config, 3, position) == rest
+    assert rows_of(config, 2, 6) == rows_of(config, 1, 6)
+    assert [len(rows) for rows in rows_of(config, 1, 2)] == [2, 2]
+
+
+def test_a_bad_sample_of_a_smaller_batch_is_replaced_as_in_the_whole_one(tmp_path):
+    """Of 7 samples a task takes 3: the bad one comes to a place that is taken, and to one that is not."""
+    folder = broken_folder(tmp_path, 20, 1)
+    configs = [
+        config_for(folder, {"echo": {"batch_size": size}}, batch_size=7, max_failure_ratio=1.0) for size in (3, 7)
+    ]
+    with build_pipeline(configs[0], seed=5) as pipeline, build_pipeline(configs[1], seed=5) as whole:
+        is_taken = set()
+        for step, full in itertools.islice(zip(pipeline, whole, strict=False), 30):
+            rows = pipeline.plans["image"].rows_taken(3)
+            small, large = step.batches["echo"], full.batches["echo"]
+            assert torch.equal(small.inputs, large.inputs[rows])
+            assert small.keys == tuple(large.keys[row] for row in rows)
+            assert step.faults == full.faults
+            planned = whole.plans["image"].picks(step.index).rows
+            is_taken |= {int(np.flatnonzero(planned == 0)[0]) in rows} if step.faults else set()
+    assert is_taken == {True, False}
+
+
+def test_without_augmentation_a_task_sees_all_samples(folder):
+    with build_pipeline(config_for(folder, SMALLER), seed=5, augment=False) as pipeline:
+        assert len(next(pipeline).batches["echo"].keys) == 4
+
+
 def rows_of(config, world_size, num_steps):
     """Per step, the set of (key, drawn number, pixels) over all ranks."""
     steps = [set() for _ in range(num_steps)]
