@@ -1,5 +1,6 @@
 """`fourfold bench run|plan|status|report`: a suite of pretrainings and evaluations from one YAML file."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,9 +8,11 @@ import typer
 
 from benchmarks.recipe_files import completing, find_recipe
 from benchmarks.results.output import AsJson, Overrides, print_json, print_table, say
+from pipelines.base.errors import UsageError
 from pipelines.base.progress import quiet_progress
 
 if TYPE_CHECKING:
+    from benchmarks.suite.code.other_code import OldCode
     from benchmarks.suite.status import CellStatus, SuiteStatus
     from benchmarks.suite.suite_config import Suite
 
@@ -22,6 +25,8 @@ SuiteFile = typer.Argument(
     autocompletion=completing("suites"),
 )
 Jobs = typer.Option(0, "--jobs", min=0, help="Stages that run at a time. 0: one with a GPU, else one per core.")
+KeepOld = typer.Option(False, "--keep-old", help="Count finished stages that other code made, as they are.")
+RedoChanged = typer.Option(False, "--redo-changed", help="Run stages that other code made again. Deletes their files.")
 Out = typer.Option(None, "--out", metavar="DIR", help="Folder for results. Default: runs/NAME of the suite.")
 
 
@@ -31,20 +36,24 @@ def run(
     out: Path | None = Out,
     overrides: list[str] | None = Overrides,
     jobs: int = Jobs,
+    keep_old: bool = KeepOld,
+    redo_changed: bool = RedoChanged,
     as_json: bool = AsJson,
 ) -> None:
     """Run what is not finished yet. After being killed, the same command resumes. Exit code 1 if a stage failed.
+
+    Refuses to run where other code has made a part of the stages, unless --keep-old or --redo-changed is given.
 
     Example: fourfold bench run demo --set images=shards --set clips=shards --set seeds=[0,1,2]
     """
     from benchmarks.suite.run_suite import run_suite
 
+    if keep_old and redo_changed:
+        raise UsageError("--keep-old and --redo-changed exclude each other. Give one of them.")
+    old_code: OldCode = "keep" if keep_old else "redo" if redo_changed else "refuse"
     loaded, folder = _load(suite, out, overrides)
-    if as_json:
-        with quiet_progress():
-            status = run_suite(loaded, folder, num_jobs=jobs)
-    else:
-        status = run_suite(loaded, folder, num_jobs=jobs)
+    with quiet_progress() if as_json else nullcontext():
+        status = run_suite(loaded, folder, num_jobs=jobs, old_code=old_code)
     _print(status, as_json)
     if status.num_failed:
         raise typer.Exit(1)
@@ -116,11 +125,12 @@ def _print(status: "SuiteStatus", as_json: bool) -> None:
     if as_json:
         print_json(_summary(status))
         return
+    from benchmarks.suite.stages import WHOLE_PCT
     from benchmarks.suite.status import duration
 
     rows = [
         (
-            cell.cell.task_set.name,
+            cell.cell.row if cell.cell.percent == WHOLE_PCT else f"{cell.cell.row}, at {cell.cell.percent:g} %",
             cell.cell.depth,
             cell.cell.seed,
             cell.state,
@@ -135,6 +145,8 @@ def _print(status: "SuiteStatus", as_json: bool) -> None:
     left = "not known before a stage of each kind has finished" if status.left_s is None else duration(status.left_s)
     print(f"\n{status.num_finished} of {status.num_stages} stages finished in {duration(status.spent_s)}")
     print(f"left, one after the other: {left}")
+    if status.other_code:
+        print(f"{status.other_code} `run` needs --keep-old or --redo-changed.")
     for label, error in status.failures.items():
         say(f"failed: {label}: {error}")
 
@@ -150,6 +162,7 @@ def _summary(status: "SuiteStatus") -> dict[str, Any]:
         {
             "task_set": cell.cell.task_set.name,
             "tasks": cell.cell.task_set.tasks,
+            "coordinates": cell.cell.coordinates,
             "depth": cell.cell.depth,
             "seed": cell.cell.seed,
             "state": cell.state,
@@ -160,5 +173,5 @@ def _summary(status: "SuiteStatus") -> dict[str, Any]:
         }
         for cell in status.cells
     ]
-    names = ("name", "out", "num_stages", "num_finished", "num_failed", "spent_s", "left_s")
+    names = ("name", "out", "num_stages", "num_finished", "num_failed", "spent_s", "left_s", "other_code")
     return {name: getattr(status, name) for name in names} | {"cells": cells}

@@ -81,7 +81,7 @@ def run_demo(out: Path) -> Path:
 
     shards = _prepare(out)
     suite = load_suite(Path("demo"), [f"images={shards}", f"clips={shards}"])
-    status = run_suite(suite, out / "runs", num_jobs=0)
+    status = run_suite(suite, out / "runs", num_jobs=0, old_code="redo")
     # Also after a failure: the report shows which stages are missing.
     report = write_report(suite, out / "runs")
     print("A smoke test: every part works. Classes are photos and runs last seconds, so the numbers mean nothing.")

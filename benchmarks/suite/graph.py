@@ -16,6 +16,8 @@ from benchmarks.evaluations import EVALUATIONS
 from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.content import split_content
 from benchmarks.evaluations.trunk_source import TrunkSource
+from benchmarks.source_code import installed_sources
+from benchmarks.suite.code.stage_code import StageCode
 from benchmarks.suite.config.point import Point
 from benchmarks.suite.stages import WHOLE_PCT, Cell, Graph, Stage, TaskSet, label_of
 from benchmarks.suite.suite_config import Place, Suite
@@ -50,9 +52,16 @@ def expand(suite: Suite) -> Graph:
     cells = [*_cells_once(_floor_cells(suite, maker), suite), *_cells_once(_foreign_cells(suite, maker), suite)]
     cells += [_trunk_cell(maker, place) for place in suite.places()]
     # 2. Every stage once, named by what its cells have in common.
-    named, stages = _named(cells)
+    code = StageCode(installed_sources())
+    named, stages = _named(cells, code)
     metrics = {name: EVALUATIONS[kind].metric for name, kind in suite.kinds.items()}
-    return Graph(cells=named, stages=stages, metrics=metrics, files=tuple(sorted(maker.data.files)))
+    return Graph(
+        cells=named,
+        stages=stages,
+        metrics=metrics,
+        files=tuple(sorted(maker.data.files)),
+        modules=code.by_digest,
+    )
 
 
 def _floor_cells(suite: Suite, maker: "_StageMaker") -> Iterator[Cell]:
@@ -122,7 +131,7 @@ def _trunk_cell(maker: "_StageMaker", place: Place) -> Cell:
     )
 
 
-def _named(cells: list[Cell]) -> tuple[tuple[Cell, ...], tuple[Stage, ...]]:
+def _named(cells: list[Cell], code: StageCode) -> tuple[tuple[Cell, ...], tuple[Stage, ...]]:
     """Return cells and stages, each stage once and with the coordinates that all its cells have in common."""
     stages: dict[str, Stage] = {}
     common: dict[str, dict[str, Any]] = {}
@@ -139,7 +148,7 @@ def _named(cells: list[Cell]) -> tuple[tuple[Cell, ...], tuple[Stage, ...]]:
     for key, stage in stages.items():
         label = names[key] if counts[stage.kind, names[key]] == 1 else stage.label
         needs = tuple(made[need.key] for need in stage.needs)
-        made[key] = replace(stage, label=label, coordinates=common[key], needs=needs)
+        made[key] = replace(stage, label=label, coordinates=common[key], needs=needs, code=code.of(stage))
     cells = [
         replace(
             cell,

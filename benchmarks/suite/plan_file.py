@@ -57,6 +57,7 @@ def write_plan(out: Path, settings: Mapping[str, Any], graph: Graph) -> None:
         "follows_from": _origin(settings, graph.files),
         "files": [str(path) for path in graph.files],
         "metrics": graph.metrics,
+        "modules": graph.modules,
         "stages": stages,
         "cells": cells,
     }
@@ -72,7 +73,13 @@ def read_plan(out: Path, settings: Mapping[str, Any]) -> Graph | None:
             return None
         stages = _stages(content["stages"])
         cells = tuple(_cell(cell, stages) for cell in content["cells"])
-        return Graph(cells=cells, stages=tuple(stages.values()), metrics=content["metrics"], files=files)
+        return Graph(
+            cells=cells,
+            stages=tuple(stages.values()),
+            metrics=content["metrics"],
+            files=files,
+            modules=content["modules"],
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # A damaged plan is no error: the graph is made anew, which only takes longer.
         return None

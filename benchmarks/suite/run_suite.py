@@ -23,6 +23,7 @@ from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.features.request import FeatureRequest
 from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.results.record import Record, environment, now_utc, write_json, write_record
+from benchmarks.suite.code.other_code import OldCode, begin_stage, settle_old_code, write_modules
 from benchmarks.suite.executors import Executor, RunStage, StageEvent
 from benchmarks.suite.executors.local import LocalExecutor
 from benchmarks.suite.executors.processes import ProcessExecutor
@@ -50,12 +51,14 @@ def run_suite(
     out: Path,
     *,
     num_jobs: int = 1,
+    old_code: OldCode = "refuse",
     runner: RunStage | None = None,
     say: Callable[[str], None] | None = None,
 ) -> SuiteStatus:
     """Run what is not finished; the caller exits with 1 if `num_failed` is not 0.
 
     num_jobs: stages at a time, each in a process of its own; 1: all in this one; 0: as many as `choose_jobs` says.
+    old_code: what becomes of stages that other code made: "refuse" to mix them with new ones, "keep" or "redo" them.
     `say` gets one line per event (stderr by default). Raises UsageError where another run holds `out`.
     """
     say = say or _say_to_stderr
@@ -64,11 +67,14 @@ def run_suite(
     _check_evaluations(suite)
     executor, runner = _executor(num_jobs or choose_jobs()), runner or partial(run_stage, out=out)
     with _only_run_in(out):
+        records = {stage.key: finished_record(stage, out) for stage in graph.stages}
+        records = settle_old_code(graph, records, out, old_code)
         # 2. What this run is, for people (suite.json) and for `status` and `plan` from other terminals (plan.json).
         write_json(out / "suite.json", suite.config.model_dump(mode="json"))
         write_plan(out, suite.settings, graph)
+        write_modules(graph.modules, out)
         # 3. Under the lock, so that no other run can finish a stage between this look and its start.
-        todo = [stage for stage in graph.stages if finished_record(stage, out) is None]
+        todo = [stage for stage in graph.stages if records[stage.key] is None]
         say(f"{suite.config.name}: {len(graph.stages)} stages, {len(graph.stages) - len(todo)} finished before")
         # 4. Closed on the way out, also by Ctrl-C: then the executor ends what still runs.
         with closing(executor.run(todo, runner)) as events:
@@ -94,6 +100,7 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
     folder = stage.folder(out)
     clear_without_kept_trunks(stage, out)
     folder.mkdir(parents=True, exist_ok=True)
+    code = begin_stage(stage, out)
     start_s = time.monotonic()
     if stage.kind == "pretrain":
         config = validate(PretrainConfig, stage.config, source=stage.label)
@@ -116,7 +123,7 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
         inputs=stage.inputs,
         results=results,
         coordinates=stage.coordinates,
-        code=stage.code,
+        code=code,
     )
     write_record(folder, record)
     if stage.kind == "pretrain":

@@ -105,6 +105,8 @@ class Graph:
     """The result of each evaluation that tables show, by the evaluation's name."""
     files: tuple[Path, ...]
     """Files that the keys depend on: manifests and counted colors, also missing ones."""
+    modules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Digests of modules by `Stage.code`: what changed can be named later."""
 
 
 def label_of(coordinates: Mapping[str, Any]) -> str:

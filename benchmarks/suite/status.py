@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.results.record import Record
+from benchmarks.suite.code.other_code import made_by_other_code, told
 from benchmarks.suite.finished import finished_record
 from benchmarks.suite.stages import Cell, Graph, Stage
 
@@ -53,6 +54,8 @@ class SuiteStatus:
     spent_s: float
     left_s: float | None
     metrics: dict[str, str]
+    other_code: str = ""
+    """A sentence that names stages made by other code than today's; empty where there are none."""
 
     @property
     def is_finished(self) -> bool:
@@ -70,6 +73,7 @@ def status_of(name: str, graph: Graph, out: Path) -> SuiteStatus:
     cells = tuple(_cell_status(cell, graph, records, out) for cell in graph.cells)
     finished = [record for record in records.values() if record is not None]
     todo = [stage for stage in graph.stages if records[stage.key] is None]
+    changed = made_by_other_code(graph, records, out)
     return SuiteStatus(
         name=name,
         out=out,
@@ -80,6 +84,7 @@ def status_of(name: str, graph: Graph, out: Path) -> SuiteStatus:
         spent_s=sum(record.seconds for record in finished),
         left_s=left_s(todo, graph, records),
         metrics=graph.metrics,
+        other_code=told(changed, graph, records, out) if changed else "",
     )
 
 
