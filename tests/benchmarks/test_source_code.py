@@ -9,7 +9,7 @@ from benchmarks.source_code import SourceTree, code_digest
 FILES = {
     "pipelines/__init__.py": '"""Pixels."""',
     "pipelines/base/__init__.py": "",
-    "pipelines/base/rng.py": '"""Random numbers."""\ndef draw(seed):\n    """Return a number."""\n    return seed + 1\n',
+    "pipelines/base/rng.py": '"""Numbers."""\ndef draw(seed):\n    """Return a number."""\n    return seed + 1\n',
     "pipelines/tasks/__init__.py": "from pipelines.tasks.base import Task\nfrom pipelines.tasks.left import Left\n"
     "from pipelines.tasks.right import Right\nTASKS = {'left': Left, 'right': Right}\n",
     "pipelines/tasks/base.py": "class Task:\n    pass\n",
@@ -52,7 +52,7 @@ def test_modules_are_followed_and_members_of_registries_only_where_asked_for(tre
     [
         ("pipelines/base/rng.py", "seed + 1", "seed - 1", True),
         ("pipelines/base/rng.py", "Return a number", "Return another number", False),
-        ("pipelines/base/rng.py", "Random numbers", "Numbers", False),
+        ("pipelines/base/rng.py", "Numbers", "Drawn numbers", False),
         ("pipelines/base/rng.py", "    return", "    # a reason\n\n    return", False),
         ("pipelines/tasks/right.py", "Right = Task", "Right = None", False),
         ("pipelines/tasks/base.py", "pass", "x = 1", True),

@@ -9,6 +9,7 @@ from benchmarks.suite import graph
 from benchmarks.suite.graph import expand
 from benchmarks.suite.stages import Stage
 from pipelines.base.errors import DataError, UsageError
+from pipelines.targets.color.color_prior import PRIOR_NAME
 from tests.made.made_suites import made_suite
 
 
@@ -131,7 +132,7 @@ def test_moved_shards_keep_the_keys_and_changed_shards_do_not(tmp_path: Path) ->
 
 def test_colour_statistics_are_an_input_of_colorization_alone(tmp_path: Path) -> None:
     before = keys(tmp_path)
-    (tmp_path / "shards" / graph.PRIOR_NAME).write_text("{}")
+    (tmp_path / "shards" / PRIOR_NAME).write_text("{}")
     after = keys(tmp_path)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {name for name in before if "colorization" in name or "Col" in name}
@@ -162,7 +163,7 @@ def test_missing_and_damaged_shards_are_named(tmp_path: Path) -> None:
 def test_foreign_trunks_are_cells_of_their_own_and_follow_the_content_of_the_file(tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"one")
-    changes = {"trunks": {"theirs": {"timm": "resnet50", "weights": str(weights)}}, "task_sets": []}
+    changes: dict[str, Any] = {"trunks": {"theirs": {"timm": "resnet50", "weights": str(weights)}}, "task_sets": []}
     graph = expand(made_suite(tmp_path, **changes))
     cell = next(cell for cell in graph.cells if cell.task_set.name == "theirs")
     assert (cell.pretrain, cell.depth, list(cell.evaluations)) == (None, None, ["linear_probe"])
