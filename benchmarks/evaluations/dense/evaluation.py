@@ -19,14 +19,17 @@ import torch
 from pydantic import Field
 from torch.nn import functional as F
 
-from benchmarks.evaluations.base import Context, Evaluation, Results
-from benchmarks.evaluations.content import folder_content
-from benchmarks.evaluations.dense.composites import is_composites, open_composites
+from benchmarks.evaluations.base import Context, Results
+from benchmarks.evaluations.composites import COMPOSITES_NEED, is_composites
+from benchmarks.evaluations.dense.composites import open_composite_masks
+from benchmarks.evaluations.dense.davis import DAVIS_NEEDS, is_davis, open_davis
 from benchmarks.evaluations.dense.iou import IGNORED, ConfusionMatrix
-from benchmarks.evaluations.dense.masked_images import MaskedImage, MaskedSplit, open_davis, open_voc_masks
+from benchmarks.evaluations.dense.masked_images import MaskedImage, MaskedSplit
+from benchmarks.evaluations.dense.voc import VOC_MASKS_NEED, is_voc_masks, open_voc_masks
+from benchmarks.evaluations.own_data import Layout, evaluation_of_own_data, open_data
 from benchmarks.evaluations.probes.softmax import choose_l2
 from pipelines.base.config import Config
-from pipelines.base.errors import DataError, UsageError
+from pipelines.base.errors import DataError
 from pipelines.base.progress import progress_bar
 from pipelines.base.rng import rng_for
 from training.parallel import cpu_threads
@@ -63,20 +66,24 @@ class DenseConfig(Config):
     """L-BFGS iterations of every fit at most."""
 
 
-def open_masks(config: DenseConfig) -> list[MaskedSplit]:
+LAYOUTS: tuple[Layout[DenseConfig, MaskedSplit], ...] = (
+    Layout(fits=is_voc_masks, open=lambda config: open_voc_masks(config.data, _splits(config)), needs=VOC_MASKS_NEED),
+    Layout(fits=is_davis, open=lambda config: open_davis(config.data, _splits(config)), needs=DAVIS_NEEDS),
+    Layout(
+        fits=is_composites,
+        open=lambda config: open_composite_masks(config.data, _splits(config), per_cutout=config.per_cutout),
+        needs=COMPOSITES_NEED,
+    ),
+)
+
+
+def _splits(config: DenseConfig) -> tuple[str, str]:
+    return config.train_split, config.test_split
+
+
+def open_masks(config: DenseConfig) -> tuple[MaskedSplit, MaskedSplit]:
     """Return the train and the test split; no pixel is decoded. Raises UsageError or DataError."""
-    data, splits = config.data, (config.train_split, config.test_split)
-    if not data.is_dir():
-        raise UsageError(f"data: {data} is no folder. Give a folder in one of the layouts of docs/detection-depth.md.")
-    if is_composites(data):
-        return open_composites(data, splits, per_cutout=config.per_cutout)
-    if (data / "SegmentationClass").is_dir():
-        return open_voc_masks(data, splits)
-    if (data / "Annotations").is_dir():
-        return open_davis(data, splits)
-    raise UsageError(
-        f"{data}: no layout that is known. Need SegmentationClass (VOC), Annotations (DAVIS), or cutouts and photos."
-    )
+    return open_data(config, LAYOUTS)
 
 
 def check(context: Context, config: DenseConfig) -> None:
@@ -224,12 +231,4 @@ def _labels(answer_1Khw: torch.Tensor, size: tuple[int, ...]) -> npt.NDArray[np.
     return at_pixels[0].argmax(0).cpu().numpy().astype(np.uint8)
 
 
-EVALUATION = Evaluation(
-    config_class=DenseConfig,
-    run=run,
-    check=check,
-    content=lambda config: {"data": folder_content(config.data)},
-    data_fields=("data",),
-    reads_images=False,
-    metric="mean_iou_pct",
-)
+EVALUATION = evaluation_of_own_data(config_class=DenseConfig, run=run, check=check, metric="mean_iou_pct")

@@ -18,20 +18,22 @@ import torch
 from pydantic import Field
 from torch.nn import functional as F
 
-from benchmarks.evaluations.base import Context, Evaluation, Results
+from benchmarks.evaluations.base import Context, Results
 from benchmarks.evaluations.depth.metrics import DepthSums
 from benchmarks.evaluations.depth.model import DepthNetwork, filters_of, reverse_huber
+from benchmarks.evaluations.depth.nyu import NYU_NEEDS, is_nyu, open_nyu
 from benchmarks.evaluations.depth.pair import DepthSplit, Pair
-from benchmarks.evaluations.depth.pairs import DepthStatistics, check_depths, open_splits
-from benchmarks.evaluations.fine_tuning.attempt import attempt_of, data_content
+from benchmarks.evaluations.depth.pairs import DepthStatistics, check_depths, is_pairs, open_pairs
+from benchmarks.evaluations.fine_tuning.attempt import attempt_of
 from benchmarks.evaluations.fine_tuning.features import TrunkFeatures
 from benchmarks.evaluations.fine_tuning.loop import FineTuneConfig, fine_tune, rows_of_step
+from benchmarks.evaluations.own_data import Layout, data_content, evaluation_of_own_data, open_data
 from pipelines.base.progress import progress_bar
 from pipelines.base.rng import rng_for
 from training.parallel import cpu_threads
 from training.trunk import Trunk
 
-__all__ = ["EVALUATION", "DepthConfig", "MeanDepth", "check", "measure_depth", "run"]
+__all__ = ["EVALUATION", "DepthConfig", "MeanDepth", "check", "measure_depth", "open_depth", "run"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -61,16 +63,31 @@ class _Batch:
     depth_NCHW: torch.Tensor
 
 
+def open_depth(config: DepthConfig) -> tuple[DepthSplit, DepthSplit]:
+    """Return the train and the test split; no pixel is read. Raises UsageError or DataError."""
+    splits = (config.train_split, config.test_split)
+    nyu: Layout[DepthConfig, DepthSplit] = Layout(
+        fits=is_nyu, open=lambda config: open_nyu(config.data, splits), needs=NYU_NEEDS
+    )
+    folders: Layout[DepthConfig, DepthSplit] = Layout(
+        fits=lambda data: is_pairs(data, splits),
+        open=lambda config: open_pairs(config.data, splits, units_per_m=config.units_per_m),
+        needs="folders: rgb/NAME.jpg or .png beside depth/NAME.png of 16 bits, in train/ and test/, or in one folder "
+        "with train.txt and test.txt that list the names",
+    )
+    return open_data(config, (nyu, folders))
+
+
 def check(context: Context, config: DepthConfig) -> None:
     """Read every pair once. Raises UsageError or DataError for a wrong layout or unfit depth."""
     names = (config.train_split, config.test_split)
-    for split, name in zip(open_splits(config.data, units_per_m=config.units_per_m, splits=names), names, strict=True):
+    for split, name in zip(open_depth(config), names, strict=True):
         check_depths(split, name)
 
 
 def run(context: Context, config: DepthConfig) -> Results:
     """Return the results of `measure_depth` for the trunk of the context."""
-    with attempt_of(context, "depth", config, config.data) as attempt, cpu_threads(0):
+    with attempt_of(context, "depth", config, data_content(config)) as attempt, cpu_threads(0):
         return measure_depth(context.the_trunk().load(), config, folder=attempt.folder, key=attempt.key)
 
 
@@ -81,9 +98,7 @@ def measure_depth(trunk: Trunk, config: DepthConfig, *, folder: Path, key: str) 
     The trunk is changed in place. `check` comes before: an unfit pair late in the test split would cost the run.
     """
     # 1. The train pairs are read once for their mean and deviation, which the network answers in.
-    train, test = open_splits(
-        config.data, units_per_m=config.units_per_m, splits=(config.train_split, config.test_split)
-    )
+    train, test = open_depth(config)
     mean_depth = MeanDepth(config.height_px, config.width_px)
     statistics = check_depths(train, config.train_split, visit=mean_depth.add)
     # 2. The network, with new weights that depend on the seed only.
@@ -203,12 +218,4 @@ class MeanDepth:
         return mean_HW.astype(np.float32)
 
 
-EVALUATION = Evaluation(
-    config_class=DepthConfig,
-    run=run,
-    check=check,
-    content=lambda config: data_content(config.data),
-    data_fields=("data",),
-    reads_images=False,
-    metric="under_1.25_pct",
-)
+EVALUATION = evaluation_of_own_data(config_class=DepthConfig, run=run, check=check, metric="under_1.25_pct")

@@ -15,13 +15,19 @@ from scipy import io
 from benchmarks.evaluations.depth.pair import DepthSplit, Pair
 from pipelines.base.errors import DataError, UsageError
 
-__all__ = ["NYU_FILES", "open_nyu"]
+__all__ = ["NYU_NEEDS", "is_nyu", "open_nyu"]
 
 NYU_FILES = ("nyu_depth_v2_labeled.mat", "splits.mat")
 SOURCES = {
     NYU_FILES[0]: "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat (2.8 GB)",
     NYU_FILES[1]: "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat",
 }
+NYU_NEEDS = f"NYUv2: a folder with {' and '.join(SOURCES.values())}, 795 train and 654 test pairs"
+
+
+def is_nyu(data: Path) -> bool:
+    """Return whether a folder has one of NYUv2's two files."""
+    return any((data / name).is_file() for name in NYU_FILES)
 
 
 def open_nyu(data: Path, splits: Sequence[str]) -> list[DepthSplit]:

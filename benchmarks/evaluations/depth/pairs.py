@@ -1,11 +1,9 @@
-"""Pairs of RGB and measured depth: a .mat file of NYUv2 or a folder of images in, one pair at a time out.
+"""Pairs of RGB and measured depth: a folder of images in, one pair at a time out; and the check of any pairs.
 
 RGB is uint8 (H, W, 3). Depth is float32 (H, W) in meters, of the same size; 0 or NaN where it is unknown (in
-16-bit files 0 or 65535). Layouts:
-
-- NYUv2: a folder with nyu_depth_v2_labeled.mat and splits.mat (795 train, 654 test pairs).
-- Folders: rgb/NAME.jpg|png beside depth/NAME.png of 16 bits, in train/ and test/; or in one folder with train.txt and
-  test.txt (a name per line), or with an index.csv of the columns name and split (and set, one folder further up).
+16-bit files 0 or 65535). Layout: rgb/NAME.jpg|png beside depth/NAME.png of 16 bits, in train/ and test/; or in one
+folder with train.txt and test.txt (a name per line), or with an index.csv of the columns name and split (and set, one
+folder further up).
 """
 
 import csv
@@ -17,23 +15,24 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.evaluations.depth.nyu import NYU_FILES, open_nyu
 from benchmarks.evaluations.depth.pair import DepthSplit, Pair
 from benchmarks.evaluations.image_files import read_image
-from pipelines.base.errors import DataError, UsageError
+from pipelines.base.errors import DataError
 
-__all__ = ["check_depths", "open_splits"]
+__all__ = ["check_depths", "is_pairs", "open_pairs"]
 
 MOST_SHOWN = 5
 SATURATED = np.iinfo(np.uint16).max
 
 
-def open_splits(data: Path, *, units_per_m: float, splits: Sequence[str] = ("train", "test")) -> list[DepthSplit]:
-    """Return the splits of a data set in any of the layouts; no pixel is read. Raises UsageError or DataError."""
-    if not data.is_dir():
-        raise UsageError(f"data: {data} is no folder. Give a folder in one of the layouts of docs/detection-depth.md.")
-    if any((data / name).is_file() for name in NYU_FILES):
-        return open_nyu(data, splits)
+def is_pairs(data: Path, splits: Sequence[str]) -> bool:
+    """Return whether a folder has pairs of images, in folders of its splits or in one."""
+    folders = (data, *(data / split for split in splits))
+    return any((folder / name).is_dir() for folder in folders for name in ("rgb", "depth"))
+
+
+def open_pairs(data: Path, splits: Sequence[str], *, units_per_m: float) -> list[DepthSplit]:
+    """Return splits of a folder of images; no pixel is read. Raises DataError."""
     return [_folder_split(data, split, units_per_m) for split in splits]
 
 
@@ -60,7 +59,7 @@ def _by_stem(folder: Path, name: str) -> dict[str, Path]:
     if not (folder / name).is_dir():
         raise DataError(
             f"{folder}: has no folder {name}. Need rgb/NAME.jpg|png and depth/NAME.png of 16 bits, in train/ and test/ "
-            f"or in one folder with train.txt and test.txt; or NYUv2's files {' and '.join(NYU_FILES)}."
+            "or in one folder with train.txt and test.txt."
         )
     found = (path for path in (folder / name).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     return {path.stem: path for path in found}

@@ -1,22 +1,24 @@
-"""Images with boxes, read lazily: a folder in VOC or COCO layout in, a list of images with checked boxes out.
+"""Images with boxes, read lazily: a folder in VOC or COCO layout, or composites, in; images with checked boxes out.
 
 Boxes are float32 (K, 4), x0 y0 x1 y1 in pixels of the stored image, from 0, with x1 and y1 just outside: a box over the
 whole image is 0 0 width height. `ignored` boxes (VOC: difficult, COCO: iscrowd) are not trained on and count neither as
 found nor as missed.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from benchmarks.evaluations.image_files import read_image
 from pipelines.base.errors import DataError
 
 __all__ = ["BoxedImage", "BoxedSplit", "check_classes", "checked_split"]
 
+Pixels = npt.NDArray[np.uint8]
 MOST_SHOWN = 5
 SLACK_PX = 1.0
 """Boxes may leave the image by this much, as many published ones do, and are then cut at its border."""
@@ -24,13 +26,19 @@ SLACK_PX = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxedImage:
-    """One image file and its boxes. `classes_K`: int64 index into the split's class names."""
+    """One image and its boxes. `classes_K`: int64 index into the split's class names."""
 
     name: str
     path: Path
     boxes_K4: npt.NDArray[np.float32]
     classes_K: npt.NDArray[np.int64]
     ignored_K: npt.NDArray[np.bool_]
+    make: Callable[[], Pixels] | None = None
+    """Makes the pixels of a composite; None where they are in the file."""
+
+    def read(self) -> Pixels:
+        """Return uint8 RGB (H, W, 3). Raises DataError for a file that cannot be decoded."""
+        return read_image(self.path) if self.make is None else self.make()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +71,7 @@ def checked_split(images: Sequence[BoxedImage], class_names: Sequence[str], *, w
     for image in images:
         width, height = _size(image.path) or (0, 0)
         boxes_K4 = np.clip(image.boxes_K4, 0, np.array([width, height, width, height], dtype=np.float32))
-        cut.append(
-            BoxedImage(
-                name=image.name,
-                path=image.path,
-                boxes_K4=boxes_K4,
-                classes_K=image.classes_K,
-                ignored_K=image.ignored_K,
-            )
-        )
+        cut.append(replace(image, boxes_K4=boxes_K4))
     return BoxedSplit(images=tuple(cut), class_names=tuple(class_names))
 
 

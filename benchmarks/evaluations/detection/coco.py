@@ -13,9 +13,13 @@ import numpy as np
 from benchmarks.evaluations.detection.boxed_images import BoxedImage, BoxedSplit, checked_split
 from pipelines.base.errors import DataError, UsageError
 
-__all__ = ["is_coco", "open_coco"]
+__all__ = ["COCO_NEEDS", "is_coco", "open_coco"]
 
-SOURCE = "https://cocodataset.org/#download (train2017, val2017 and their annotations)"
+COCO_NEEDS = (
+    "COCO: annotations/instances_SPLIT.json and the images in SPLIT/. Unpack train2017.zip, val2017.zip and "
+    "annotations_trainval2017.zip of https://cocodataset.org/#download in one folder and give it, with train_split: "
+    "train2017, test_split: val2017"
+)
 
 
 def is_coco(data: Path) -> bool:
@@ -36,8 +40,7 @@ def _open_split(data: Path, split: str) -> BoxedSplit:
     if not path.is_file():
         there = sorted(other.name for other in path.parent.glob("instances_*.json"))[:20]
         raise UsageError(
-            f"{data}: has no {path.name} in annotations ({', '.join(there) or 'none there'}). COCO layout needs "
-            f"annotations/instances_SPLIT.json and the images in SPLIT/: {SOURCE}."
+            f"{data}: has no {path.name} in annotations ({', '.join(there) or 'none there'}). {COCO_NEEDS}."
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

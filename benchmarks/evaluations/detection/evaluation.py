@@ -16,15 +16,17 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from benchmarks.evaluations.base import Context, Evaluation, Results
+from benchmarks.evaluations.base import Context, Results
+from benchmarks.evaluations.composites import COMPOSITES_NEED, is_composites
 from benchmarks.evaluations.detection.average_precision import Detections, Truth, coco_results, voc_results
 from benchmarks.evaluations.detection.boxed_images import BoxedImage, BoxedSplit, check_classes
-from benchmarks.evaluations.detection.coco import is_coco, open_coco
-from benchmarks.evaluations.detection.voc import is_voc, open_voc
-from benchmarks.evaluations.fine_tuning.attempt import attempt_of, data_content
+from benchmarks.evaluations.detection.coco import COCO_NEEDS, is_coco, open_coco
+from benchmarks.evaluations.detection.composites import open_composite_boxes
+from benchmarks.evaluations.detection.voc import VOC_NEEDS, is_voc, open_voc
+from benchmarks.evaluations.fine_tuning.attempt import attempt_of
 from benchmarks.evaluations.fine_tuning.features import TrunkFeatures
 from benchmarks.evaluations.fine_tuning.loop import FineTuneConfig, fine_tune, rows_of_step
-from benchmarks.evaluations.image_files import read_image
+from benchmarks.evaluations.own_data import Layout, data_content, evaluation_of_own_data, open_data
 from pipelines.base.errors import UsageError
 from pipelines.base.progress import progress_bar
 from pipelines.base.rng import rng_for
@@ -41,7 +43,7 @@ class DetectionConfig(FineTuneConfig):
     """Options of the detection evaluation."""
 
     data: Path
-    """Folder in VOC layout (VOC2007) or COCO layout (layouts: docs/detection-depth.md)."""
+    """Folder in VOC layout (VOC2007), COCO layout, or with cutouts/ and photos/ (layouts: docs/detection-depth.md)."""
     train_split: str = "trainval"
     """Images to train on; train2017 for COCO."""
     test_split: str = "test"
@@ -62,6 +64,8 @@ class DetectionConfig(FineTuneConfig):
     """A proposal's features are sampled to roi_cells x roi_cells; time of the head grows with its square."""
     rois_per_image: int = Field(default=128, ge=4)
     """Proposals per image that the head is trained on; time of the head grows with it."""
+    per_cutout: int = Field(default=2, ge=1)
+    """Composites made of every cut-out, where `data` has cut-outs and photos; time of the test grows with it."""
     fourth_stage: Literal["random", "checkpoint"] = "random"
     """Start of the head: `random` as the paper's self-supervised rows, or the fourth stage of a supervised run with
     heads.preset paper, as its labelled baseline."""
@@ -73,19 +77,26 @@ class _Batch:
     targets: list[dict[str, torch.Tensor]]
 
 
-def open_boxes(config: DetectionConfig) -> list[BoxedSplit]:
-    """Return the train and the test split, checked. Raises UsageError or DataError before any pixel is read."""
-    splits, data = (config.train_split, config.test_split), config.data
-    if not data.is_dir():
-        raise UsageError(f"data: {data} is no folder. Give a folder in VOC or COCO layout (docs/detection-depth.md).")
-    if not (is_voc(data) or is_coco(data)):
-        raise UsageError(
-            f"{data}: neither VOC layout (Annotations, ImageSets/Main, JPEGImages) nor COCO layout "
-            "(annotations/instances_SPLIT.json and SPLIT/)."
-        )
-    train, test = open_voc(data, splits) if is_voc(data) else open_coco(data, splits)
-    check_classes(train, test, where=str(data))
-    return [train, test]
+LAYOUTS: tuple[Layout[DetectionConfig, BoxedSplit], ...] = (
+    Layout(fits=is_voc, open=lambda config: open_voc(config.data, _splits(config)), needs=VOC_NEEDS),
+    Layout(fits=is_coco, open=lambda config: open_coco(config.data, _splits(config)), needs=COCO_NEEDS),
+    Layout(
+        fits=is_composites,
+        open=lambda config: open_composite_boxes(config.data, _splits(config), per_cutout=config.per_cutout),
+        needs=COMPOSITES_NEED,
+    ),
+)
+
+
+def _splits(config: DetectionConfig) -> tuple[str, str]:
+    return config.train_split, config.test_split
+
+
+def open_boxes(config: DetectionConfig) -> tuple[BoxedSplit, BoxedSplit]:
+    """Return the train and the test split, checked. Raises UsageError or DataError before any step."""
+    train, test = open_data(config, LAYOUTS)
+    check_classes(train, test, where=str(config.data))
+    return train, test
 
 
 def check(context: Context, config: DetectionConfig) -> None:
@@ -99,7 +110,7 @@ def check(context: Context, config: DetectionConfig) -> None:
 def run(context: Context, config: DetectionConfig) -> Results:
     """Return the results of `measure_detection` for the trunk of the context."""
     fourth_state = _fourth_state(context, config)
-    with attempt_of(context, "detection", config, config.data) as attempt, cpu_threads(0):
+    with attempt_of(context, "detection", config, data_content(config)) as attempt, cpu_threads(0):
         return measure_detection(
             context.the_trunk().load(), config, folder=attempt.folder, key=attempt.key, fourth_state=fourth_state
         )
@@ -211,7 +222,7 @@ def _train_batch(split: BoxedSplit, step: int, config: DetectionConfig) -> _Batc
 
 def _loaded(boxed: BoxedImage, short_px: int, most_px: int) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
     """Return the image, float32 (3, H, W) in [0, 1], and its scale in x and y."""
-    rgb_HW3 = read_image(boxed.path)
+    rgb_HW3 = boxed.read()
     height, width = rgb_HW3.shape[:2]
     wanted = min(short_px / min(height, width), most_px / max(height, width))
     size = max(1, round(width * wanted)), max(1, round(height * wanted))
@@ -240,12 +251,4 @@ def _detect(detector: nn.Module, test: BoxedSplit, config: DetectionConfig, devi
     return detections
 
 
-EVALUATION = Evaluation(
-    config_class=DetectionConfig,
-    run=run,
-    check=check,
-    content=lambda config: data_content(config.data),
-    data_fields=("data",),
-    reads_images=False,
-    metric="ap50_11_point_pct",
-)
+EVALUATION = evaluation_of_own_data(config_class=DetectionConfig, run=run, check=check, metric="ap50_11_point_pct")

@@ -13,10 +13,14 @@ import numpy as np
 from benchmarks.evaluations.detection.boxed_images import BoxedImage, BoxedSplit, checked_split
 from pipelines.base.errors import DataError, UsageError
 
-__all__ = ["is_voc", "open_voc"]
+__all__ = ["VOC_NEEDS", "is_voc", "open_voc"]
 
 FOLDERS = ("Annotations", "ImageSets/Main", "JPEGImages")
 SOURCE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/"
+VOC_NEEDS = (
+    f"VOC: {', '.join(FOLDERS)}. Unpack VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar of {SOURCE} in one "
+    "place and give VOCdevkit/VOC2007 (VOC2012 has no boxes of its test images: train_split: train, test_split: val)"
+)
 MOST_BYTES = 4 * 2**20
 """Largest annotation that is parsed. VOC's are a few kilobytes."""
 
@@ -39,10 +43,7 @@ def open_voc(data: Path, splits: Sequence[str]) -> list[BoxedSplit]:
     """
     for folder in FOLDERS:
         if not (data / folder).is_dir():
-            raise UsageError(
-                f"{data}: has no folder {folder}. VOC layout needs {', '.join(FOLDERS)}; give the folder VOC2007 of "
-                f"{SOURCE}, or one like it."
-            )
+            raise UsageError(f"{data}: has no folder {folder}. {VOC_NEEDS}.")
     read = {split: {name: _objects(data, name) for name in _names(data, split)} for split in splits}
     objects = (one for images in read.values() for found in images.values() for one in found)
     class_names = sorted({one.name for one in objects})

@@ -2,16 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.evaluations.base import Context
-from benchmarks.evaluations.content import folder_content, text_content
+from benchmarks.evaluations.content import text_content
 from pipelines.base.config import Config
 
-__all__ = ["Attempt", "attempt_of", "data_content"]
+__all__ = ["Attempt", "attempt_of"]
 
 NOT_IN_KEY = ("data", "checkpoint_every_s")
 
@@ -24,16 +24,14 @@ class Attempt:
     key: str
 
 
-def data_content(data: Path) -> dict[str, str]:
-    """Return the content of a data set, for the key of a record."""
-    return {"data": folder_content(data)}
-
-
 @contextmanager
-def attempt_of(context: Context, kind: str, config: Config, data: Path) -> Iterator[Attempt]:
-    """Yield the place of a fine-tuning. It is deleted when the block ends well, and kept to resume from otherwise."""
+def attempt_of(context: Context, kind: str, config: Config, content: Mapping[str, str]) -> Iterator[Attempt]:
+    """Yield the place of a fine-tuning on data of the given content.
+
+    It is deleted when the block ends well, and kept to resume from otherwise.
+    """
     options = config.model_dump(mode="json", exclude=set(NOT_IN_KEY))
-    identity = [kind, options, data_content(data), context.the_trunk().content]
+    identity = [kind, options, dict(content), context.the_trunk().content]
     key = text_content(json.dumps(identity, sort_keys=True))
     folder = context.store / "fine_tuning" / key[:16]
     yield Attempt(folder=folder, key=key)

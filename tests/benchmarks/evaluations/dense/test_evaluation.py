@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.evaluations.dense.composites import open_composites
+from benchmarks.evaluations.dense.composites import open_composite_masks
 from benchmarks.evaluations.dense.evaluation import DenseConfig, cell_labels, measure_dense, open_masks
 from benchmarks.evaluations.dense.iou import IGNORED
 from pipelines.base.errors import FourfoldError
+from tests.made.cutouts import write_cutouts
 from training.trunk import Trunk, TrunkConfig
 
 
@@ -51,18 +52,6 @@ def write_voc_masks(folder: Path) -> Path:
     return folder
 
 
-def write_cutouts(folder: Path) -> Path:
-    for part in ("cutouts", "photos"):
-        (folder / part).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for index in range(6):
-        cutout = np.zeros((40, 30, 4), np.uint8)
-        cutout[5:35, 5:25] = (255, 0, 255, 255)
-        cv2.imwrite(str(folder / f"cutouts/c{index}.png"), cutout)
-        cv2.imwrite(str(folder / f"photos/p{index}.jpg"), rng.integers(60, 120, (80, 100, 3)).astype(np.uint8))
-    return folder
-
-
 def measure(data: Path, **changes: Any) -> dict[str, Any]:
     torch.manual_seed(3)
     trunk = Trunk(TrunkConfig(depth=10, width=0.25)).eval()
@@ -91,12 +80,34 @@ def test_davis_splits_are_of_whole_sequences(tmp_path: Path) -> None:
     train, test = open_masks(DenseConfig(data=data))
     assert (sorted(set(train.groups)), sorted(set(test.groups))) == (["s0", "s1", "s3", "s4"], ["s2", "s5"])
     (data / "test.txt").write_text("s1\n")
-    assert set(open_masks(DenseConfig(data=data))[1].groups) == {"s1"}
+    # No third of them beside a list: s1 would be trained on and tested.
+    with pytest.raises(FourfoldError, match=r"which sequences are split train\. Give one of test, or add train\.txt"):
+        open_masks(DenseConfig(data=data))
+    (data / "train.txt").write_text("s0\ns2\n")
+    assert [set(split.groups) for split in open_masks(DenseConfig(data=data))] == [{"s0", "s2"}, {"s1"}]
+
+
+def test_davis_2016_as_it_is_published(tmp_path: Path) -> None:
+    """A resolution between, lists of frame pairs, objects in white of 8 bits."""
+    data = write_davis(tmp_path / "davis", num_sequences=2)
+    for part in ("JPEGImages", "Annotations"):
+        (data / part).rename(tmp_path / part)
+        (data / part).mkdir()
+        (tmp_path / part).rename(data / part / "480p")
+    path = data / "Annotations/480p/s1/00000.png"
+    Image.fromarray(scene(10)[1] * 255).save(path)
+    (data / "ImageSets/480p").mkdir(parents=True)
+    for split, name in (("train", "s0"), ("val", "s1")):
+        lines = [f"/JPEGImages/480p/{name}/0000{i}.jpg /Annotations/480p/{name}/0000{i}.png" for i in range(2)]
+        (data / f"ImageSets/480p/{split}.txt").write_text("\n".join(lines) + "\n")
+    train, val = open_masks(DenseConfig(data=data, test_split="val"))
+    assert (train.names, val.names) == (("s0/00000", "s0/00001"), ("s1/00000", "s1/00001"))
+    np.testing.assert_array_equal(val.read(0).mask_HW, scene(10)[1])
 
 
 def test_composites_share_no_cutout_and_repeat(tmp_path: Path) -> None:
     data = write_cutouts(tmp_path / "cut")
-    train, test = open_composites(data, ["train", "test"], per_cutout=2)
+    train, test = open_composite_masks(data, ["train", "test"], per_cutout=2)
     assert not set(train.groups) & set(test.groups)
     one, again, other = train.read(3), train.read(3), train.read(2)
     np.testing.assert_array_equal(one.rgb_HW3, again.rgb_HW3)
@@ -104,6 +115,14 @@ def test_composites_share_no_cutout_and_repeat(tmp_path: Path) -> None:
     inside = one.rgb_HW3[cv2.erode(one.mask_HW, np.ones((5, 5), np.uint8)) == 1]
     assert np.abs(inside.astype(int) - (255, 0, 255)).max() <= 3
     assert np.abs(one.rgb_HW3[cv2.dilate(one.mask_HW, np.ones((5, 5), np.uint8)) == 0].astype(int) - 90).max() < 60
+
+
+def test_a_folder_in_no_layout_names_what_to_download(tmp_path: Path) -> None:
+    write_davis(tmp_path / "unpacked/DAVIS")
+    with pytest.raises(FourfoldError) as raised:
+        open_masks(DenseConfig(data=tmp_path))
+    words = ("Give " + str(tmp_path / "unpacked/DAVIS"), "davischallenge.org", "VOCdevkit/VOC2012", "cutouts/*.png")
+    assert [word for word in words if word not in str(raised.value)] == []
 
 
 def test_label_of_a_cell_is_that_of_most_of_its_pixels() -> None:
@@ -124,6 +143,11 @@ def test_label_of_a_cell_is_that_of_most_of_its_pixels() -> None:
             write_voc_masks,
             lambda data: Image.new("P", (5, 5)).save(data / "SegmentationClass/1.png"),
             r"1\.png is \(5, 5\), its image \(64, 48\)",
+        ),
+        (
+            write_cutouts,
+            lambda data: [cv2.imwrite(str(data / f"cutouts/c{i}.png"), np.zeros((9, 9, 3), np.uint8)) for i in (0, 1)],
+            r"2 of 12 files are unfit: .*c0\.png, .*c1\.png",
         ),
         (write_cutouts, lambda data: [path.unlink() for path in (data / "photos").iterdir()], "photos: 0 images"),
     ],

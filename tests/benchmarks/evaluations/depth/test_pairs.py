@@ -4,14 +4,15 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.evaluations.depth.evaluation import DepthConfig, open_depth
 from benchmarks.evaluations.depth.pair import DepthSplit, Pair
-from benchmarks.evaluations.depth.pairs import check_depths, open_splits
+from benchmarks.evaluations.depth.pairs import check_depths
 from pipelines.base.errors import FourfoldError
 from tests.made.depth_data import room, write_nyu, write_rooms
 
 
 def test_folder_of_16_bit_images(tmp_path: Path) -> None:
-    train, test = open_splits(write_rooms(tmp_path / "rooms"), units_per_m=1000)
+    train, test = open_depth(DepthConfig(data=write_rooms(tmp_path / "rooms")))
     assert (train.names, test.names) == (tuple(f"room{i}" for i in range(6)), tuple(f"room{i}" for i in range(6, 9)))
     pair, (rgb, depth) = test.read(1), room(7)
     np.testing.assert_array_equal(pair.rgb_HW3, rgb)
@@ -24,7 +25,7 @@ def test_folders_train_and_test(tmp_path: Path) -> None:
     for split, seed in (("train", 1), ("test", 2)):
         folder = write_rooms(tmp_path / "rooms" / split, num_train=seed, num_test=0)
         (folder / "train.txt").unlink()
-    train, test = open_splits(tmp_path / "rooms", units_per_m=1000)
+    train, test = open_depth(DepthConfig(data=tmp_path / "rooms"))
     assert (len(train.names), len(test.names)) == (1, 2)
 
 
@@ -34,11 +35,11 @@ def test_index_one_folder_up_names_the_pairs_of_this_set(tmp_path: Path) -> None
         (folder / name).unlink()
     rows = ["set,name,split", "rooms,room3,train", "others,room4,train", "rooms,room5,test"]
     (tmp_path / "index.csv").write_text("\n".join(rows) + "\n")
-    assert [split.names for split in open_splits(folder, units_per_m=1000)] == [("room3",), ("room5",)]
+    assert [split.names for split in open_depth(DepthConfig(data=folder))] == [("room3",), ("room5",)]
 
 
 def test_nyu_files_are_transposed_and_numbered_from_one(tmp_path: Path) -> None:
-    train, test = open_splits(write_nyu(tmp_path / "nyu"), units_per_m=1)
+    train, test = open_depth(DepthConfig(data=write_nyu(tmp_path / "nyu")))
     assert train.names == ("pair 1", "pair 3", "pair 5")
     assert test.names == ("pair 2", "pair 4")
     rgb, depth = room(3)
@@ -66,14 +67,14 @@ def test_wrong_layouts_are_one_message(tmp_path: Path, make: object, spoil: obje
     folder = make(tmp_path / "data")
     spoil(folder)
     with pytest.raises(FourfoldError) as raised:
-        open_splits(folder, units_per_m=1000)
+        open_depth(DepthConfig(data=folder))
     assert [word for word in words if word not in str(raised.value)] == []
 
 
 def test_depth_of_8_bits_is_refused(tmp_path: Path) -> None:
     folder = write_rooms(tmp_path / "rooms")
     cv2.imwrite(str(folder / "depth" / "room2.png"), np.ones((48, 64), dtype=np.uint8))
-    train, _ = open_splits(folder, units_per_m=1000)
+    train, _ = open_depth(DepthConfig(data=folder))
     with pytest.raises(FourfoldError, match=r"room2\.png: uint8 .* one channel of 16 bits"):
         check_depths(train, "train")
 

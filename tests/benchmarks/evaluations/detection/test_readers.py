@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from benchmarks.evaluations.detection.evaluation import DetectionConfig, open_bo
 from benchmarks.evaluations.detection.voc import open_voc
 from pipelines.base.errors import FourfoldError
 from tests.made.boxed_data import scene, voc_xml, write_coco, write_voc
+from tests.made.cutouts import write_cutouts
 
 
 def test_voc_and_coco_layouts_give_the_same_boxes(tmp_path: Path) -> None:
@@ -100,10 +102,31 @@ def test_unfit_data_is_one_message(
 
 
 def test_a_folder_in_neither_layout(tmp_path: Path) -> None:
-    with pytest.raises(FourfoldError, match=r"neither VOC layout .* nor COCO layout"):
-        open_boxes(DetectionConfig(data=tmp_path))
-    with pytest.raises(FourfoldError, match="is no folder"):
-        open_boxes(DetectionConfig(data=tmp_path / "gone"))
+    write_voc(tmp_path / "VOCdevkit/VOC2007")
+    for data, hint in ((tmp_path, f"Give {tmp_path}/VOCdevkit/VOC2007"), (tmp_path / "gone", "is no folder")):
+        with pytest.raises(FourfoldError) as raised:
+            open_boxes(DetectionConfig(data=data))
+        words = (hint, "VOCtest_06-Nov-2007.tar of http://host.robots.ox.ac.uk", "https://cocodataset.org/#download")
+        assert [word for word in words if word not in str(raised.value)] == []
+
+
+def test_boxes_of_composites_are_exact(tmp_path: Path) -> None:
+    """The box holds all magenta pixels, and each of its sides touches one."""
+    train, test = open_boxes(DetectionConfig(data=write_cutouts(tmp_path / "cut"), per_cutout=3))
+    assert (len(train.images), len(test.images), train.class_names) == (12, 6, ("object",))
+    for image in (*train.images, *test.images):
+        rgb = image.read().astype(int)
+        is_object = (np.abs(rgb - (255, 0, 255)).max(axis=2)) < 100
+        rows, columns = (np.flatnonzero(is_object.any(axis=axis)) for axis in (1, 0))
+        wanted = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert np.abs(image.boxes_K4[0] - wanted).max() <= 1
+
+
+def test_a_cutout_that_nothing_is_seen_of_is_named(tmp_path: Path) -> None:
+    data = write_cutouts(tmp_path / "cut")
+    cv2.imwrite(str(data / "cutouts/c1.png"), np.zeros((20, 20, 4), np.uint8))
+    with pytest.raises(FourfoldError, match=r"c1\.png: the cut-out has no opaque pixel"):
+        open_boxes(DetectionConfig(data=data))
 
 
 def test_real_voc_folders(shared_data: Path, tmp_path: Path) -> None:
