@@ -6,7 +6,8 @@ A config class stands beside the code it configures; YAML states only what diffe
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from types import UnionType
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -133,7 +134,9 @@ def validate(
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems = [_explain(model, dict(item), source, lines or {}) for item in error.errors()]
+        # Unknown keys first: a misspelled key is also missing under its right name.
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+        problems = [_explain(model, dict(item), source, lines or {}) for item in items]
         raise UsageError("\n".join(problems)) from error
 
 
@@ -162,10 +165,17 @@ def _shortened(text: str) -> str:
 def _legal_keys(model: type[BaseModel], location: Location) -> list[str]:
     current: Any = model
     for part in location:
-        field = getattr(current, "model_fields", {}).get(part)
-        if field is None:
-            return []
-        # The field may be optional or a union: look for the config class among its parts.
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(str(part))
+            current = _config_or_container(field.annotation) if field else None
+        else:
+            # An item of a list, or a value of a mapping, whatever its key.
+            current = _config_or_container((get_args(current) or (None,))[-1])
     return list(getattr(current, "model_fields", {}))
+
+
+def _config_or_container(annotation: Any) -> Any:
+    """Return the config class or container among the choices of a field that is optional or a union."""
+    choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    classes = [one for one in choices if isinstance(one, type) and not get_args(one) and issubclass(one, BaseModel)]
+    return next(iter([*classes, *(one for one in choices if get_args(one))]), None)

@@ -1,7 +1,7 @@
 """Features kept by content: requests in, memory-mapped arrays out. What is kept is never made again.
 
 A file's key is the sha256 of the trunk's weights, the images, their size, the unit, the view, the pooling and the batch
-norm statistics. All evaluations of a trunk therefore share one pass over the images.
+norm statistics, and of the code of the pass. All evaluations of a trunk therefore share one pass over the images.
 
 Letters: M units, V views, N images, D = channels * pool * pool features.
 """
@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from benchmarks.evaluations.content import split_content, text_content
 from benchmarks.evaluations.features.extract import FeatureFile, image_inputs, write_features
 from benchmarks.evaluations.features.request import FeatureRequest
 from benchmarks.evaluations.trunk_source import best_device
+from benchmarks.source_code import code_digest, installed_sources
 from pipelines.base.atomic import atomic_file
 from pipelines.base.errors import UsageError
 from pipelines.shards.format.manifest import SampleTable, load_manifest
@@ -33,7 +35,8 @@ from training.trunk import Trunk, recalibrate
 __all__ = ["Features", "features_of"]
 
 FEATURES_VERSION = 1
-"""Raise by 1 when a change of code changes features: kept ones of before then no longer count."""
+"""Raise by 1 when files are kept in another way: those of before then no longer count."""
+EXTRACTING_MODULES = ("benchmarks.evaluations.features.extract",)
 Floats = npt.NDArray[np.float32]
 
 
@@ -82,6 +85,7 @@ class _Store:
         images = self.context.the_images()
         identity: dict[str, Any] = {
             "version": FEATURES_VERSION,
+            "code": _extracting_code(),
             "trunk": self.context.the_trunk().content,
             "images": split_content(images, "image", request.split),
             "canvas_px": request.canvas_px,
@@ -95,6 +99,12 @@ class _Store:
             identity["batch_size"] = request.batch_size
         path = self.context.store / f"{text_content(json.dumps(identity, sort_keys=True))}.npy"
         return _Entry(path=path, request=request, unit=unit, is_flipped=is_flipped)
+
+
+@lru_cache(maxsize=1)
+def _extracting_code() -> str:
+    """Return the digest of the code that turns images into features: trunk, decoding, pooling."""
+    return code_digest(installed_sources().digests(EXTRACTING_MODULES))
 
 
 def features_of(context: Context, requests: Sequence[FeatureRequest]) -> list[Features]:
