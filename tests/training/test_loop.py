@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -244,33 +242,6 @@ def test_diagnostics_change_no_weight_and_stand_in_the_log(unbroken, shards, tmp
     assert set(found["batch_cosine"]) == set(found["effective_rank"]) >= {"relative_position", "exemplar"}
     assert set(found["task_cosine"]["exemplar + relative_position"]) == {"trunk", "stem", "stage1", "stage2", "stage3"}
     assert found["seconds"] > 0
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from pipelines.base.config import load_config
-from training.config import PretrainConfig
-from training.loop import pretrain
-from training.session import Session
-learn = Session.learn
-def dying(self, step):
-    if self.step == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    learn(self, step)
-Session.learn = dying
-run = Path(sys.argv[1])
-pretrain(load_config(PretrainConfig, run / "config.yaml"), run, device="cpu")
-"""
-
-
-def test_a_killed_run_goes_on_bit_for_bit(unbroken, shards, tmp_path) -> None:
-    (tmp_path / "config.yaml").write_text((unbroken / "config.yaml").read_text())
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[2], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "trunk.pt").exists()
-    pretrain(config_of(shards), tmp_path, device="cpu")
-    assert torch.equal(weights_of(unbroken), weights_of(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

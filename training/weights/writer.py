@@ -9,6 +9,7 @@ import copy
 import errno
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -121,15 +122,8 @@ def steps_to_keep(fractions: list[float], num_steps: int) -> dict[int, list[floa
 
 def _copied(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint whose tensors are copies on the CPU."""
-    return Checkpoint(
-        step=checkpoint.step,
-        seconds=checkpoint.seconds,
-        samples_seen=dict(checkpoint.samples_seen),
-        position=dict(checkpoint.position),
-        model=_copied_value(checkpoint.model),
-        optimizers=_copied_value(checkpoint.optimizers),
-        format_version=checkpoint.format_version,
-    )
+    # Every field, so that one that is added later cannot be forgotten here.
+    return Checkpoint(**{field.name: _copied_value(getattr(checkpoint, field.name)) for field in fields(checkpoint)})
 
 
 def _copied_value(value: Any) -> Any:

@@ -44,6 +44,14 @@ def test_steps_after_a_save_do_not_change_the_file(tmp_path: Path, monkeypatch) 
     assert loaded.optimizers["exemplar"]["param_groups"][0]["lr"] == 0.1
 
 
+def test_every_field_of_a_checkpoint_is_written(tmp_path: Path) -> None:
+    told = {"step": 3, "seconds": 1.5, "cpu_seconds": 2.5, "samples_seen": {"exemplar": 12}, "position": {"step": 3}}
+    with writer_of(tmp_path) as writer:
+        writer.save(Checkpoint(**told, model={}, optimizers={}))
+    loaded = load_checkpoint(tmp_path)
+    assert {name: getattr(loaded, name) for name in told} == told
+
+
 def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
     with writer_of(tmp_path, keep_last=2) as writer:
         for step in (5, 10, 15):
