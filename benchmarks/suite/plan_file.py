@@ -16,19 +16,21 @@ from benchmarks.suite.stages import Cell, Graph, Stage, TaskSet
 __all__ = ["read_plan", "write_plan"]
 
 PLAN_NAME = "plan.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SOURCES = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipelines", "training", "benchmarks")
 
 
 def write_plan(out: Path, settings: Mapping[str, Any], graph: Graph) -> None:
     """Record a graph and what it follows from. `settings`: the suite's YAML with overrides applied."""
+    # Thousands of stages share most of their configuration, which is written once.
+    parts = _Parts()
     stages = [
         {
             "kind": stage.kind,
             "label": stage.label,
             "key": stage.key,
-            "config": stage.config,
+            "config": {name: parts.number(value) for name, value in stage.config.items()},
             "inputs": stage.inputs,
             "needs": [need.key for need in stage.needs],
             "coordinates": stage.coordinates,
@@ -58,6 +60,7 @@ def write_plan(out: Path, settings: Mapping[str, Any], graph: Graph) -> None:
         "files": [str(path) for path in graph.files],
         "metrics": graph.metrics,
         "modules": graph.modules,
+        "parts": parts.values,
         "stages": stages,
         "cells": cells,
     }
@@ -71,7 +74,7 @@ def read_plan(out: Path, settings: Mapping[str, Any]) -> Graph | None:
         files = tuple(Path(path) for path in content["files"])
         if content["format_version"] != FORMAT_VERSION or content["follows_from"] != _origin(settings, files):
             return None
-        stages = _stages(content["stages"])
+        stages = _stages(content["stages"], content["parts"])
         cells = tuple(_cell(cell, stages) for cell in content["cells"])
         return Graph(
             cells=cells,
@@ -80,17 +83,33 @@ def read_plan(out: Path, settings: Mapping[str, Any]) -> Graph | None:
             files=files,
             modules=content["modules"],
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         # A damaged plan is no error: the graph is made anew, which only takes longer.
         return None
 
 
-def _stages(recorded: list[dict[str, Any]]) -> dict[str, Stage]:
+class _Parts:
+    """Values that stand in several configurations, each kept once and named by its number."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._numbers: dict[str, int] = {}
+
+    def number(self, value: Any) -> int:
+        text = json.dumps(value)
+        if text not in self._numbers:
+            self._numbers[text] = len(self.values)
+            self.values.append(value)
+        return self._numbers[text]
+
+
+def _stages(recorded: list[dict[str, Any]], parts: list[Any]) -> dict[str, Stage]:
     stages: dict[str, Stage] = {}
     for one in recorded:
         # A stage comes after those it needs, so these are made already.
         needs = tuple(stages[key] for key in one["needs"])
-        stages[one["key"]] = Stage(**{**one, "needs": needs})
+        config = {name: parts[number] for name, number in one["config"].items()}
+        stages[one["key"]] = Stage(**{**one, "needs": needs, "config": config})
     return stages
 
 
