@@ -2,13 +2,15 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from pipelines.base.config import Config
+from pipelines.base.config import GrownConfig
 from pipelines.decode.base import BackendName
+from pipelines.decode.placement import MAX_WORKERS, Placement, PlacementConfig, place
 from pipelines.read.sample_plan import DEFAULT_WINDOW_SHARDS
 from pipelines.read.source_config import SourceConfig, Sources, as_sources
 from pipelines.shards.format.manifest import Kind
@@ -16,11 +18,16 @@ from pipelines.targets.color.harmonize import HarmonizeMode
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import CanvasSpec, TaskConfig
 
-__all__ = ["PipelineConfig"]
+__all__ = ["SOURCE_NAMES", "PipelineConfig", "SourceName"]
+
+SourceName = Literal["images", "clips"]
+SOURCE_NAMES: dict[Kind, SourceName] = {"image": "images", "clip": "clips"}
 
 
-class PipelineConfig(Config):
+class PipelineConfig(GrownConfig):
     """Config of a pipeline: sources, tasks, sizes, backend, threads."""
+
+    later_options = frozenset({"placement"})
 
     images: Sources | None = None
     """Folder or URL of image shards, or a list of {path, weight}. Needed by every task but motion_segmentation."""
@@ -59,10 +66,12 @@ class PipelineConfig(Config):
     """auto: DALI on a GPU where it is installed, OpenCV elsewhere."""
     num_threads: int = Field(default=0, ge=0, le=1024)
     """Threads that decode and make the tasks' batches; 0: all cores. The batches do not depend on it."""
-    num_workers: int = Field(default=0, ge=0, le=256)
+    num_workers: int = Field(default=0, ge=0, le=MAX_WORKERS)
     """Processes that make the batches on the CPU, each a whole step at a time; 0: threads of this process. One per core
     is fastest, since Python runs only one thread of a process at a time; threads start sooner. Each takes 0.3 GB and
     the step that it makes. The batches do not depend on it."""
+    placement: dict[SourceName, PlacementConfig] = Field(default_factory=dict)
+    """Backend, device and processes of images and of clips where they differ: `{clips: {num_workers: 8}}`."""
     prefetch_batches: int = Field(default=2, ge=1, le=64)
     """Steps held ready. More evens out slow reads; each costs the bytes of all its batches, 70 MB for four tasks of
     default size; `memory_of` computes it."""
@@ -108,6 +117,33 @@ class PipelineConfig(Config):
         # A copy of this config may have smaller batches, of which a task with a batch size of its own then takes all.
         read = self.batch_size_of(TASKS[name].source)
         return min(self.tasks[name].batch_size or read, read)
+
+    def placement_of(self, kind: Kind, device: torch.device) -> Placement:
+        """Return where batches of a kind are made, for a trainer on `device`. Raises UsageError."""
+        given = self.placement.get(SOURCE_NAMES[kind], PlacementConfig())
+        return place(kind, given, backend=self.backend, num_workers=self.num_workers, device=device)
+
+    def in_threads(self) -> "PipelineConfig":
+        """Return the config without worker processes."""
+        changed = self._with_placements({name: {"num_workers": 0} for name in SOURCE_NAMES.values()})
+        return changed.model_copy(update={"num_workers": 0})
+
+    def with_backends(self, names: Mapping[SourceName, str]) -> "PipelineConfig":
+        """Return the config with these backends, by source."""
+        return self._with_placements({source: {"backend": name} for source, name in names.items()})
+
+    def _with_placements(self, changes: Mapping[SourceName, Mapping[str, Any]]) -> "PipelineConfig":
+        placement = {
+            name: self.placement.get(name, PlacementConfig()).model_copy(update=dict(change))
+            for name, change in changes.items()
+        }
+        return self.model_copy(update={"placement": {**self.placement, **placement}})
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of samples that the tasks need, images first."""
+        needed = {TASKS[name].source for name in self.tasks}
+        return tuple(kind for kind in SOURCE_NAMES if kind in needed)
 
     @property
     def canvas(self) -> CanvasSpec:

@@ -16,7 +16,7 @@ from training.config import PretrainConfig
 from training.journal import LOG_NAME, Journal, read_log
 from training.model import build_trunk
 from training.parallel import cpu_threads, joined_ranks
-from training.run_folder import RunSummary, claim, read_summary, settle_backend, write_summary
+from training.run_folder import RunSummary, claim, read_summary, settle_backends, write_summary
 from training.session import Session
 from training.stop import StopRequest
 from training.trunk import Trunk, save_trunk
@@ -43,14 +43,14 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
             return finished
         if not config.pipeline.tasks:
             return _save_random(config, out_dir)
-        # 2. The first rank chooses the backend and writes it down; the others read the same choice.
+        # 2. The first rank chooses the backends and writes them down; the others read the same choice.
         if ranks.is_first:
-            settle_backend(out_dir, config.pipeline.backend, torch_device)
+            settle_backends(out_dir, config.pipeline, torch_device)
         ranks.wait()
-        backend = settle_backend(out_dir, config.pipeline.backend, torch_device)
+        settled = settle_backends(out_dir, config.pipeline, torch_device)
         # 3. Check the whole chain and train.
         pipeline = build_pipeline(
-            config.pipeline.model_copy(update={"backend": backend.name}),
+            settled,
             seed=config.seed,
             device=torch_device,
             rank=ranks.rank,

@@ -10,8 +10,7 @@ import yaml
 from pipelines.base.atomic import write_atomically
 from pipelines.base.config import load_config
 from pipelines.base.errors import UsageError
-from pipelines.decode.base import BackendName
-from pipelines.decode.choice import BackendChoice, choose_backend
+from pipelines.pipeline_config import SOURCE_NAMES, PipelineConfig
 from training.config import PretrainConfig
 from training.trunk import TRUNK_NAME
 
@@ -22,7 +21,7 @@ __all__ = [
     "RunSummary",
     "claim",
     "read_summary",
-    "settle_backend",
+    "settle_backends",
     "write_summary",
 ]
 
@@ -82,23 +81,30 @@ def claim(run_dir: Path, config: PretrainConfig) -> None:
         )
 
 
-def settle_backend(run_dir: Path, name: BackendName, device: torch.device) -> BackendChoice:
-    """Return the backend of this run: chosen when it begins and written down, with the reason.
+def settle_backends(run_dir: Path, config: PipelineConfig, device: torch.device) -> PipelineConfig:
+    """Return the config with the backends of this run: chosen when it begins and written down, with the reasons.
 
-    A run resumes with the backend it began with, on any machine: pixels of another one differ by some levels. Raises
-    UsageError if that backend is not available here.
+    A run resumes with the backends it began with, on any machine: pixels of others differ by some levels. Raises
+    UsageError if one is not available here.
     """
-    path = run_dir / BACKEND_NAME
+    path, kinds = run_dir / BACKEND_NAME, config.kinds
     if not path.is_file():
-        choice = choose_backend(name, device)
-        write_atomically(path, (json.dumps(asdict(choice), indent=1) + "\n").encode())
-        return choice
-    begun = BackendChoice(**json.loads(path.read_text(encoding="utf-8")))
-    try:
-        choose_backend(begun.name, device)
-    except UsageError as error:
-        raise UsageError(f"{path}: this run began with {begun.name} and resumes with no other. {error}") from error
-    return begun
+        placements = {SOURCE_NAMES[kind]: config.placement_of(kind, device) for kind in kinds}
+        chosen = {name: asdict(one.backend) | {"placement": str(one)} for name, one in placements.items()}
+        write_atomically(path, (json.dumps(chosen, indent=1) + "\n").encode())
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    # Runs of earlier versions had one backend for both kinds.
+    names = {SOURCE_NAMES[kind]: begun.get(SOURCE_NAMES[kind], begun)["name"] for kind in kinds}
+    settled = config.with_backends(names)
+    for kind in kinds:
+        try:
+            settled.placement_of(kind, device)
+        except UsageError as error:
+            name = SOURCE_NAMES[kind]
+            raise UsageError(
+                f"{path}: this run began with {names[name]} for {name} and resumes with no other. {error}"
+            ) from error
+    return settled
 
 
 def write_summary(run_dir: Path, summary: RunSummary) -> RunSummary:

@@ -229,18 +229,17 @@ def _disk(folder: Path) -> Check:
 
 
 def _will_use() -> dict[str, str]:
-    """Return what `device: auto` and `backend: auto` choose, by the code that chooses in a run."""
+    """Return what `device: auto` and the placement of images and clips choose, by the code that chooses in a run."""
     import torch
 
-    from pipelines.decode.choice import choose_backend
+    from pipelines.pipeline_config import SOURCE_NAMES, PipelineConfig
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    choice = choose_backend("auto", device)
     has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(_bf16_flags())
     precision = "bf16, the default" if has_bf16 else "set precision: fp32; bf16, the default, is slow here"
     return {
         "device": device.type,
-        "backend": f"{choice.name} ({choice.reason})",
+        **{name: str(PipelineConfig().placement_of(kind, device)) for kind, name in SOURCE_NAMES.items()},
         "decoding threads": str(num_cores()),
         "precision": precision,
     }

@@ -69,7 +69,7 @@ def _of_kind(config: PipelineConfig, kind: Kind) -> PipelineConfig:
         "batch_size": min(config.batch_size, MOST_PER_BATCH["image"]),
         "clip_batch_size": min(config.clip_batch_size, MOST_PER_BATCH["clip"]),
     }
-    return config.model_copy(update={"tasks": tasks, "num_workers": 0, "prefetch_batches": 1, **sizes})
+    return config.in_threads().model_copy(update={"tasks": tasks, "prefetch_batches": 1, **sizes})
 
 
 def _held_out(config: PipelineConfig, *, seed: int, augment: bool) -> Pipeline | None:

@@ -56,7 +56,7 @@ def findings_of_run(
         )
     config = load_config(PretrainConfig, run / CONFIG_NAME, overrides).model_copy(update={"held_out": None})
     torch_device = choose_device(device)
-    with build_pipeline(config.pipeline.model_copy(update={"num_workers": 0}), seed=config.seed) as pipeline:
+    with build_pipeline(config.pipeline.in_threads(), seed=config.seed) as pipeline:
         session = Session(config, pipeline, Ranks(), torch_device)
         session.restore(run)
     norms = _Norms(session.model)

@@ -3,6 +3,7 @@
 Encoded bytes and numbers in, uint8 pixels with leading axis B out, one tensor for each output of the graph.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ class DaliRunner:
         self._graph, self._num_threads, self._pipeline_class = graph, num_threads, pipeline_class
         self._pipeline: Any = None
         self._max_batch_size = 0
-        self._held: object = None
+        self._held: deque[Encoded] = deque(maxlen=2)
 
     def run(self, encoded: Encoded, numbers: Numbers) -> list[torch.Tensor]:
         """Return pixels with leading axis B, by output. Raises RuntimeError if DALI cannot decode a sample."""
@@ -44,10 +45,14 @@ class DaliRunner:
         self._pipeline.feed_input("encoded", list(encoded))
         for name, value in numbers.items():
             self._pipeline.feed_input(name, np.ascontiguousarray(value, np.int32))
-        # DALI does not copy the bytes (`no_copy`), so they must outlive a run that may still be on the GPU.
-        self._held = encoded
+        # DALI does not copy the bytes (`no_copy`), so they must outlive a run that may still be on the GPU: this one
+        # and the one before.
+        self._held.append(encoded)
         try:
-            outputs = self._pipeline.run()
+            # In the order of torch's stream and not of this thread: the next batch is read, and its decoding begins,
+            # while the GPU resizes this one (not measured on a GPU).
+            is_gpu = self.device.type == "cuda"
+            outputs = self._pipeline.run(torch.cuda.current_stream(self.device)) if is_gpu else self._pipeline.run()
         except RuntimeError:
             self._pipeline = None  # DALI declares a pipeline that has failed unusable
             raise

@@ -66,6 +66,7 @@ class ShardCache:
         self._remote, self._plans, self._limit_bytes = remote, plans, limit_bytes
         self._folders = {one.path.parent for shards in remote.values() for one in shards if one}
         self._changed = Condition()
+        self._batches: dict[Kind, int] = {}
         self._waiting: deque[_Remote] = deque()
         self._now: frozenset[Path] = frozenset()
         self._then: frozenset[Path] = frozenset()
@@ -74,8 +75,12 @@ class ShardCache:
         self._threads: list[Thread] = []
 
     def advance(self, batches: Mapping[Kind, int]) -> None:
-        """Queue the shards that the next batches need; `batches`: index by kind. Returns at once."""
-        now, then = self._ahead(batches)
+        """Queue the shards that the next batches need. Returns at once.
+
+        `batches`: index by kind. Kinds that are not named stay where they were: they may be read by others.
+        """
+        self._batches = {**self._batches, **batches}
+        now, then = self._ahead(self._batches)
         paths = frozenset(one.path for one in now), frozenset(one.path for one in then)
         # Windows last for many batches: most calls find nothing new.
         if paths == (self._now, self._then) and self._threads:

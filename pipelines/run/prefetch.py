@@ -54,6 +54,11 @@ class Prefetcher(Generic[T]):
                 return item
             raise self._error or RuntimeError("get() after stop()")
 
+    def first_ready(self) -> T | None:
+        """Return the next item without taking it; None if it is not there yet."""
+        with self._changed:
+            return self._ready[0] if self._ready else None
+
     def stop(self) -> None:
         """Drop all items and wait for the thread to end, at most STOP_S. Safe to call twice."""
         with self._changed:

@@ -121,8 +121,11 @@ class SharedMemory(BufferPool):
 class MappedBlocks:
     """Parent's side: maps a worker's blocks, and tells when all views of one are gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_pinned: bool = False) -> None:
+        """is_pinned: lock the pages of every block, so that a GPU can copy from it while this process works."""
+        self._is_pinned = is_pinned
         self._blocks: dict[int, Bytes] = {}
+        self._pinned: list[int] = []
         self._in_use: FreedArrays[int] = FreedArrays()
 
     def add(self, number: int, descriptor: int, num_bytes: int) -> None:
@@ -132,6 +135,15 @@ class MappedBlocks:
                 self._blocks[number] = _mapped(descriptor, num_bytes)
         finally:
             os.close(descriptor)
+        # A system that refuses to lock more pages makes copies slower, and nothing else.
+        address = self._blocks[number].ctypes.data
+        if self._is_pinned and int(torch.cuda.cudart().cudaHostRegister(address, num_bytes, 0)) == 0:  # type: ignore[no-untyped-call]
+            self._pinned.append(address)
+
+    def close(self) -> None:
+        """Unlock the pages. Call it when no copy is running; tensors stay valid. Safe to call twice."""
+        while self._pinned:
+            torch.cuda.cudart().cudaHostUnregister(self._pinned.pop())  # type: ignore[no-untyped-call]
 
     def unpack(self, packed: Mapping[str, PackedTensor]) -> dict[str, torch.Tensor]:
         """Return the tensors as views into the blocks they were made in."""

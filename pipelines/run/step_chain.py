@@ -14,7 +14,7 @@ from pipelines.base.errors import UsageError
 from pipelines.base.rng import rng_for
 from pipelines.base.thread_pool import InlineThreadPool, ThreadPool
 from pipelines.decode.base import thread_count
-from pipelines.decode.choice import choose_backend, open_backend
+from pipelines.decode.choice import open_backend
 from pipelines.pipeline_config import PipelineConfig
 from pipelines.read.sample_plan import Order, SamplePlan
 from pipelines.read.shard_cache import ShardCache, open_shard_cache
@@ -48,6 +48,10 @@ class PipelineArguments:
     rank: int
     world_size: int
     augment: bool
+    kinds: tuple[Kind, ...] = KINDS
+    """Kinds of samples that batches are made of; the other tasks of a step are made elsewhere."""
+    num_workers: int = 1
+    """Processes that share the threads of the configuration."""
 
 
 def active_tasks(config: PipelineConfig, seed: int, step: int) -> tuple[str, ...]:
@@ -64,8 +68,7 @@ def active_tasks(config: PipelineConfig, seed: int, step: int) -> tuple[str, ...
 def build_step_maker(arguments: PipelineArguments) -> StepMaker:
     """Build the step maker of a worker process, with its share of `num_threads`."""
     # No shard cache: the parent process downloads remote shards for all workers, else each would download them.
-    config = arguments.config
-    num_threads = max(thread_count(config.num_threads) // max(config.num_workers, 1), 1)
+    num_threads = max(thread_count(arguments.config.num_threads) // arguments.num_workers, 1)
     # With one thread, work is done where it is submitted: handing it to a second thread and waiting moves every batch
     # to the caches of another core and back.
     threads = ThreadPool(num_threads) if num_threads > 1 else InlineThreadPool()
@@ -91,11 +94,12 @@ class StepChain:
         self.arguments, self.device = arguments, device
         # The order: 1. tables, on which all else depends; 2. tasks, which need the color counts beside them; 3. the
         # backend; 4. plans, which check batch sizes against tables and tasks.
-        kinds = _kinds(config)
+        _check_sources(config)
+        kinds = config.kinds
         parts = {kind: _tables(config, kind) for kind in kinds}
         self.tables = {kind: concat_tables(parts[kind]) for kind in kinds}
         self.tasks = _make_tasks(config, parts.get("image", ()))
-        self.backend_choice = choose_backend(config.backend, device)
+        self.placements = {kind: config.placement_of(kind, device) for kind in kinds if kind in arguments.kinds}
         orders = {kind: _orders(config, kind, parts[kind], seed, augment=arguments.augment) for kind in kinds}
         place = seed, arguments.rank, arguments.world_size
         self.plans = {kind: _plan(config, kind, orders[kind], self.tasks, place) for kind in kinds}
@@ -106,32 +110,45 @@ class StepChain:
         cache_bytes = None if config.cache_gib is None else int(config.cache_gib * BYTES_PER_GIB)
         return open_shard_cache(self.tables, self.plans, limit_bytes=cache_bytes, window_shards=config.window_shards)
 
-    def step_maker(self, shard_cache: ShardCache | None, threads: ThreadPool) -> StepMaker:
-        """Open backend and sources, and return a maker that owns them."""
+    def step_maker(
+        self, shard_cache: ShardCache | None, threads: ThreadPool, kinds: Sequence[Kind] = KINDS
+    ) -> StepMaker:
+        """Open backends and sources of the kinds, and return a maker that owns them."""
         config, augment = self.arguments.config, self.arguments.augment
         clocks = {name: StageClock(name) for name in ("read", "decode", *self.tasks)}
         # Decoding and tasks share one pool: with more threads at work than cores, they push each other's pixels out of
         # the caches.
-        backend = open_backend(self.backend_choice, device=self.device, threads=threads)
+        backends = {
+            (one.backend.name, one.device): open_backend(one.backend, device=one.device, threads=threads)
+            for kind, one in self.placements.items()
+            if kind in kinds
+        }
         open_source = partial(
             SampleSource if augment else UnaugmentedSource,
-            backend=backend,
             tasks=self.tasks,
             canvas=config.canvas,
             canvas_scale=config.canvas_scale,
             flip_probability=config.flip_probability,
             share_decode=config.share_decode,
-            device=self.device,
             clocks=(clocks["read"], clocks["decode"]),
         )
         return StepMaker(
             tasks=self.tasks,
             sources={
-                kind: ReplacingSource(partial(open_source, self.tables[kind]), plan)
-                for kind, plan in self.plans.items()
+                kind: ReplacingSource(
+                    partial(
+                        open_source,
+                        self.tables[kind],
+                        backend=backends[placement.backend.name, placement.device],
+                        device=placement.device,
+                    ),
+                    self.plans[kind],
+                )
+                for kind, placement in self.placements.items()
+                if kind in kinds
             },
             schedule=partial(active_tasks, config, self.arguments.seed) if augment else lambda _: tuple(self.tasks),
-            backend=backend,
+            backends=tuple(backends.values()),
             clocks=clocks,
             shard_cache=shard_cache,
             threads=threads,
@@ -157,23 +174,22 @@ def chain_memory(config: PipelineConfig, tasks: Mapping[str, Task], world_size: 
         config.canvas,
         share_decode=config.share_decode,
         prefetch_batches=config.prefetch_batches,
-        num_makers=max(config.num_workers, 1),
+        num_makers=max(1, config.num_workers, *(one.num_workers or 0 for one in config.placement.values())),
     )
 
 
-def _kinds(config: PipelineConfig) -> list[Kind]:
-    """Return the kinds of samples that the tasks need, images first. Raises UsageError if one has no folder."""
+def _check_sources(config: PipelineConfig) -> None:
+    """Raise UsageError if there are no tasks, or none of a task's samples."""
     if not config.tasks:
         raise UsageError(
             f"tasks: none given; allowed are {', '.join(TASKS)}. Add at least one, such as colorization: {{}}."
         )
-    users = {kind: [name for name in config.tasks if TASKS[name].source == kind] for kind in KINDS}
-    for kind, names in users.items():
-        if names and not config.sources_of(kind):
+    for kind in config.kinds:
+        names = [name for name in config.tasks if TASKS[name].source == kind]
+        if not config.sources_of(kind):
             raise UsageError(
                 f"{kind}s: not given, but tasks need {kind}s ({', '.join(names)}). Set {kind}s to a folder of shards."
             )
-    return [kind for kind in KINDS if users[kind]]
 
 
 def _make_tasks(config: PipelineConfig, images: Sequence[SampleTable]) -> dict[str, Task]:

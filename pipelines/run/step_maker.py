@@ -1,6 +1,6 @@
 """Make the step at any position of the stream: read and decode it in this thread, make its batches in a thread pool."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -63,18 +63,22 @@ class StepMaker:
         tasks: Mapping[str, Task],
         sources: Mapping[Kind, ReplacingSource],
         schedule: Callable[[int], tuple[str, ...]],
-        backend: Backend,
+        backends: Sequence[Backend],
         clocks: Mapping[str, StageClock],
         shard_cache: ShardCache | None,
         threads: ThreadPool,
         num_taken: Mapping[str, int],
     ) -> None:
-        """`sources`: by kind of sample. `schedule`: step -> names of active tasks. `clocks`: "read", "decode", and one
-        per task. `num_taken`: task -> samples of a global batch that it takes; all where it is left out. `close` also
-        closes `shard_cache` and `threads`."""
-        self.tasks, self.sources, self.threads, self.backend = dict(tasks), sources, threads, backend
+        """`sources`: by kind of sample; tasks of other kinds are left out of the steps. `schedule`: step -> names of
+        active tasks. `clocks`: "read", "decode", and one per task. `num_taken`: task -> samples of a global batch that
+        it takes; all where it is left out. `close` also closes `backends`, `shard_cache` and `threads`."""
+        self.tasks, self.sources, self.threads, self._backends = dict(tasks), sources, threads, backends
         self._schedule, self._clocks, self._shard_cache = schedule, clocks, shard_cache
-        self._rows = {name: sources[tasks[name].source].plan.rows_taken(count) for name, count in num_taken.items()}
+        self._rows = {
+            name: sources[tasks[name].source].plan.rows_taken(count)
+            for name, count in num_taken.items()
+            if tasks[name].source in sources
+        }
 
     def start(self) -> None:
         """Start the clocks of all stages."""
@@ -84,7 +88,7 @@ class StepMaker:
     def after(self, position: Mapping[str, int]) -> dict[str, int]:
         """Return the position after the step at `position`, without making it."""
         # Only the kinds that the step used move on, so that no sample is skipped in a step without its task.
-        kinds = {self.tasks[name].source for name in self._schedule(position["step"])}
+        kinds = {self.tasks[name].source for name in self._schedule(position["step"])} & set(self.sources)
         used = {"step", *(f"{kind}_batch" for kind in kinds)}
         return {key: position[key] + (key in used) for key in POSITION_KEYS}
 
@@ -114,7 +118,7 @@ class StepMaker:
         # 3. Batches in the order of the schedule, not of the kinds: the training loop goes through them in this order.
         return BegunStep(
             index=position["step"],
-            batches={name: batches[name] for name in names},
+            batches={name: batches[name] for name in names if name in batches},
             faults=tuple(faults),
             num_samples=num_samples,
             after=self.after(position),
@@ -162,7 +166,8 @@ class StepMaker:
         if self._shard_cache is not None:
             self._shard_cache.stop()
         self.threads.shutdown(wait=True, cancel_futures=True)
-        self.backend.close()
+        for backend in self._backends:
+            backend.close()
 
     def _taken(self, name: str, prepared: TaskSamples) -> TaskSamples:
         return prepared.of_rows(self._rows[name]) if name in self._rows else prepared

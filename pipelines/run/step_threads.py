@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Generator, Mapping
+from dataclasses import replace
+
+import torch
 
 from pipelines.run.prefetch import Prefetcher
 from pipelines.run.stage_stats import Listener, StageStats
@@ -13,9 +16,10 @@ __all__ = ["StepThreads"]
 class StepThreads:
     """Steps made by threads, with a bounded queue of begun steps before the consumer. See `stream.StepSource`."""
 
-    def __init__(self, maker: StepMaker, depth: int) -> None:
-        """`depth`: steps held ready, besides the one that is being made; each costs the bytes of all its batches."""
-        self.maker = maker
+    def __init__(self, maker: StepMaker, depth: int, device: torch.device) -> None:
+        """`depth`: steps held ready, besides the one that is being made; each costs the bytes of all its batches.
+        `device`: where batches come to; a kind may be made on the CPU and the other there."""
+        self.maker, self._device = maker, device
         self._depth = depth
         self._prefetcher: Prefetcher[BegunStep] | None = None
 
@@ -24,7 +28,15 @@ class StepThreads:
 
     def get(self) -> MadeStep:
         assert self._prefetcher is not None
-        return self.maker.finish(self._prefetcher.get())
+        made = self.maker.finish(self._prefetcher.get())
+        if self._device.type == "cpu":
+            return made
+        batches = {name: batch.to(self._device) for name, batch in made.step.batches.items()}
+        return replace(made, step=replace(made.step, batches=batches))
+
+    def is_ready(self) -> bool:
+        begun = self._prefetcher.first_ready() if self._prefetcher is not None else None
+        return begun is not None and all(batch.done() for batch in begun.batches.values())
 
     def stop(self) -> None:
         if self._prefetcher is not None:

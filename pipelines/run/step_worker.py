@@ -131,7 +131,7 @@ def _build(pickled_arguments: bytes) -> StepMaker:
     unknown = next((name for name in arguments.config.tasks if name not in TASKS), None)
     if unknown is not None:
         raise UsageError(
-            f"num_workers = {arguments.config.num_workers}: a worker process does not know task {unknown!r}; it knows "
+            f"num_workers = {arguments.num_workers}: a worker process does not know task {unknown!r}; it knows "
             f"{', '.join(TASKS)}. Register it in pipelines/tasks/__init__.py, or use num_workers: 0."
         )
     return build_step_maker(arguments)

@@ -18,8 +18,6 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle
 
-import torch
-
 from pipelines.base.errors import FourfoldError, UsageError
 from pipelines.base.fresh_process import end, ending, start
 from pipelines.run.shared_memory import MappedBlocks
@@ -36,15 +34,16 @@ END_S = 5.0
 
 
 class StepWorkerPool:
-    """Pool of worker processes that hold `depth` steps ready and make one each. Batches are moved to `device`.
+    """Pool of worker processes that hold `depth` steps ready and make one each. Batches are on the CPU.
 
     Methods are those of `stream.StepSource`. Processes start with the first `start`.
     """
 
-    def __init__(self, arguments: PipelineArguments, maker: StepMaker, *, depth: int, device: torch.device) -> None:
-        """`maker`: a maker of the same steps. It makes none, but knows their order and downloads remote shards."""
-        self._arguments, self._maker, self._device = arguments, maker, device
-        self._num_ahead = depth + arguments.config.num_workers
+    def __init__(self, arguments: PipelineArguments, maker: StepMaker, *, depth: int, is_pinned: bool = False) -> None:
+        """`maker`: a maker of the same steps. It makes none, but knows their order and downloads remote shards.
+        is_pinned: batches lie in page-locked memory, from which a GPU copies without waiting."""
+        self._arguments, self._maker, self._is_pinned = arguments, maker, is_pinned
+        self._num_ahead = depth + arguments.num_workers
         self._workers: list[_Worker] = []
         self._round = 0
         self._asked_for: dict[str, int] = {}
@@ -57,7 +56,10 @@ class StepWorkerPool:
     def start(self, position: Mapping[str, int]) -> None:
         self._refuse_fork()
         if not self._workers:
-            self._workers = [_Worker(self._arguments, number) for number in range(self._arguments.config.num_workers)]
+            self._workers = [
+                _Worker(self._arguments, number, is_pinned=self._is_pinned)
+                for number in range(self._arguments.num_workers)
+            ]
             atexit.register(self.close)
         # Two places: the next step to request, and the next step to hand out.
         self._asked_for, self._index = dict(position), position["step"]
@@ -78,10 +80,11 @@ class StepWorkerPool:
         # 3. There is room for one more step.
         self._index += 1
         self._ask()
-        if self._device.type == "cpu":
-            return found
-        batches = {name: batch.to(self._device) for name, batch in found.step.batches.items()}
-        return replace(found, step=replace(found.step, batches=batches))
+        return found
+
+    def is_ready(self) -> bool:
+        self._receive(timeout_s=0)
+        return self._index in self._replies
 
     def stop(self) -> None:
         # Replies that are on their way belong to the round before, and are dropped when they arrive.
@@ -158,11 +161,11 @@ class StepWorkerPool:
 class _Worker:
     """Handle of one worker process: its connection, the blocks it shares, and its open requests."""
 
-    def __init__(self, arguments: PipelineArguments, number: int) -> None:
+    def __init__(self, arguments: PipelineArguments, number: int, *, is_pinned: bool) -> None:
         self.name = f"worker-{number}"
         self.num_asked = 0
         self.stats: tuple[StageStats, ...] = ()
-        self._memory = MappedBlocks()
+        self._memory = MappedBlocks(is_pinned=is_pinned)
         pickled_arguments = _pickled(arguments)
         self.connection, theirs = Pipe()
         self._process = start(serve, theirs, stdin=subprocess.DEVNULL)
@@ -217,6 +220,7 @@ class _Worker:
     def end(self) -> None:
         """Wait END_S for the process, then kill it."""
         end(self._process, END_S)
+        self._memory.close()
 
     def _send(self, pickled: bytes) -> None:
         try:
@@ -236,6 +240,6 @@ def _pickled(arguments: PipelineArguments) -> bytes:
         return pickle.dumps(arguments)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UsageError(
-            f"num_workers = {arguments.config.num_workers}: a worker process cannot be sent the configuration "
+            f"num_workers = {arguments.num_workers}: a worker process cannot be sent the configuration "
             f"({error}). Define its classes in a module that can be imported, or use num_workers: 0."
         ) from error

@@ -1,7 +1,8 @@
 """The running pipeline: an endless iterator of training steps, made ahead in the background, that can be resumed.
 
-Steps are made by threads of this process (step_threads.py) or by worker processes (step_worker_pool.py). `position()`
-says how far the consumer is; steps that are made but not yet taken do not count.
+Steps are made by threads of this process (step_threads.py), by worker processes (step_worker_pool.py), or images by the
+one and clips by the other (joined_steps.py). `position()` says how far the consumer is; steps that are made but not yet
+taken do not count.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from types import TracebackType
 from typing import Protocol
 
 from pipelines.base.errors import UsageError
-from pipelines.decode.choice import BackendChoice
+from pipelines.decode.placement import Placement
 from pipelines.read.sample_plan import SamplePlan
 from pipelines.run.failure_budget import FailureBudget
 from pipelines.run.memory_estimate import PipelineMemory
@@ -31,6 +32,9 @@ class StepSource(Protocol):
     def get(self) -> MadeStep:
         """Return the next step; wait until it is made. Raises the error that prevented it."""
 
+    def is_ready(self) -> bool:
+        """Return whether the next step is made, so that `get` returns at once."""
+
     def stop(self) -> None:
         """Drop the steps that were made ahead. Safe to call twice."""
 
@@ -47,9 +51,10 @@ class StepSource(Protocol):
 class Pipeline:
     """An endless iterator of `Step`, made by `build_pipeline`. Use it as a context manager, or call `close`.
 
-    tasks: the tasks by name. plans: the order of samples, by kind. backend_choice: the decoding backend, and why.
-    labels: class names; a label is an index into them. memory: bytes that the batches take. maker: sources, backend and
-    tasks, whose stages can be run one by one; each worker process has a maker of its own, this one makes no steps then.
+    tasks: the tasks by name. plans: the order of samples, by kind. placements: where batches are made, by kind, and
+    why. labels: class names; a label is an index into them. memory: bytes that the batches take. maker: sources,
+    backends and tasks, whose stages can be run one by one. Each worker process has a maker of its own; this one makes
+    no steps then.
     `next` raises DataError when more samples fail than `max_failure_ratio` allows, and FourfoldError within a second
     when a thread or process that it waits for has died.
     """
@@ -59,7 +64,7 @@ class Pipeline:
         *,
         maker: StepMaker,
         step_source: StepSource,
-        backend_choice: BackendChoice,
+        placements: Mapping[Kind, Placement],
         memory: PipelineMemory,
         labels: tuple[str, ...],
         max_failure_ratio: float,
@@ -68,7 +73,7 @@ class Pipeline:
         self.maker = maker
         self.tasks = dict(maker.tasks)
         self.plans: dict[Kind, SamplePlan] = {kind: source.plan for kind, source in maker.sources.items()}
-        self.backend_choice, self.memory, self.labels = backend_choice, memory, labels
+        self.placements, self.memory, self.labels = dict(placements), memory, labels
         self._step_source, self._budget = step_source, FailureBudget(max_failure_ratio)
         self._position = dict(START)
         self._is_started = self._is_closed = False
@@ -135,3 +140,4 @@ class Pipeline:
         """Stop all threads and processes. Safe to call twice."""
         self._is_closed = True
         self._step_source.close()
+        self.maker.close()

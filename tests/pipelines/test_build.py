@@ -224,11 +224,11 @@ def test_harmonize_decides_who_sees_lightness(small_shards, mode, gray):
         assert {name for name, task in pipeline.tasks.items() if task.lightness} == gray
 
 
-def test_the_backend_and_why_is_told(small_shards):
+def test_where_batches_are_made_and_why_is_told(small_shards):
     config = PipelineConfig(images=small_shards(), tasks={"colorization": {}}, canvas_px=64)
     with build_pipeline(config, seed=0, device=torch.device("cpu")) as pipeline:
-        assert pipeline.backend_choice.name == "opencv"
-        assert "cpu" in pipeline.backend_choice.reason
+        assert pipeline.placements["image"].backend.name == "opencv"
+        assert "cpu" in pipeline.placements["image"].reason
 
 
 def test_tasks_are_active_as_often_as_their_weight():

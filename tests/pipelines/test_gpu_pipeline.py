@@ -49,6 +49,21 @@ def test_dali_draws_the_same_geometry_and_nearly_the_same_pixels(small_shards):
         assert torch.equal(*positions)
 
 
+def test_images_on_the_gpu_and_clips_in_processes_are_each_as_alone(small_shards):
+    folder = small_shards(images=8, clips=4)
+    here = {"clips": {"backend": "opencv", "num_workers": 2}}
+    mixed = batches_of(folder, "cuda", "dali", placement=here)
+    alone = (
+        batches_of(folder, "cuda", "dali", placement={"clips": {"num_workers": 0}}),
+        batches_of(folder, "cpu", "opencv"),
+    )
+    for step, images, clips in zip(mixed, *alone, strict=True):
+        assert all(batch.inputs.is_cuda for batch in step.values())
+        motion = step.pop("motion_segmentation").to("cpu")
+        assert digest(motion) == digest(clips["motion_segmentation"])
+        assert all(digest(step[name]) == digest(images[name]) for name in step)
+
+
 @pytest.mark.parametrize("option", [{"num_threads": 1}, {"prefetch_batches": 5}])
 def test_threads_and_prefetching_change_no_bit(small_shards, option):
     folder = small_shards(images=8, clips=4)

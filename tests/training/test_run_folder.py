@@ -7,9 +7,11 @@ import torch
 
 from pipelines.base.config import validate
 from pipelines.base.errors import UsageError
+from pipelines.pipeline_config import PipelineConfig
 from training.config import PretrainConfig
-from training.run_folder import BACKEND_NAME, RunSummary, claim, read_summary, settle_backend, write_summary
+from training.run_folder import BACKEND_NAME, RunSummary, claim, read_summary, settle_backends, write_summary
 
+ALL = PipelineConfig(tasks={"colorization": {}, "motion_segmentation": {}})
 SUMMARY = RunSummary(
     num_steps=3,
     seconds=1.5,
@@ -56,16 +58,25 @@ def test_a_new_folder_has_no_summary(tmp_path) -> None:
 
 
 def test_the_backend_is_chosen_once_and_written_down_with_its_reason(tmp_path) -> None:
-    choice = settle_backend(tmp_path, "auto", torch.device("cpu"))
-    assert choice.name == "opencv"
-    assert json.loads((tmp_path / BACKEND_NAME).read_text()) == {"name": "opencv", "reason": choice.reason}
+    settled = settle_backends(tmp_path, ALL, torch.device("cpu"))
+    written = json.loads((tmp_path / BACKEND_NAME).read_text())
+    assert {name: settled.placement[name].backend for name in written} == {"images": "opencv", "clips": "opencv"}
+    assert "device is cpu" in written["images"]["reason"]
+    assert written["clips"]["placement"].startswith("opencv on cpu, threads")
 
 
 def test_a_run_goes_on_with_the_backend_it_began_with(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("pipelines.decode.dali.require_dali", lambda: None)
-    begun = settle_backend(tmp_path, "auto", torch.device("cuda"))
-    assert begun.name == "dali"
-    assert settle_backend(tmp_path, "auto", torch.device("cpu")) == begun
+    monkeypatch.setattr("pipelines.decode.placement.num_cores", lambda: 8)
+    for device in ("cuda", "cpu"):
+        settled = settle_backends(tmp_path, ALL, torch.device(device))
+        assert {name: one.backend for name, one in settled.placement.items()} == {"images": "dali", "clips": "opencv"}
+
+
+def test_a_run_of_an_earlier_version_has_one_backend_for_all(tmp_path) -> None:
+    (tmp_path / BACKEND_NAME).write_text('{"name": "opencv", "reason": "asked for"}')
+    settled = settle_backends(tmp_path, ALL, torch.device("cuda"))
+    assert {name: one.backend for name, one in settled.placement.items()} == {"images": "opencv", "clips": "opencv"}
 
 
 def test_a_run_whose_backend_is_gone_does_not_go_on_with_another(tmp_path, monkeypatch) -> None:
@@ -74,5 +85,5 @@ def test_a_run_whose_backend_is_gone_does_not_go_on_with_another(tmp_path, monke
 
     (tmp_path / BACKEND_NAME).write_text('{"name": "dali", "reason": "device is cuda"}')
     monkeypatch.setattr("pipelines.decode.dali.require_dali", no_dali)
-    with pytest.raises(UsageError, match=r"began with dali and resumes with no other\. DALI cannot be loaded"):
-        settle_backend(tmp_path, "auto", torch.device("cpu"))
+    with pytest.raises(UsageError, match=r"began with dali for images and resumes with no other\. DALI cannot"):
+        settle_backends(tmp_path, ALL, torch.device("cpu"))

@@ -135,7 +135,7 @@ def problems_of(task: str, training_loss: float, held_out: Mapping[str, Values],
 
 def _unaugmented(config: PipelineConfig, split: str, seed: int) -> Pipeline:
     # Threads of this process: worker processes would stay in memory between two measurements.
-    changed = config.model_copy(update={"split": split, "num_workers": 0, "prefetch_batches": 1})
+    changed = config.in_threads().model_copy(update={"split": split, "prefetch_batches": 1})
     return build_pipeline(changed, seed=seed, augment=False)
 
 

@@ -21,9 +21,11 @@ def in_threads(config: ProfileConfig) -> ProfileConfig:
     """Return the config with threads in place of worker processes, at least as many. The batches are the same.
 
     The rest of a profile measures threads, because only their stages are seen one by one."""
-    count = config.pipeline.num_workers
-    threads = max(config.pipeline.num_threads or num_cores(), count)
-    return changed(config, {"pipeline.num_workers": 0, "pipeline.num_threads": threads}) if count else config
+    pipeline = config.pipeline
+    count = max(pipeline.num_workers, *(one.num_workers or 0 for one in pipeline.placement.values()), 0)
+    threads = max(pipeline.num_threads or num_cores(), count)
+    in_threads = pipeline.in_threads().model_copy(update={"num_threads": threads})
+    return config.model_copy(update={"pipeline": in_threads}) if count else config
 
 
 def try_workers(config: ProfileConfig) -> str:

@@ -50,7 +50,7 @@ def cost_with_small_images(config: PipelineConfig, short_side_px: int, device: t
         uniform_B4 = np.random.default_rng(0).random((len(made), 4))
         boxes_B4 = canvas_boxes(uniform_B4, width_B, height_B, config.canvas_scale, config.canvas_px)
         flips_B = uniform_B4[:, 3] < config.flip_probability
-        backends = [pipeline.maker.backend for pipeline in pipelines]
+        backends = [source_of(pipeline, "image").backend for pipeline in pipelines]
         work = [partial(one.canvases, encoded, boxes_B4, flips_B, config.canvas_px) for one in backends]
         return _median_cpu_s(work, len(made))
 

@@ -24,7 +24,7 @@ def test_this_machine_is_usable() -> None:
     assert checks["python"].found == platform.python_version()
     assert {"torch", "CPU", "memory", "disk", "clip encoders", "video decoders", "optical flow", "DALI"} <= set(checks)
     assert {"vp9", "mjpeg"} == set(checks["clip encoders"].found.split(", "))
-    assert set(diagnosis.will_use) == {"device", "backend", "decoding threads", "precision"}
+    assert set(diagnosis.will_use) == {"device", "images", "clips", "decoding threads", "precision"}
 
 
 def test_every_hard_dependency_is_looked_for_and_nothing_else_is_required() -> None:
