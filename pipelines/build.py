@@ -11,13 +11,13 @@ from pipelines.base.thread_pool import ThreadPool
 from pipelines.decode.base import thread_count
 from pipelines.pipeline_config import PipelineConfig
 from pipelines.read.source_config import SourceConfig
-from pipelines.run.copied_steps import CopiedSteps
-from pipelines.run.joined_steps import JoinedSteps
 from pipelines.run.sample_source import Fault
 from pipelines.run.step_chain import PipelineArguments, StepChain, active_tasks, chain_memory, memory_of
 from pipelines.run.step_maker import StepMaker
-from pipelines.run.step_threads import StepThreads
-from pipelines.run.step_worker_pool import StepWorkerPool
+from pipelines.run.step_sources.copied_steps import CopiedSteps
+from pipelines.run.step_sources.joined_steps import JoinedSteps
+from pipelines.run.step_sources.step_threads import StepThreads
+from pipelines.run.step_sources.step_worker_pool import StepWorkerPool
 from pipelines.run.stream import Pipeline, Step, StepSource
 from pipelines.shards.format.manifest import Kind
 

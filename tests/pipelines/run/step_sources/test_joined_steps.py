@@ -7,8 +7,8 @@ import pytest
 
 from pipelines.base.errors import DataError
 from pipelines.build import PipelineConfig, build_pipeline
-from pipelines.run.joined_steps import JoinedSteps
 from pipelines.run.step_maker import MadeStep, Step
+from pipelines.run.step_sources.joined_steps import JoinedSteps
 from tests.made.restore_every_step import assert_every_restart_goes_on_the_same, digest, digests
 
 TASKS = {

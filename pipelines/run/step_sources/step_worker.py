@@ -22,10 +22,10 @@ from typing import NoReturn
 import torch
 
 from pipelines.base.errors import FourfoldError, UsageError
-from pipelines.run.shared_memory import PackedTensor, SharedMemory
 from pipelines.run.stage_stats import StageStats
 from pipelines.run.step_chain import PipelineArguments, build_step_maker
 from pipelines.run.step_maker import MadeStep, StepMaker
+from pipelines.run.step_sources.shared_memory import PackedTensor, SharedMemory
 from pipelines.tasks import TASKS
 from pipelines.tasks.base import Geometry, TaskBatch
 

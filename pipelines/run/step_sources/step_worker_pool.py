@@ -20,11 +20,11 @@ from multiprocessing.reduction import recv_handle
 
 from pipelines.base.errors import FourfoldError, UsageError
 from pipelines.base.fresh_process import end, ending, start
-from pipelines.run.shared_memory import MappedBlocks
 from pipelines.run.stage_stats import Listener, StageStats, sum_stats
 from pipelines.run.step_chain import PipelineArguments
 from pipelines.run.step_maker import MadeStep, StepMaker
-from pipelines.run.step_worker import CancelRequests, NewBlock, PackedBatch, Reply, Request, serve
+from pipelines.run.step_sources.shared_memory import MappedBlocks
+from pipelines.run.step_sources.step_worker import CancelRequests, NewBlock, PackedBatch, Reply, Request, serve
 from pipelines.tasks.base import TaskBatch
 
 __all__ = ["StepWorkerPool"]

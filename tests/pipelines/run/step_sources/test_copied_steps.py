@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipelines.base.errors import DataError
-from pipelines.run import copied_steps
-from pipelines.run.copied_steps import CopiedSteps
 from pipelines.run.step_maker import MadeStep, Step
+from pipelines.run.step_sources import copied_steps
+from pipelines.run.step_sources.copied_steps import CopiedSteps
 from pipelines.tasks.base import TaskBatch
 
 META = torch.device("meta")  # a device that is not the CPU and is everywhere

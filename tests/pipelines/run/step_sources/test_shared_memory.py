@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipelines.base.errors import FourfoldError
-from pipelines.run.shared_memory import MappedBlocks, SharedMemory
+from pipelines.run.step_sources.shared_memory import MappedBlocks, SharedMemory
 
 
 class Sides:
