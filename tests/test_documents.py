@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks.suite.suite_config import SuiteConfig
+from benchmarks.suite.suite_config import SuiteConfig, load_suite
 from pipelines.base.config import validate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +52,14 @@ def test_readme_suite_is_valid() -> None:
     (suite,) = blocks("README.md", "yaml")
     config = validate(SuiteConfig, yaml.safe_load(suite), source="README.md")
     assert len(config.task_sets) == 4
+
+
+def test_suite_of_the_page_on_suites_is_valid(tmp_path: Path) -> None:
+    (suite,) = blocks("docs/suites.md", "yaml")
+    (tmp_path / "suite.yaml").write_text(suite)
+    places = list(load_suite(tmp_path / "suite.yaml").places())
+    # Random weights at 100 % of 4 points, labels at 2 points, three task sets at 4; the trained ones at three shares.
+    assert len(places) == 3 * (4 + 3 * 2 + 3 * 3 * 4)
 
 
 @pytest.fixture

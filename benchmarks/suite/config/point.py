@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.suite.config.evaluation_options import evaluation_options
 from benchmarks.suite.config.overrides import SUITE_OWNED, check_key, check_no_overlap, location_of, with_overrides
-from benchmarks.suite.config.suite_keys import SuiteConfig
+from benchmarks.suite.config.suite_keys import NAME_LENGTH, SuiteConfig
 from benchmarks.suite.config.unread_options import without_unread_options
 from benchmarks.suite.config.yaml_source import YamlSource, allowed_names
 from benchmarks.suite.stages import WHOLE_PCT, TaskSet, shown_value
@@ -20,7 +20,6 @@ from training.config import PretrainConfig
 __all__ = ["Point", "check_axes", "points_of"]
 
 NOT_OF_A_POINT = ("axes", "variants", "include", "exclude", "evaluate_at")
-NAME_LENGTH = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

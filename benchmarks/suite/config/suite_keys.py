@@ -12,9 +12,11 @@ from benchmarks.suite.stages import WHOLE_PCT, TaskSet, axis_names, shown_value
 from pipelines.base.config import Config
 from pipelines.tasks import PRETEXT_TASKS
 
-__all__ = ["Baseline", "ForeignTrunkConfig", "SuiteConfig", "TaskSetConfig"]
+__all__ = ["NAME_LENGTH", "Baseline", "ForeignTrunkConfig", "SuiteConfig", "TaskSetConfig"]
 
 Baseline = Literal["random_init", "supervised", "pixel_floor", "hog_floor"]
+NAME_LENGTH = 60
+"""Characters of the name of a task set or a variant."""
 SHORT_NAMES = {
     "relative_position": "RP",
     "colorization": "Col",
@@ -49,7 +51,7 @@ class TaskSetConfig(Config):
     """One task set. In short a task name, a list of names, or `all`; in full `{tasks:, name:, options:}`."""
 
     tasks: tuple[str, ...]
-    name: str | None = Field(default=None, pattern=r"^[^\n,]{1,60}$")
+    name: str | None = None
     """Name in tables. Default: made of the tasks and the options."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of this task set alone, by dotted key: `{pretrain.pipeline.harmonize: paper}`."""
@@ -59,6 +61,14 @@ class TaskSetConfig(Config):
     def _spell_out(cls, value: Any) -> Any:
         given = dict(value) if isinstance(value, Mapping) else {"tasks": value}
         return given | {"tasks": _task_names(given["tasks"])} if "tasks" in given else given
+
+    @field_validator("name")
+    @classmethod
+    def _fits_a_label(cls, value: str | None) -> str | None:
+        # Labels list coordinates with commas between them.
+        if value is not None and (not value or len(value) > NAME_LENGTH or "," in value or "\n" in value):
+            raise ValueError(f"need 1 to {NAME_LENGTH} characters without commas and line breaks")
+        return value
 
     @property
     def task_set(self) -> TaskSet:

@@ -50,6 +50,13 @@ CASES: list[tuple[str, str, int, str, str]] = [
         "trunk.widht",
         "Did you mean width?",
     ),
+    (
+        "[colorization, exemplar]",
+        "\n  - tasks: all\n    name: a, b",
+        5,
+        "task_sets.0.name = 'a, b'",
+        "1 to 60 characters without commas",
+    ),
     ("baselines: [random_init]", "baselines: [random]", 4, "baselines.0", "'random_init', 'supervised'"),
     ("  trunk: {width: 0.25}", "  trunk: {depth: 18}", 8, "pretrain.trunk.depth = 18", "use depths"),
     ("  trunk: {width: 0.25}", "  trunk: {width: wide}", 8, "trunk.width = 'wide'", "valid number"),
