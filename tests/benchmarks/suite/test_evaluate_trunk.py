@@ -14,23 +14,32 @@ from benchmarks.evaluations.features.store import features_of
 from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.suite.evaluate_trunk import evaluate_trunk
 from pipelines.base.errors import DataError, FourfoldError, UsageError
+from tests.made.boxed_data import write_voc
+from tests.made.cutouts import write_cutouts
+from tests.made.depth_data import write_rooms
 from tests.made.tiny_shards import coloured, write_shards
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 DEVIATION = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+FROZEN = {"canvas_px": 32, "recalibrate_norm": False}
+TRAINED = {"steps": 1, "batch_size": 1}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "linear_probe": {"labels_per_class": [], "l2_grid": [1.0]},
-    "knn": {},
-    "few_shot": {"labels_per_class": [1, 3], "num_draws": 2},
-    "unit_probe": {"l2_grid": [1.0]},
+    "linear_probe": {**FROZEN, "labels_per_class": [], "l2_grid": [1.0], "lasso": True},
+    "knn": FROZEN,
+    "few_shot": {**FROZEN, "labels_per_class": [1, 3], "num_draws": 2},
+    "unit_probe": {**FROZEN, "l2_grid": [1.0]},
+}
+OTHER_OPTIONS: dict[str, dict[str, Any]] = {
+    "fine_tune": {"canvas_px": 32, "labels_pct": [100], "num_samples": 8, "batch_size": 8},
+    "unlabelled": {"canvas_px": 32},
+    "dense": {"height_px": 64, "width_px": 64, "num_cells": 100, "l2_grid": [0.1], "per_cutout": 1},
+    "depth": {**TRAINED, "width_px": 64, "height_px": 48},
+    "detection": {**TRAINED, "train_px": [64], "test_px": 64, "most_px": 96, "roi_cells": 2, "rois_per_image": 4},
 }
 
 
 def options(*kinds: str, **changes: Any) -> dict[str, Any]:
-    return {
-        kind: EVALUATIONS[kind].config_class(**{"canvas_px": 32, "recalibrate_norm": False} | OPTIONS[kind] | changes)
-        for kind in kinds
-    }
+    return {kind: EVALUATIONS[kind].config_class(**(OPTIONS | OTHER_OPTIONS)[kind] | changes) for kind in kinds}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +71,27 @@ def test_foreign_weights_go_through_every_probe_and_leave_records(folder: Path, 
     lines: list[str] = []
     assert evaluate_trunk(context(folder), options(*OPTIONS), tmp_path, say=lines.append) == records
     assert all("finished before" in line for line in lines)
+
+
+def test_foreign_weights_go_through_all_that_read_places_or_train(folder: Path, tmp_path: Path) -> None:
+    """With the probes above, every evaluation of a trunk."""
+    assert {*OPTIONS, *OTHER_OPTIONS} == {kind for kind, one in EVALUATIONS.items() if one.needs_trunk}
+    given = options("fine_tune", "unlabelled")
+    for kind, data in (
+        ("dense", write_cutouts(tmp_path / "cut")),
+        ("depth", write_rooms(tmp_path / "rooms", 2, 1)),
+        ("detection", write_voc(tmp_path / "voc", 2, 1)),
+    ):
+        given |= options(kind, data=data)
+    records = evaluate_trunk(context(folder), given, tmp_path / "out")
+    assert list(records) == list(OTHER_OPTIONS)
+    for kind, record in records.items():
+        assert 0 <= record.results[EVALUATIONS[kind].metric] <= 100
+    assert records["depth"].results["filters"] == [128, 64, 32]  # of 256 channels
+    # What fine-tuning keeps to resume from is gone, and each record is in its folder.
+    written = (tmp_path / "out").glob("*/record.json")
+    assert sorted(path.parent.name.split("-")[0] for path in written) == sorted(records)
+    assert not list((tmp_path / "out").rglob("*.pt"))
 
 
 def test_features_of_foreign_weights_equal_torchvisions_own(folder: Path, tmp_path: Path) -> None:
