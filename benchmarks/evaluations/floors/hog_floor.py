@@ -6,37 +6,24 @@ that is not above it has learned no more than edges.
 Letters: H, W height and width, C channels, N images, D features.
 """
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from benchmarks.evaluations.base import Context, Evaluation, Int64s, Results, check_labelled
-from benchmarks.evaluations.floors.ridge import Floats, floor_results
-from pipelines.base.config import Config
-from pipelines.run.canvases import evaluation_canvases
-from pipelines.shards.format.manifest import load_manifest
+from benchmarks.evaluations.base import Context, Evaluation, Results, check_labelled
+from benchmarks.evaluations.floors.ridge import Canvas, Floats, FloorConfig, run_floor
 
 __all__ = ["EVALUATION", "HogFloorConfig", "oriented_gradients", "run"]
 
 CELL_PX, NUM_DIRECTIONS, EPSILON = 8, 9, 1e-5
 
 
-class HogFloorConfig(Config):
+class HogFloorConfig(FloorConfig):
     """Options of the HOG floor."""
 
-    canvas_px: int = Field(default=256, ge=16)
-    """Side of the square cut from the image, before resizing. A suite takes the pretraining's if not given."""
     side_px: int = Field(default=64, ge=16)
     """Side of the resized image, a multiple of 8: 64 gives 1,764 features. Cost grows with its sixth power."""
-    labels_per_class: list[int] = Field(default_factory=lambda: [20])
-    """Also with only so many labels per class, each the mean of `num_draws` draws."""
-    num_draws: int = Field(default=3, ge=1)
-    """Cost of every entry of `labels_per_class` grows with it."""
-    l2_grid: list[float] = Field(default_factory=lambda: [0.01, 0.1, 1.0, 10.0, 100.0], min_length=1)
-    """Values the ridge penalty, relative to the mean squared feature, is chosen from."""
 
     @field_validator("side_px")
     @classmethod
@@ -48,22 +35,12 @@ class HogFloorConfig(Config):
 
 def run(context: Context, config: HogFloorConfig) -> Results:
     """Return results named like the linear probe's. Raises UsageError or DataError."""
-    images = context.the_images()
-    train_ND, train_labels_N = _descriptors(images, context.train_split, config)
-    test_ND, test_labels_N = _descriptors(images, context.test_split, config)
-    return floor_results(train_ND, train_labels_N, test_ND, test_labels_N, config)
+    return run_floor(context, config, lambda canvas: _descriptor(canvas, config.side_px))
 
 
-def _descriptors(images: Path, split: str, config: HogFloorConfig) -> tuple[Floats, Int64s]:
-    """Return descriptors (N, D) and labels (N,)."""
-    table = load_manifest(images).select("image", split)
-    side = (config.side_px, config.side_px)
-    rows, labels = [], []
-    for batch in evaluation_canvases(table, canvas_px=config.canvas_px, batch_size=64):
-        for canvas in batch.pixels.numpy():
-            rows.append(oriented_gradients(cv2.resize(canvas, side, interpolation=cv2.INTER_AREA)))
-        labels.append(np.asarray(batch.labels, dtype=np.int64))
-    return np.stack(rows), np.concatenate(labels)
+def _descriptor(canvas_SS3: Canvas, side_px: int) -> Floats:
+    small = cv2.resize(canvas_SS3, (side_px, side_px), interpolation=cv2.INTER_AREA)
+    return oriented_gradients(np.asarray(small, dtype=np.uint8))
 
 
 def oriented_gradients(image_HWC: npt.NDArray[np.uint8]) -> Floats:

@@ -6,33 +6,72 @@ Letters: N samples, D features, K classes.
 """
 
 import time
-from typing import Protocol
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from scipy import linalg
 
-from benchmarks.evaluations.base import NUM_FOLDS, Int64s, Results, draw_labelled, folds_of, mean_over_draws, score
+from benchmarks.evaluations.base import (
+    NUM_FOLDS,
+    Context,
+    Int64s,
+    Results,
+    draw_labelled,
+    folds_of,
+    mean_over_draws,
+    score,
+)
 from pipelines.base.blas_threads import one_blas_thread
+from pipelines.base.config import Config
+from pipelines.run.canvases import evaluation_canvases
+from pipelines.shards.format.manifest import load_manifest
 
-__all__ = ["Floats", "FloorOptions", "fit_ridge", "floor_results"]
+__all__ = ["Canvas", "Floats", "FloorConfig", "fit_ridge", "floor_results", "run_floor"]
 
 Floats = npt.NDArray[np.float64]
+Canvas = npt.NDArray[np.uint8]
 
 
-class FloorOptions(Protocol):
+class FloorConfig(Config):
     """Options that both floors have."""
 
-    @property
-    def labels_per_class(self) -> list[int]: ...
-    @property
-    def num_draws(self) -> int: ...
-    @property
-    def l2_grid(self) -> list[float]: ...
+    canvas_px: int = Field(default=256, ge=16)
+    """Side of the square cut from the image, before resizing. A suite takes the pretraining's if not given."""
+    labels_per_class: list[int] = Field(default_factory=lambda: [20])
+    """Also with only so many labels per class, each the mean of `num_draws` draws."""
+    num_draws: int = Field(default=3, ge=1)
+    """Cost of every entry of `labels_per_class` grows with it."""
+    l2_grid: list[float] = Field(default_factory=lambda: [0.01, 0.1, 1.0, 10.0, 100.0], min_length=1)
+    """Values the ridge penalty, relative to the mean squared feature, is chosen from."""
+
+
+def run_floor(context: Context, config: FloorConfig, features_of: Callable[[Canvas], Floats]) -> Results:
+    """Return the results of ridge regression on features of the canvases of both splits.
+
+    features_of(canvas), uint8 RGB of canvas_px square -> features (D,). Raises UsageError or DataError.
+    """
+    splits = (context.train_split, context.test_split)
+    train, test = (_features(context.the_images(), split, config.canvas_px, features_of) for split in splits)
+    return floor_results(*train, *test, config)
+
+
+def _features(
+    images: Path, split: str, canvas_px: int, features_of: Callable[[Canvas], Floats]
+) -> tuple[Floats, Int64s]:
+    """Return features (N, D) and labels (N,)."""
+    table = load_manifest(images).select("image", split)
+    rows, labels = [], []
+    for batch in evaluation_canvases(table, canvas_px=canvas_px, batch_size=64):
+        rows += [features_of(canvas) for canvas in batch.pixels.numpy()]
+        labels.append(np.asarray(batch.labels, dtype=np.int64))
+    return np.stack(rows), np.concatenate(labels)
 
 
 def floor_results(
-    train_ND: Floats, train_labels_N: Int64s, test_ND: Floats, test_labels_N: Int64s, options: FloorOptions
+    train_ND: Floats, train_labels_N: Int64s, test_ND: Floats, test_labels_N: Int64s, options: FloorConfig
 ) -> Results:
     """Return results named like the linear probe's: top-1 and top-5 with all labels and with few."""
     start_s = time.monotonic()
@@ -78,7 +117,7 @@ def fit_ridge(
 
 
 def _answer(
-    train_ND: Floats, labels_N: Int64s, rows: Int64s, test_ND: Floats, options: FloorOptions, *, folds: int
+    train_ND: Floats, labels_N: Int64s, rows: Int64s, test_ND: Floats, options: FloorConfig, *, folds: int
 ) -> tuple[float, Floats]:
     """Return the penalty chosen on the first `folds` held-out fifths of `rows`, and test answers (N, K)."""
     known_ND, known_N, num_classes = train_ND[rows], labels_N[rows], int(labels_N.max()) + 1

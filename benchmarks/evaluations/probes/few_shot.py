@@ -8,8 +8,7 @@ label a class nothing could be left out.
 Letters: N labelled rows, T test rows, D features, K classes, P penalties.
 """
 
-import time
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,23 +24,20 @@ from benchmarks.evaluations.base import (
     mean_over_draws,
     score,
 )
-from benchmarks.evaluations.features.request import NORM_NAMES, FeatureRequest, norm_variants
-from benchmarks.evaluations.features.store import features_of
+from benchmarks.evaluations.features.request import FeatureRequest
+from benchmarks.evaluations.features.variants import FrozenConfig, Variant, paired_requests, probed
 from benchmarks.evaluations.probes.linear_probe import standardize
 from benchmarks.results.statistics import summarize
 from pipelines.base.blas_threads import one_blas_thread
-from pipelines.base.config import Config
 
 __all__ = ["EVALUATION", "FewShotConfig", "ridge_path", "run"]
 
 Floats = npt.NDArray[Any]
 
 
-class FewShotConfig(Config):
+class FewShotConfig(FrozenConfig):
     """Options of the few-shot evaluation."""
 
-    canvas_px: int = Field(default=256, ge=16)
-    """Side of the square the trunk sees; cost grows with its square. A suite takes the pretraining's if not given."""
     pool: int = Field(default=3, ge=1)
     """The last map is max-pooled to pool x pool; features grow with its square."""
     labels_per_class: list[int] = Field(default_factory=lambda: [1, 5, 20], min_length=1)
@@ -50,10 +46,6 @@ class FewShotConfig(Config):
     """Draws of labelled images; the interval shrinks with its root."""
     l2_grid: list[float] = Field(default_factory=lambda: [0.01, 0.1, 1.0, 10.0, 100.0, 1000.0], min_length=1)
     """Ridge penalties relative to the mean squared feature; nearly free."""
-    recalibrate_norm: bool | Literal["auto"] = "auto"
-    """Batch norm statistics estimated anew on the train images. `auto`: the better of both, as above."""
-    batch_size: int = Field(default=64, ge=1)
-    """Images per forward pass; memory grows with it."""
 
 
 def run(context: Context, config: FewShotConfig) -> Results:
@@ -61,32 +53,18 @@ def run(context: Context, config: FewShotConfig) -> Results:
 
     The interval is Student's, over draws of labels: it covers other labelled images, not another test set.
     """
-    start_s = time.monotonic()
-    wanted = requests(context, config)
-    found = features_of(context, wanted)
-    feature_s = time.monotonic() - start_s
     with one_blas_thread():
-        results = _answer(wanted[::2], found[::2], found[1::2], config)
-    return results | {"feature_s": feature_s, "probe_s": time.monotonic() - start_s - feature_s}
+        return probed(context, requests(context, config), lambda variants: _results(variants, config))
 
 
 def requests(context: Context, config: FewShotConfig) -> list[FeatureRequest]:
     """Return the train and the test features under every wanted set of batch norm statistics."""
-    return [
-        FeatureRequest(
-            split=split,
-            canvas_px=config.canvas_px,
-            pool=config.pool,
-            is_recalibrated=is_recalibrated,
-            batch_size=config.batch_size,
-        )
-        for is_recalibrated in norm_variants(config.recalibrate_norm)
-        for split in (context.train_split, context.test_split)
-    ]
+    return paired_requests(context, config, pool=config.pool)
 
 
-def _answer(wanted: list[FeatureRequest], train: list[Any], test: list[Any], config: FewShotConfig) -> Results:
-    labels_N, num_classes = train[0].labels_N, int(train[0].labels_N.max()) + 1
+def _results(variants: list[Variant], config: FewShotConfig) -> Results:
+    labels_N = variants[0].train.labels_N
+    num_classes = int(labels_N.max()) + 1
     draws = {
         count: [draw_labelled(labels_N, count, draw) for draw in range(config.num_draws)]
         for count in config.labels_per_class
@@ -94,8 +72,8 @@ def _answer(wanted: list[FeatureRequest], train: list[Any], test: list[Any], con
     most = max(config.labels_per_class)
     # 1. The penalty and the statistics, by what is left out of the largest draws.
     candidates = []
-    for index in range(len(train)):
-        train_ND, test_TD = _standardized(train[index].last_ND(), test[index].last_ND())
+    for index, one in enumerate(variants):
+        train_ND, test_TD = _standardized(one.train.last_ND(), one.test.last_ND())
         errors_P = np.zeros(len(config.l2_grid))
         if most > 1:
             for rows in draws[most]:
@@ -104,17 +82,18 @@ def _answer(wanted: list[FeatureRequest], train: list[Any], test: list[Any], con
     _, index, l2, train_ND, test_TD = min(candidates, key=lambda one: one[:2])
     if most == 1:
         l2 = sorted(config.l2_grid)[len(config.l2_grid) // 2]
-    results: Results = {"l2": l2, "norm_statistics": NORM_NAMES[wanted[index].is_recalibrated]}
+    results: Results = {"l2": l2, "norm_statistics": variants[index].norm_statistics}
+    test_labels_N = variants[index].test.labels_N
     # 2. Every draw, scored on the whole test split.
     for count, rows_of_draws in draws.items():
         scores = []
         for rows in rows_of_draws:
             weights_DK, bias_K = ridge_path(train_ND[rows], labels_N[rows], num_classes, [l2])[0][0]
-            scores.append(score(test_TD @ weights_DK + bias_K, test[index].labels_N))
+            scores.append(score(test_TD @ weights_DK + bias_K, test_labels_N))
         results |= mean_over_draws(scores, count)
         spread = summarize([one["top1_pct"] for one in scores])
         results[f"top1_{count}_labels_ci95"] = [spread.ci95_low, spread.ci95_high]
-    return results | {"num_draws": config.num_draws, "num_test": len(test[index].labels_N)}
+    return results | {"num_draws": config.num_draws, "num_test": len(test_labels_N)}
 
 
 def ridge_path(

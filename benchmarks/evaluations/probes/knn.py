@@ -6,7 +6,6 @@ image is compared with every train image, in blocks that fit in memory.
 Letters: N train images, Q queries, D features, K classes.
 """
 
-import time
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +15,9 @@ from pydantic import Field
 from torch.nn import functional
 
 from benchmarks.evaluations.base import Context, Evaluation, Int64s, Results, check_labelled, folds_of, score
-from benchmarks.evaluations.features.request import NORM_NAMES, FeatureRequest, norm_variants
-from benchmarks.evaluations.features.store import features_of
-from pipelines.base.config import Config
+from benchmarks.evaluations.features.request import FeatureRequest
+from benchmarks.evaluations.features.store import Features
+from benchmarks.evaluations.features.variants import FrozenConfig, Variant, paired_requests, probed
 
 __all__ = ["EVALUATION", "KnnConfig", "knn_answers", "run"]
 
@@ -29,11 +28,9 @@ MOST_HELD_OUT = 10_000
 """Held-out images that choose the batch norm statistics, at most: more cost time and change little."""
 
 
-class KnnConfig(Config):
+class KnnConfig(FrozenConfig):
     """Options of k-NN."""
 
-    canvas_px: int = Field(default=256, ge=16)
-    """Side of the square the trunk sees; cost grows with its square. A suite takes the pretraining's if not given."""
     num_neighbours: int = Field(default=20, ge=1)
     """Train images that vote, at most all of them."""
     temperature: float = Field(default=0.07, gt=0.0)
@@ -42,58 +39,43 @@ class KnnConfig(Config):
     """How the last map is pooled."""
     pool: int = Field(default=1, ge=1)
     """The last map is pooled to pool x pool; features grow with its square."""
-    recalibrate_norm: bool | Literal["auto"] = "auto"
-    """Batch norm statistics estimated anew on the train images. `auto`: the better of both on held-out train images."""
-    batch_size: int = Field(default=64, ge=1)
-    """Images per forward pass; memory grows with it."""
 
 
 def run(context: Context, config: KnnConfig) -> Results:
     """Return top1_pct, top5_pct (more than 5 classes), the statistics chosen and the seconds taken."""
-    start_s = time.monotonic()
-    # 1. Features, kept or made. `requests` lists train and test in turn.
-    wanted = requests(context, config)
-    found = features_of(context, wanted)
-    feature_s = time.monotonic() - start_s
-    pairs = list(zip(wanted[::2], found[::2], found[1::2], strict=True))
-    # 2. The statistics, chosen without a look at the test split.
-    held_out = [_held_out_pct(train.last_ND(), train.labels_N, config) for _, train, _ in pairs] if pairs[1:] else [0.0]
-    request, train, test = pairs[int(np.argmax(held_out))]
-    # 3. The test split, once.
-    num_classes = int(train.labels_N.max()) + 1
-    answers_QK = knn_answers(
-        train.last_ND(),
-        train.labels_N,
-        test.last_ND(),
-        num_classes,
-        num_neighbours=config.num_neighbours,
-        temperature=config.temperature,
-    )
-    return {
-        **score(answers_QK, test.labels_N),
-        "norm_statistics": NORM_NAMES[request.is_recalibrated],
-        "num_train": len(train.labels_N),
-        "num_test": len(test.labels_N),
-        "num_features": train.last_ND().shape[1],
-        "feature_s": feature_s,
-        "probe_s": time.monotonic() - start_s - feature_s,
-    }
+    return probed(context, requests(context, config), lambda variants: _results(variants, config))
 
 
 def requests(context: Context, config: KnnConfig) -> list[FeatureRequest]:
     """Return the train and the test features under every wanted set of batch norm statistics."""
-    return [
-        FeatureRequest(
-            split=split,
-            canvas_px=config.canvas_px,
-            pooling=config.pooling,
-            pool=config.pool,
-            is_recalibrated=is_recalibrated,
-            batch_size=config.batch_size,
-        )
-        for is_recalibrated in norm_variants(config.recalibrate_norm)
-        for split in (context.train_split, context.test_split)
-    ]
+    return paired_requests(context, config, pooling=config.pooling, pool=config.pool)
+
+
+def _results(variants: list[Variant], config: KnnConfig) -> Results:
+    # 1. The statistics, chosen without a look at the test split.
+    held_out = [_held_out_pct(one.train, config) for one in variants] if variants[1:] else [0.0]
+    chosen = variants[int(np.argmax(held_out))]
+    # 2. The test split, once.
+    train, test = chosen.train, chosen.test
+    answers_QK = _answers(train.last_ND(), train.labels_N, test.last_ND(), config)
+    return {
+        **score(answers_QK, test.labels_N),
+        "norm_statistics": chosen.norm_statistics,
+        "num_train": len(train.labels_N),
+        "num_test": len(test.labels_N),
+        "num_features": train.last_ND().shape[1],
+    }
+
+
+def _answers(train_ND: Floats, labels_N: Int64s, query_QD: Floats, config: KnnConfig) -> npt.NDArray[np.float64]:
+    return knn_answers(
+        train_ND,
+        labels_N,
+        query_QD,
+        int(labels_N.max()) + 1,
+        num_neighbours=config.num_neighbours,
+        temperature=config.temperature,
+    )
 
 
 @torch.no_grad()
@@ -135,21 +117,13 @@ def _unit_rows(rows_ND: Floats, device: torch.device) -> torch.Tensor:
     return functional.normalize(torch.from_numpy(np.array(rows_ND, dtype=np.float32)).to(device), dim=1)
 
 
-def _held_out_pct(train_ND: Floats, labels_N: Int64s, config: KnnConfig) -> float:
+def _held_out_pct(train: Features, config: KnnConfig) -> float:
     """Return top-1 of the first fold of the train split, answered by the other four."""
-    folds_N = folds_of(labels_N)
+    train_ND, labels_N, folds_N = train.last_ND(), train.labels_N, folds_of(train.labels_N)
     kept, held = np.flatnonzero(folds_N != 0), np.flatnonzero(folds_N == 0)
     # Evenly spaced: shards may be sorted by class.
     held = held[:: -(-len(held) // MOST_HELD_OUT)]
-    answers_QK = knn_answers(
-        train_ND[kept],
-        labels_N[kept],
-        train_ND[held],
-        int(labels_N.max()) + 1,
-        num_neighbours=config.num_neighbours,
-        temperature=config.temperature,
-    )
-    return score(answers_QK, labels_N[held])["top1_pct"]
+    return score(_answers(train_ND[kept], labels_N[kept], train_ND[held], config), labels_N[held])["top1_pct"]
 
 
 EVALUATION = Evaluation(config_class=KnnConfig, run=run, check=check_labelled, requests=requests)

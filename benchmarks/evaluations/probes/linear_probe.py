@@ -10,7 +10,6 @@ once.
 Unlike the paper: the layer sees mirrored views at most, no translation or colour changes, and is fitted to the end.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,32 +31,28 @@ from benchmarks.evaluations.base import (
     mean_over_draws,
     score,
 )
-from benchmarks.evaluations.features.request import NORM_NAMES, FeatureRequest, norm_variants
-from benchmarks.evaluations.features.store import Features, features_of
+from benchmarks.evaluations.features.request import FeatureRequest
+from benchmarks.evaluations.features.store import Features
+from benchmarks.evaluations.features.variants import FrozenConfig, paired_requests, probed
 from benchmarks.evaluations.probes.minibatch import Scaling, SgdOptions, choose_l2_sgd, logits_of
 from benchmarks.evaluations.probes.softmax import Chosen, choose_l2, in_row_space
-from pipelines.base.config import Config
+from pipelines.base.errors import UsageError
+from pipelines.shards.format.manifest import load_manifest
 
-__all__ = ["EVALUATION", "LinearProbeConfig", "probe", "requests", "run", "standardize"]
+__all__ = ["EVALUATION", "LinearProbeConfig", "check", "probe", "requests", "run", "standardize"]
 
 Floats = npt.NDArray[Any]
 MOST_LBFGS_ROWS = 200_000
 """Above, `solver: auto` takes mini-batches: 200,000 rows of 9,216 features are 7 GiB, and held twice."""
 
 
-class LinearProbeConfig(Config):
+class LinearProbeConfig(FrozenConfig):
     """Options of the linear probe."""
 
-    canvas_px: int = Field(default=256, ge=16)
-    """Side of the square the trunk sees; cost grows with its square. A suite takes the pretraining's if not given."""
     pool: int = Field(default=3, ge=1)
     """The last map is max-pooled to pool x pool; features and memory grow with its square."""
     augment: Literal["none", "flip"] = "flip"
     """`flip` also fits on mirrored train images: twice the time and memory."""
-    recalibrate_norm: bool | Literal["auto"] = "auto"
-    """Re-estimate the batch norm statistics on the unlabelled train images first: one more pass over them. `auto`: the
-    better of both on held-out train samples, at twice the cost. Trunks trained on patches gain, random
-    ones lose."""
     lasso: bool = False
     """Beside the plain probe, one that learns a mix of all stage-3 units together with the layer (`top1_lasso_pct`);
     time and memory grow with the number of units."""
@@ -78,8 +73,6 @@ class LinearProbeConfig(Config):
     """Passes over the features of every fit by `sgd`; each value of `l2_grid` is a fit."""
     sgd_lr: float = Field(default=1.0, gt=0.0)
     """Learning rate of `sgd`, divided by the number of features."""
-    batch_size: int = Field(default=64, ge=1)
-    """Images per forward pass; memory grows with it."""
 
     @model_validator(mode="after")
     def _mix_is_exact(self) -> "LinearProbeConfig":
@@ -94,36 +87,31 @@ def run(context: Context, config: LinearProbeConfig) -> Results:
 
     Raises UsageError or DataError where trunk, shards or labels are missing.
     """
-    start_s = time.monotonic()
-    wanted = requests(context, config)
-    found = features_of(context, wanted)
-    feature_s = time.monotonic() - start_s
-    # `requests` lists train and test in turn.
-    variants = {
-        NORM_NAMES[request.is_recalibrated]: (train, test)
-        for request, train, test in zip(wanted[::2], found[::2], found[1::2], strict=True)
-    }
-    results = probe(variants, config)
-    return results | {"feature_s": feature_s, "probe_s": time.monotonic() - start_s - feature_s}
+    return probed(
+        context,
+        requests(context, config),
+        lambda variants: probe({one.norm_statistics: (one.train, one.test) for one in variants}, config),
+    )
 
 
 def requests(context: Context, config: LinearProbeConfig) -> list[FeatureRequest]:
     """Return the train and the test features under every wanted set of batch norm statistics."""
-    found = []
-    for is_recalibrated in norm_variants(config.recalibrate_norm):
-        for split in (context.train_split, context.test_split):
-            found.append(
-                FeatureRequest(
-                    split=split,
-                    canvas_px=config.canvas_px,
-                    pool=config.pool,
-                    units="all" if config.lasso else "last",
-                    flipped_view=config.augment == "flip" and split == context.train_split,
-                    is_recalibrated=is_recalibrated,
-                    batch_size=config.batch_size,
-                )
+    units = "all" if config.lasso else "last"
+    return paired_requests(context, config, flipped_train_view=config.augment == "flip", pool=config.pool, units=units)
+
+
+def check(context: Context, config: LinearProbeConfig) -> None:
+    """Check the labelled images. Raises UsageError, too, where the train split is too large to learn a mix of units."""
+    check_labelled(context, config)
+    if config.lasso and config.solver == "auto":
+        num_images = len(load_manifest(context.the_images()).select("image", context.train_split))
+        num_rows = num_images * (2 if config.augment == "flip" else 1)
+        if num_rows > MOST_LBFGS_ROWS:
+            raise UsageError(
+                f"lasso: true on {num_rows:,} rows of features (images times views): above {MOST_LBFGS_ROWS:,}, "
+                "solver: auto takes mini-batches, which fit the plain probe only. Give solver: lbfgs, which holds the "
+                "features of all units in memory twice; fewer images; or lasso: false."
             )
-    return found
 
 
 def probe(variants: Mapping[str, tuple[Features, Features]], config: LinearProbeConfig) -> Results:
@@ -314,4 +302,4 @@ def standardize(train_MVND: Floats, test_MVND: Floats) -> None:
         values *= scale
 
 
-EVALUATION = Evaluation(config_class=LinearProbeConfig, run=run, check=check_labelled, requests=requests)
+EVALUATION = Evaluation(config_class=LinearProbeConfig, run=run, check=check, requests=requests)

@@ -4,54 +4,49 @@ Maps mean-pooled to one vector, standardised; otherwise the fit is the linear pr
 penalty and the batch norm statistics chosen on a held-out fifth of the train split, for every unit by itself.
 """
 
-import time
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from benchmarks.evaluations.base import Context, Evaluation, Results, check_labelled, folds_of, score
-from benchmarks.evaluations.features.request import NORM_NAMES, FeatureRequest, norm_variants
-from benchmarks.evaluations.features.store import Features, features_of
+from benchmarks.evaluations.features.request import FeatureRequest
+from benchmarks.evaluations.features.store import Features
+from benchmarks.evaluations.features.variants import FrozenConfig, Variant, paired_requests, probed
 from benchmarks.evaluations.probes.linear_probe import standardize
 from benchmarks.evaluations.probes.softmax import choose_l2
-from pipelines.base.config import Config
 
 __all__ = ["EVALUATION", "UnitProbeConfig", "run"]
 
 
-class UnitProbeConfig(Config):
+class UnitProbeConfig(FrozenConfig):
     """Options of the per-unit probe."""
 
-    canvas_px: int = Field(default=256, ge=16)
-    """Side of the square the trunk sees; cost grows with its square. A suite takes the pretraining's if not given."""
     pooling: Literal["mean", "max"] = "mean"
     """How the maps are pooled."""
     pool: int = Field(default=1, ge=1)
     """Every map is pooled to pool x pool; features grow with its square, and there is a fit for every unit."""
-    recalibrate_norm: bool | Literal["auto"] = "auto"
-    """Batch norm statistics estimated anew on the train images. `auto`: the better of both, at twice the cost."""
     l2_grid: list[float] = Field(default_factory=lambda: [0.001, 0.01, 0.1, 1.0, 10.0], min_length=1)
     """Values the L2 penalty is chosen from; every value costs a fit a unit."""
     max_iterations: int = Field(default=200, ge=1)
     """L-BFGS iterations of every fit at most."""
-    batch_size: int = Field(default=64, ge=1)
-    """Images per forward pass; memory grows with it."""
 
 
 def run(context: Context, config: UnitProbeConfig) -> Results:
     """Return top1_pct of the unit that is best on held-out train images, and units_top1_pct of all, in order."""
-    start_s = time.monotonic()
-    wanted = requests(context, config)
-    found = features_of(context, wanted)
-    feature_s = time.monotonic() - start_s
+    return probed(context, requests(context, config), lambda variants: _results(variants, config))
+
+
+def requests(context: Context, config: UnitProbeConfig) -> list[FeatureRequest]:
+    """Return the train and the test features of all units under every wanted set of batch norm statistics."""
+    return paired_requests(context, config, pooling=config.pooling, pool=config.pool, units="all")
+
+
+def _results(variants: list[Variant], config: UnitProbeConfig) -> Results:
     # 1. Every unit under every set of statistics: (held-out loss, statistics, scores); the lowest loss stands.
     units: list[tuple[float, str, dict[str, float]]] = []
-    for unit in range(len(found[0].values_MVND)):
-        fits = [
-            (*_fit(train, test, unit, config), NORM_NAMES[request.is_recalibrated])
-            for request, train, test in zip(wanted[::2], found[::2], found[1::2], strict=True)
-        ]
+    for unit in range(len(variants[0].train.values_MVND)):
+        fits = [(*_fit(one.train, one.test, unit, config), one.norm_statistics) for one in variants]
         loss, scores, name = min(fits, key=lambda one: one[0])
         units.append((loss, name, scores))
     # 2. The best unit, chosen without a look at the test split.
@@ -61,26 +56,7 @@ def run(context: Context, config: UnitProbeConfig) -> Results:
         "best_unit": best,
         "units_top1_pct": [scores["top1_pct"] for *_, scores in units],
         "units_norm_statistics": [name for _, name, _ in units],
-        "feature_s": feature_s,
-        "probe_s": time.monotonic() - start_s - feature_s,
     }
-
-
-def requests(context: Context, config: UnitProbeConfig) -> list[FeatureRequest]:
-    """Return the train and the test features of all units under every wanted set of batch norm statistics."""
-    return [
-        FeatureRequest(
-            split=split,
-            canvas_px=config.canvas_px,
-            pooling=config.pooling,
-            pool=config.pool,
-            units="all",
-            is_recalibrated=is_recalibrated,
-            batch_size=config.batch_size,
-        )
-        for is_recalibrated in norm_variants(config.recalibrate_norm)
-        for split in (context.train_split, context.test_split)
-    ]
 
 
 def _fit(train: Features, test: Features, unit: int, config: UnitProbeConfig) -> tuple[float, dict[str, float]]:

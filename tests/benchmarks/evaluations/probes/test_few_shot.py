@@ -3,11 +3,13 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from benchmarks.evaluations.base import draw_labelled
-from benchmarks.evaluations.features.request import FeatureRequest
 from benchmarks.evaluations.features.store import Features
-from benchmarks.evaluations.probes.few_shot import FewShotConfig, _answer, ridge_path
+from benchmarks.evaluations.features.variants import Variant
+from benchmarks.evaluations.probes.few_shot import FewShotConfig, _results, ridge_path
 
-REQUESTS = [FeatureRequest(split="train", canvas_px=32, is_recalibrated=one) for one in (False, True)]
+
+def variant(train: Features, test: Features, name: str = "re-estimated") -> Variant:
+    return Variant(norm_statistics=name, train=train, test=test)
 
 
 def made(noise: float = 1.0, seed: int = 0) -> tuple[Features, Features]:
@@ -41,7 +43,7 @@ def test_fit_and_leave_one_out_errors_equal_sklearn(l2: float) -> None:
 
 def test_more_labels_help_and_the_interval_is_that_of_the_draws() -> None:
     train, test = made(noise=1.5)
-    found = _answer(REQUESTS[:1], [train], [test], FewShotConfig(num_draws=10))
+    found = _results([variant(train, test)], FewShotConfig(num_draws=10))
     assert 40 < found["top1_1_labels_pct"] < found["top1_5_labels_pct"] < found["top1_20_labels_pct"]
     draws = found["top1_5_labels_draws_pct"]
     assert found["top1_5_labels_pct"] == pytest.approx(np.mean(draws))
@@ -59,9 +61,9 @@ def test_draws_are_those_of_all_probes_and_statistics_are_chosen_by_what_is_left
         )
         for one in (train, test)
     ]
-    found = _answer(REQUESTS, [noise[0], train], [noise[1], test], FewShotConfig(num_draws=3))
+    found = _results([variant(*noise, "as trained"), variant(train, test)], FewShotConfig(num_draws=3))
     assert found["norm_statistics"] == "re-estimated"
-    alone = _answer(REQUESTS[1:], [train], [test], FewShotConfig(num_draws=3))
+    alone = _results([variant(train, test)], FewShotConfig(num_draws=3))
     assert alone == found
     # By hand: the second draw of 5 labels.
     mean, deviation = train.last_ND().mean(axis=0), train.last_ND().std(axis=0)

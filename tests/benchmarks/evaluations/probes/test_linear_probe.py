@@ -10,9 +10,11 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.features import store
 from benchmarks.evaluations.features.store import Features
-from benchmarks.evaluations.probes.linear_probe import LinearProbeConfig, probe, run
+from benchmarks.evaluations.probes import linear_probe
+from benchmarks.evaluations.probes.linear_probe import LinearProbeConfig, check, probe, run
 from benchmarks.evaluations.trunk_source import TrunkSource
 from pipelines.base.errors import UsageError
+from pipelines.shards.format.manifest import load_manifest
 from tests.made.tiny_shards import coloured, write_shards
 from training.trunk import Trunk, TrunkConfig, save_trunk
 
@@ -150,6 +152,19 @@ def test_recalibration_sees_every_train_image_once_and_only_if_asked(
         run(context(folder, tmp_path / str(wanted)), config(max_iterations=1, recalibrate_norm=wanted, batch_size=25))
         assert seen == [25, 25, 10]
         seen.clear()
+
+
+def test_a_mix_that_mini_batches_would_leave_out_is_refused_before_the_first_pass(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Context(trunk=None, images=folder, store=tmp_path)
+    check(context, config(lasso=True))
+    num_images = len(load_manifest(folder).select("image", "train"))
+    monkeypatch.setattr(linear_probe, "MOST_LBFGS_ROWS", num_images)
+    check(context, config(lasso=True, augment="none"))
+    check(context, config(lasso=True, solver="lbfgs"))
+    with pytest.raises(UsageError, match=f"lasso: true on {2 * num_images} rows .* Give solver: lbfgs"):
+        check(context, config(lasso=True))
 
 
 def test_missing_trunk_is_told(folder: Path, tmp_path: Path) -> None:
