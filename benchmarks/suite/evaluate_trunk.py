@@ -16,8 +16,8 @@ from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.content import split_content
 from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.results.record import Record, environment, now_utc, read_record, write_record
-from benchmarks.suite.graph import stage_of
 from benchmarks.suite.run_suite import plain_values
+from benchmarks.suite.stage_key import stage_of
 from benchmarks.suite.stages import Stage
 from pipelines.base.config import Config
 from pipelines.base.errors import DataError, UsageError

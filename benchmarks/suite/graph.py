@@ -5,7 +5,6 @@ has no budget. A key covers the sha256 of the shards in a folder, not the folder
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
@@ -19,27 +18,15 @@ from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.source_code import installed_sources
 from benchmarks.suite.code.stage_code import StageCode
 from benchmarks.suite.config.point import Point
+from benchmarks.suite.stage_key import stage_of
 from benchmarks.suite.stages import WHOLE_PCT, Cell, Graph, Stage, TaskSet, label_of
 from benchmarks.suite.suite_config import Place, Suite
 from pipelines.base.errors import UsageError
 from pipelines.shards.format.manifest import MANIFEST_NAME, Kind
 from pipelines.targets.color.color_prior import PRIOR_NAME
 from pipelines.tasks import TASKS
-from training.run_folder import NOT_PART_OF_THE_RESULT
 
-__all__ = ["context_of", "expand", "stage_of"]
-
-STAGE_VERSIONS = {"pretrain": 4, "linear_probe": 2, "pixel_floor": 2}
-"""Raise one by 1 when a change of code changes results: older records of that kind then no longer count."""
-NOT_IN_KEY = NOT_PART_OF_THE_RESULT | {
-    "images",
-    "clips",
-    "num_threads",
-    "num_workers",
-    "prefetch_batches",
-    "cache_gib",
-    "shared_features",
-}
+__all__ = ["context_of", "expand"]
 
 
 def expand(suite: Suite) -> Graph:
@@ -261,33 +248,6 @@ def context_of(point: Point) -> Context:
         test_split=point.config.test_split,
         store=Path(),
     )
-
-
-def stage_of(
-    kind: str,
-    label: str,
-    config: dict[str, Any],
-    inputs: dict[str, str],
-    needs: tuple[Stage, ...] = (),
-    places: tuple[str, ...] = (),
-) -> Stage:
-    """Return a stage with its key. `places`: options that name data, whose content is in `inputs`."""
-    identity = [kind, STAGE_VERSIONS.get(kind, 1), _identity(config, places), inputs]
-    key = _sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
-    return Stage(kind=kind, label=label, key=key, config=config, inputs=inputs, needs=needs)
-
-
-def _identity(config: dict[str, Any], places: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return what results depend on: no folders (their content is in `inputs`), threads or caches."""
-    kept = {name: value for name, value in config.items() if name not in NOT_IN_KEY}
-    if places:
-        kept["options"] = {name: value for name, value in kept["options"].items() if name not in places}
-    if isinstance(kept.get("pipeline"), dict):
-        kept["pipeline"] = _identity(kept["pipeline"])
-    if isinstance(kept.get("trunk"), dict):
-        # Places, too: the sha256 of the weights is in `inputs`.
-        kept["trunk"] = {name: value for name, value in kept["trunk"].items() if name not in ("weights", "run")}
-    return kept
 
 
 class _Data:

@@ -5,7 +5,8 @@ A stage's key is made of its configuration. Without this, another size of clips 
 
 from typing import Any
 
-from pipelines.pipeline_config import PipelineConfig
+from pipelines.pipeline_config import SOURCE_NAMES, PipelineConfig, SourceName
+from pipelines.shards.format.manifest import Kind
 from pipelines.targets.color.harmonize import task_sees_lightness
 from pipelines.tasks import TASKS
 from training.config import PretrainConfig
@@ -31,8 +32,14 @@ def without_unread_options(config: PretrainConfig) -> PretrainConfig:
     mode = config.pipeline.harmonize
     if not any(task_sees_lightness(mode, name) for name in tasks):
         unread.append("harmonize")
+    placement = {name: given for name, given in config.pipeline.placement.items() if name in _names(sources)}
     defaults: dict[str, Any] = {name: PipelineConfig.model_fields[name].get_default() for name in unread}
+    defaults["placement"] = placement
     heads = config.heads.model_copy(
         update={"options": {name: value for name, value in config.heads.options.items() if name in tasks}}
     )
     return config.model_copy(update={"pipeline": config.pipeline.model_copy(update=defaults), "heads": heads})
+
+
+def _names(kinds: set[Kind]) -> set[SourceName]:
+    return {SOURCE_NAMES[kind] for kind in kinds}

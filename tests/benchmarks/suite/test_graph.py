@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.suite import graph
+from benchmarks.suite import stage_key
 from benchmarks.suite.graph import expand
 from benchmarks.suite.stages import Stage
 from pipelines.base.errors import DataError, UsageError
@@ -140,7 +140,7 @@ def test_colour_statistics_are_an_input_of_colorization_alone(tmp_path: Path) ->
 
 def test_version_of_a_kind_is_part_of_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys(tmp_path)
-    monkeypatch.setitem(graph.STAGE_VERSIONS, "linear_probe", 99)
+    monkeypatch.setitem(stage_key.STAGE_VERSIONS, "linear_probe", 99)
     after = keys(tmp_path)
     assert all((before[name] == after[name]) == (not name.startswith("linear_probe")) for name in before)
 

@@ -58,6 +58,8 @@ def stages_of(*task_sets: str) -> set[str]:
         ({"canvas_scale": [0.5, 1.0]}, (*IMAGE_SETS, "Col + MS")),
         ({"share_decode": False}, (*IMAGE_SETS, "Col + MS")),
         ({"harmonize": "paper"}, ()),
+        ({"placement": {"clips": {"backend": "opencv", "num_workers": 2}}}, CLIP_SETS),
+        ({"placement": {"clips": {"num_workers": 2}}}, ()),
         ({"harmonize": "all"}, (*IMAGE_SETS, *CLIP_SETS)),
         ({"flip_probability": 0.0}, (*IMAGE_SETS, *CLIP_SETS)),
     ],
