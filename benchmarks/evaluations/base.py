@@ -4,7 +4,7 @@ Letters: N samples, K classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Context:
     test_split: str = "val"
     store: Path
     """Folder for features that evaluations share."""
+    others: Mapping[str, TrunkSource] = field(default_factory=dict)
+    """Trunks to compare with, by name; given to evaluations whose `compares` says so."""
     wanted: tuple[FeatureRequest, ...] = ()
     """Features that other evaluations of this trunk will ask for: the first pass makes them, too."""
 
@@ -69,6 +71,10 @@ def _request_nothing(context: Context, config: Any) -> list[FeatureRequest]:
     return []
 
 
+def _compares_nothing(config: Any) -> bool:
+    return False
+
+
 def _no_content(config: Any) -> dict[str, str]:
     return {}
 
@@ -90,6 +96,8 @@ class Evaluation:
     """requests(context, config) -> the frozen features that `run` will ask for."""
     content: Callable[[Any], dict[str, str]] = _no_content
     """content(config) -> sha256 of data that the evaluation reads beside the labelled images, by name."""
+    compares: Callable[[Any], bool] = _compares_nothing
+    """compares(config) -> whether a suite gives it the trunks of the cells before it, as `context.others`."""
     data_fields: tuple[str, ...] = ()
     """Fields of the config that name such data: their content is in the key, and their place is not."""
     reads_images: bool = True

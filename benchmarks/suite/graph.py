@@ -6,7 +6,7 @@ has no budget. A key covers the sha256 of the shards in a folder, not the folder
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,16 @@ def _trunk_cell(maker: "_StageMaker", place: Place) -> Cell:
     point, task_set = place.point, place.task_set
     pretrain = maker.pretrain(point, task_set, place.depth, place.seed)
     names = [name for name, kind in point.kinds.items() if EVALUATIONS[kind].needs_trunk]
+    before = maker.trunks_before(place, pretrain)
     return Cell(
         task_set=task_set,
         depth=place.depth,
         seed=place.seed,
         pretrain=pretrain,
-        evaluations={name: maker.evaluation(point, name, pretrain.label, pretrain, place.percent) for name in names},
+        evaluations={
+            name: maker.evaluation(point, name, pretrain.label, pretrain, place.percent, before=before)
+            for name in names
+        },
         axes=point.axes,
         variant=point.variant,
         percent=place.percent,
@@ -154,6 +158,14 @@ class _StageMaker:
         self.data = _Data()
         self._pretrained: dict[tuple[int, str, int], tuple[dict[str, Any], dict[str, str]]] = {}
         self._evaluated: dict[tuple[int, str], tuple[dict[str, Any], dict[str, str]]] = {}
+        self._trunks: dict[tuple[int, int], dict[str, Stage]] = {}
+
+    def trunks_before(self, place: Place, pretrain: Stage) -> list[Stage]:
+        """Return the pretrainings of earlier cells of the same point and seed, and note this one."""
+        trunks = self._trunks.setdefault((id(place.point), place.seed), {})
+        before = [stage for key, stage in trunks.items() if key != pretrain.key]
+        trunks.setdefault(pretrain.key, pretrain)
+        return before
 
     def pretrain(self, point: Point, task_set: TaskSet, depth: int, seed: int) -> Stage:
         """Return the stage that trains a trunk."""
@@ -194,8 +206,12 @@ class _StageMaker:
         pretrain: Stage | None = None,
         percent: float = WHOLE_PCT,
         foreign: TrunkSource | None = None,
+        before: Sequence[Stage] = (),
     ) -> Stage:
-        """Return the stage of one evaluation: of a pretraining at a share of its budget, of other weights, of none."""
+        """Return the stage of one evaluation: of a pretraining at a share of its budget, of other weights, of none.
+
+        `before`: pretrainings of earlier cells, for an evaluation that compares trunks.
+        """
         if (id(point), name) not in self._evaluated:
             self._evaluated[id(point), name] = self._evaluation_parts(point, name)
         shared_config, shared_inputs = self._evaluated[id(point), name]
@@ -208,7 +224,12 @@ class _StageMaker:
         if foreign is not None:
             inputs["trunk"] = foreign.content
             config["trunk"] = {"architecture": foreign.architecture, "weights": str(foreign.weights)}
-        kind, needs = point.kinds[name], () if pretrain is None else (pretrain,)
+        kind = point.kinds[name]
+        needs: tuple[Stage, ...] = () if pretrain is None else (pretrain,)
+        if before and EVALUATIONS[kind].compares(point.evaluations[name]):
+            config["others"] = [one.label for one in before]
+            inputs |= {f"trunk of {one.label}": one.key for one in before}
+            needs = (*needs, *before)
         return stage_of(kind, label, config, inputs, needs=needs, places=EVALUATIONS[kind].data_fields)
 
     def _evaluation_parts(self, point: Point, name: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -142,6 +142,10 @@ def _context(stage: Stage, out: Path) -> Context:
         trunk=trunk,
         images=None if images is None else Path(images),
         store=out / "stages" / "features",
+        others={
+            name: TrunkSource(run=other.folder(out))
+            for name, other in zip(config.get("others", []), stage.needs[1:], strict=True)
+        },
         wanted=tuple(FeatureRequest(**one) for one in config.get("shared_features", [])),
         **splits,
     )

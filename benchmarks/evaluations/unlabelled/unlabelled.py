@@ -1,11 +1,12 @@
 """Evaluation without labels: effective rank, alignment and uniformity, CKA, instance retrieval.
 
 Two random square crops of each image, last map of stage 3 mean-pooled. CKA compares every two units of stage 3, and the
-last unit with that of other runs (`against`), on the same crops.
+last unit with that of other runs (`against`) or of other cells of a suite (`against_suite`), on the same crops.
 
 Letters: M units, N images, D features.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from pydantic import Field
 
 from benchmarks.evaluations.base import Context, Evaluation, Results
-from benchmarks.evaluations.content import folder_content, text_content
+from benchmarks.evaluations.content import folder_content, split_content, text_content
 from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.evaluations.unlabelled.cutout_pairs import cutout_files, cutout_pairs
 from benchmarks.evaluations.unlabelled.measures import (
@@ -28,6 +29,7 @@ from benchmarks.evaluations.unlabelled.measures import (
     uniformity,
     unit_rows,
 )
+from pipelines.base.atomic import atomic_file
 from pipelines.base.blas_threads import one_blas_thread
 from pipelines.base.config import Config
 from pipelines.base.errors import UsageError
@@ -54,6 +56,9 @@ class UnlabelledConfig(Config):
     """Area of a crop as a share of the largest square: smaller makes retrieval harder."""
     against: list[Path] = Field(default_factory=list)
     """Folders of other runs, for CKA with their last unit; one pass each."""
+    against_suite: bool = False
+    """In a suite: CKA with the trunks of the cells before it that share its seed, too (other task sets and depths). One
+    pass a trunk. A pretraining that fails then fails this evaluation of the cells after it."""
     cutouts: Path | None = None
     """Folder of RGBA cut-outs, for retrieval of one object on other backgrounds; two passes each."""
     seed: int = Field(default=0, ge=0)
@@ -73,10 +78,9 @@ def run(context: Context, config: UnlabelledConfig) -> Results:
     with cpu_threads(0):
         units = _features(trunk, _crops(table, rows, config, view=0), config)
         second = unit_rows(_features(trunk, _crops(table, rows, config, view=1), config)[-1])
-        others = {
-            str(path): _features(TrunkSource(run=path).load(), _crops(table, rows, config, view=0), config)[-1]
-            for path in config.against
-        }
+        _keep(context, context.the_trunk(), config, units[-1])
+        sources = {str(path): TrunkSource(run=path) for path in config.against} | dict(context.others)
+        others = {name: _last_unit(context, source, table, rows, config) for name, source in sources.items()}
     first = unit_rows(units[-1])
     # 2. The measures, of the last unit if not said otherwise.
     with one_blas_thread():
@@ -150,6 +154,31 @@ def _features(trunk: Trunk, batches: Iterator[Pixels], config: UnlabelledConfig)
     return [np.concatenate(parts).astype(np.float64) for parts in zip(*rows, strict=True)]
 
 
+def _last_unit(
+    context: Context, source: TrunkSource, table: SampleTable, rows: npt.NDArray[np.int64], config: UnlabelledConfig
+) -> Floats:
+    """Return the features of another trunk's last unit, made once for all trunks that are compared with it."""
+    path = _kept_path(context, source, config)
+    if not path.is_file():
+        _keep(context, source, config, _features(source.load(), _crops(table, rows, config, view=0), config)[-1])
+    return np.asarray(np.load(path), dtype=np.float64)
+
+
+def _keep(context: Context, source: TrunkSource, config: UnlabelledConfig, features_ND: Floats) -> None:
+    path = _kept_path(context, source, config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        # float32, as the trunk gave them: nothing is lost.
+        np.save(file, features_ND.astype(np.float32))
+
+
+def _kept_path(context: Context, source: TrunkSource, config: UnlabelledConfig) -> Path:
+    names = {"canvas_px", "num_images", "crop_scale", "seed", "batch_size"}
+    images = split_content(context.the_images(), "image", context.test_split)
+    identity = [config.model_dump(mode="json", include=names), source.content, images]
+    return context.store / f"crops-{text_content(json.dumps(identity, sort_keys=True))}.npy"
+
+
 def _cutout_features(
     trunk: Trunk, table: SampleTable, rows: npt.NDArray[np.int64], config: UnlabelledConfig
 ) -> tuple[Floats, Floats]:
@@ -177,6 +206,7 @@ EVALUATION = Evaluation(
     run=run,
     check=check,
     content=content,
+    compares=lambda config: bool(config.against_suite),
     data_fields=("against", "cutouts"),
     metric="crop_retrieval_pct",
 )

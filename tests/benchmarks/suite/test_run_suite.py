@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.evaluations.base import Context
+from benchmarks.evaluations.trunk_source import TrunkSource
+from benchmarks.evaluations.unlabelled import unlabelled
 from benchmarks.results.record import RECORD_NAME, Record, read_record
 from benchmarks.suite.graph import expand
 from benchmarks.suite.run_suite import run_suite, suite_status
@@ -190,3 +193,30 @@ def test_killed_suite_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     for killed, whole in zip(numbers[:2], numbers[2:], strict=True):
         timeless = [name for name in whole if not name.endswith(("_s", "seconds"))]
         assert {name: killed[name] for name in timeless} == {name: whole[name] for name in timeless}
+
+
+def test_trunks_of_a_suite_are_compared_with_those_before_them(tmp_path: Path) -> None:
+    """CKA between depths, within a seed, from kept features as from the trunks themselves."""
+    suite = made_suite(
+        tmp_path,
+        task_sets=["colorization"],
+        exclude=[{"task_set": "colorization"}],
+        baselines=["random_init"],
+        seeds=[0, 1],
+        pretrain={"trunk": {"width": 0.125}, "budget": {"steps": 2}, "pipeline": {"canvas_px": 32}},
+        evaluations={"unlabelled": {"against_suite": True}},
+    )
+    out = tmp_path / "out"
+    assert run_suite(suite, out, say=lambda line: None).num_failed == 0
+    found = {stage.label: read_record(stage.folder(out), stage.key) for stage in expand(suite).stages}
+    runs = {stage.label: stage.folder(out) for stage in expand(suite).stages if stage.kind == "pretrain"}
+    evaluated = {one.label: one.results["cka_against"] for one in found.values() if one.kind == "unlabelled"}
+    for seed in (0, 1):
+        first, second = (f"random init, depth {depth}, seed {seed}" for depth in (10, 18))
+        assert (evaluated[first], list(evaluated[second])) == ({}, [first])
+        context = Context(
+            trunk=TrunkSource(run=runs[second]), images=tmp_path / "shards", store=tmp_path / f"other{seed}"
+        )
+        alone = unlabelled.run(context, unlabelled.UnlabelledConfig(canvas_px=32, against=[runs[first]]))
+        assert evaluated[second][first] == pytest.approx(alone["cka_against"][str(runs[first])], abs=1e-6)
+        assert 0 < evaluated[second][first] < 1
