@@ -12,6 +12,7 @@ from training.diagnostics.held_out import HeldOutConfig
 from training.heads import HEADS, HeadsConfig
 from training.lasso import LassoConfig
 from training.model import Precision
+from training.speed.speed_config import SpeedConfig
 from training.trunk import TrunkConfig
 from training.updates.balance import Balance
 from training.updates.optimizer import OptimizerConfig
@@ -26,7 +27,7 @@ __all__ = ["PretrainConfig"]
 class PretrainConfig(GrownConfig):
     """One run. No tasks in `pipeline` means a random trunk: the baseline, which costs nothing."""
 
-    later_options = frozenset({"updates", "balance", "ema", "diagnostics"})
+    later_options = frozenset({"updates", "balance", "ema", "diagnostics", "speed"})
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig)
     trunk: TrunkConfig = Field(default_factory=TrunkConfig)
     heads: HeadsConfig = Field(default_factory=HeadsConfig)
@@ -48,6 +49,8 @@ class PretrainConfig(GrownConfig):
     """How long to train, summed over tasks."""
     precision: Precision = "bf16"
     """"bf16": autocast; on CPUs with bf16 instructions and on GPUs 1.4 to 3.5 times as fast as "fp32"."""
+    speed: SpeedConfig = Field(default_factory=SpeedConfig)
+    """How a step is computed, not what: compiling, memory, kernels."""
     cpu_threads: int = Field(default=0, ge=0)
     """Threads of training itself on a CPU (the pipeline has its own); 0: all cores but one. Results depend on it in
     rounding only."""

@@ -18,6 +18,7 @@ from training.model import build_trunk
 from training.parallel import cpu_threads, joined_ranks
 from training.run_folder import RunSummary, claim, read_summary, settle_backends, write_summary
 from training.session import Session
+from training.speed.gpu_kernels import gpu_kernels
 from training.stop import StopRequest
 from training.trunk import Trunk, save_trunk
 from training.weights.checkpoint import CheckpointClock
@@ -58,7 +59,7 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
         )
         with pipeline:
             session = Session(config, pipeline, ranks, torch_device)
-            with closing(session):
+            with closing(session), gpu_kernels(config.speed, torch_device):
                 session.restore(out_dir)
                 train(session, out_dir)
         # 4. The pipeline is closed: its worker processes count now. The summary is written last: it marks the run as

@@ -46,7 +46,10 @@ class Model(nn.Module):
 
     def forward(self, batch: TaskBatch) -> Loss:
         """Return the loss of one task's batch, on the batch's device."""
-        prediction = self.predict(batch)
+        return self.loss_of(self.predict(batch), batch)
+
+    def loss_of(self, prediction: torch.Tensor, batch: TaskBatch) -> Loss:
+        """Return the loss of what `predict` answered for a batch."""
         # Outside of autocast: a mean over many cells loses digits in bf16.
         loss = self.head(batch.task).loss(prediction, batch)
         if batch.task not in self.lassos:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pipelines.base.errors import UsageError
+from pipelines.base.progress import print_line
 from pipelines.build import Pipeline, Step, active_tasks
 from pipelines.tasks import Task
 from training.compute import BudgetConfig, count_flop, count_steps, dummy_batch
@@ -21,6 +22,7 @@ from training.heads import HeadInput
 from training.model import Model, build_model, build_trunk
 from training.norms import sync_norms
 from training.parallel import Ranks
+from training.speed.compiled import compiled_forward, reason_not_to_compile
 from training.trunk import STRIDE_PX, Trunk
 from training.updates.loss_averages import LossAverages
 from training.updates.schedule import lr_factor
@@ -61,6 +63,12 @@ class Session:
             seed=config.seed,
             world_size=ranks.world_size,
         )
+        # After FLOPs are counted: a budget does not pay for what is computed twice to save memory.
+        self.model.trunk.recompute = config.speed.recompute
+        if config.speed.compile == "auto" and (reason := reason_not_to_compile(device)) is None:
+            self.updater.forward = compiled_forward(self.model)
+        elif config.speed.compile == "auto" and ranks.is_first:
+            print_line(f"speed.compile: nothing is compiled: {reason}.")
         # 3. What changes as the run goes.
         self.averages = LossAverages(ranks)
         self.step = 0

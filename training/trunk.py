@@ -20,6 +20,7 @@ from pipelines.base.config import Config
 from pipelines.base.errors import DataError, UsageError
 from training.network import cut, named_network, own_network, own_network_options, split_name
 from training.norms import NormLayer, use_group_norm
+from training.speed.recompute import recomputed
 
 __all__ = [
     "STRIDE_PX",
@@ -166,6 +167,8 @@ class Trunk(nn.Module):
         super().__init__()
         self.config = config
         self.stride_px = stride_px
+        self.recompute = False
+        """In training, compute inner activations of units again instead of keeping them (training/speed)."""
         self.tasks = tuple(tasks) if config.statistics == "per_task" else ()
         parts = cut(network or whole_network(config, stride_px=stride_px), config.arch)
         self.stage_channels, self.stage_strides = parts.channels, parts.strides
@@ -189,12 +192,28 @@ class Trunk(nn.Module):
     def forward(self, image_NCHW: torch.Tensor) -> TrunkOutput:
         """Features of float32 RGB images in [0, 1]."""
         x = (image_NCHW - self.image_mean) / self.image_std
-        x = self.early(x.contiguous(memory_format=torch.channels_last))
+        x = self._early(x.contiguous(memory_format=torch.channels_last))
         units = []
         for unit in self.units:
-            x = unit(x)
+            x = recomputed(unit, x) if self._is_recomputing else unit(x)
             units.append(x)
         return TrunkOutput(last=x, units=tuple(units))
+
+    @property
+    def _is_recomputing(self) -> bool:
+        return self.recompute and self.training and torch.is_grad_enabled()
+
+    def _early(self, x: torch.Tensor) -> torch.Tensor:
+        if not self._is_recomputing:
+            return self.early(x)  # type: ignore[no-any-return]
+        stem, *stages = self.early
+        x = stem(x)
+        for stage in stages:
+            # timm's stages of ResNet v2 hold their units as `blocks`, those of ResNet v1 are the sequence itself.
+            units: Any = getattr(stage, "blocks", stage)
+            for unit in units:
+                x = recomputed(unit, x)
+        return x
 
     def stage_maps(self, image_NCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the maps after stem and after each stage, of `stage_channels` and `stage_strides`; images as above."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from pipelines.tasks.base import TaskBatch
+from pipelines.tasks.base import Task, TaskBatch
 
 NUM_BINS = 313
 
@@ -56,3 +56,17 @@ MAKERS = {
     "motion_segmentation": motion_segmentation,
     "supervised": supervised,
 }
+
+
+def random_batch(task: Task, num_samples: int, seed: int = 0) -> TaskBatch:
+    """A batch as the task itself would make it in shape and dtype, with classes and indices up to 4."""
+    rng = torch.Generator().manual_seed(seed)
+    tensors = {
+        name: torch.rand(spec.shape, generator=rng)
+        if spec.dtype.is_floating_point
+        else torch.randint(int(spec.low), min(int(spec.high), 4) + 1, spec.shape, generator=rng)
+        for name, spec in task.spec(num_samples).items()
+    }
+    inputs, weight = tensors.pop("inputs"), tensors.pop("weight")
+    keys = tuple(f"sample{index}" for index in range(num_samples))
+    return TaskBatch(task=task.name, inputs=inputs, target=tensors, weight=weight, keys=keys)

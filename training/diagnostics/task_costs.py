@@ -43,6 +43,7 @@ def task_costs(config: PretrainConfig) -> list[TaskCost]:
     model = model_of(config, tasks, NUM_LABELS)
     batches = {name: dummy_batch(task, config.pipeline.batch_size_of_task(name)) for name, task in tasks.items()}
     gflop = {name: count_flop(model, batch) / 1e9 / len(batch.keys) for name, batch in batches.items()}
+    model.trunk.recompute = config.speed.recompute
     paper = {name: hours / PAPER_GPU_HOURS[UNIT_TASK] for name, hours in PAPER_GPU_HOURS.items()}
     averages = 2 if config.optimizer.name == "adamw" or config.optimizer.momentum else 1
     return [

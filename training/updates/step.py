@@ -73,6 +73,8 @@ class Updater:
         self.counts = UpdateCounts(
             heads=dict.fromkeys(tasks, 0), decay=dict.fromkeys(("trunk", *tasks) if tasks else (), 0.0)
         )
+        self.forward: Callable[[TaskBatch], Loss] = model
+        """What gives a batch's loss: the model, or its compiled form."""
         self.watch: Callable[[str], AbstractContextManager[object]] = lambda task: nullcontext()
         # Gradients that wait: for the task's other batches (`accumulate`), and for the other tasks of the step.
         self._held: dict[str, tuple[int, Gradients]] = {}
@@ -85,7 +87,7 @@ class Updater:
         """
         # 1. Forward and backward. The loss that is returned, for the log, is the task's own.
         task = batch.task
-        loss: Loss = self._model(batch)
+        loss = self.forward(batch)
         total = loss.total if self.uncertainty is None else self.uncertainty.weigh(task, loss.total)
         total.backward()  # type: ignore[no-untyped-call]
         # 2. A task that accumulates waits until its gradient is the mean over all its batches.

@@ -28,6 +28,15 @@ def test_the_scale_of_a_loss_changes_nothing(name: str, loss_scale: float) -> No
     torch.testing.assert_close(trained(config, loss_scale), trained(config, 1.0), rtol=1e-4, atol=1e-5)
 
 
+def test_fused_adamw_is_adamw() -> None:
+    plain, fused = (OptimizerConfig.model_validate({"name": "adamw", "fused": fused}) for fused in (False, True))
+    torch.testing.assert_close(trained(plain, 1.0), trained(fused, 1.0), rtol=1e-5, atol=1e-6)
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    assert build_optimizer(fused, parameter_groups([parameter], 0.0)).defaults["fused"]
+    with pytest.raises(ValueError, match="only adamw has a fused kernel"):
+        OptimizerConfig.model_validate({"name": "rmsprop", "fused": True})
+
+
 def test_rmsprop_is_its_formula() -> None:
     config = OptimizerConfig(lr=0.1, smoothing=0.9, momentum=0.5, eps=1e-6)
     weights = torch.nn.Parameter(torch.tensor(START))
