@@ -4,7 +4,8 @@ channel larger than the others, so the shift between channels tells where in the
 drop: one channel is kept, noise in the others (Doersch et al. 2015). project: the green-magenta direction is removed
 (the same paper). gray: lightness (Doersch & Zisserman 2017, section 3.3). keep: nothing is done.
 
-Letters: B canvases, S their side, N patches, those of one canvas following each other, P their side.
+Letters: B canvases, S their side, T = 3 S bytes of a line, N patches, those of one canvas following each other, P their
+side.
 """
 
 from dataclasses import dataclass, replace
@@ -21,8 +22,8 @@ from pipelines.base.rng import rng_for
 from pipelines.kernels.compiled import compiled
 from pipelines.targets.color.lab import light_tables
 from pipelines.targets.color.lab import lightness as lightness_of
-from pipelines.targets.views.guards import recompressed, standardize_cpu, standardized
-from pipelines.targets.views.resampling import resample_cpu, resampled
+from pipelines.targets.views.guards import recompressed, standardize_patches, standardized
+from pipelines.targets.views.resampling import resample_plane, resampled
 
 __all__ = ["NUM_NOISE_STARTS", "Cuts", "PatchColor", "cut_patches"]
 
@@ -178,7 +179,7 @@ def _drop_cpu(pixels: torch.Tensor, cuts: Cuts, patch_px: int, memory: BufferPoo
     planes = memory.empty((len(channel), 3, patch_px, patch_px), np.float32)
     _write_dropped(pixels.numpy(), cuts.corner_xy, channel, noise_start, noise, mean, planes)
     for row in np.flatnonzero(cuts.resample_px < patch_px):
-        resample_cpu(planes[row, channel[row]], int(cuts.resample_px[row]))
+        resample_plane(planes[row, channel[row]], int(cuts.resample_px[row]))
     return torch.from_numpy(planes)
 
 
@@ -193,43 +194,54 @@ def _gray_cpu(
 ) -> torch.Tensor:
     """The same, straight from the canvases (B, S, S, 3); maybe standardized."""
     plane = memory.empty((len(cuts.corner_xy), patch_px, patch_px), np.float32)
-    per_canvas = len(plane) // max(len(pixels), 1)
-    canvases, tables = pixels.numpy(), light_tables()
-    # One canvas at a time, whose patches stay in the cache until they are done.
-    for canvas in range(len(canvases)):
-        rows = slice(canvas * per_canvas, (canvas + 1) * per_canvas)
-        patches, resample_px = plane[rows], cuts.resample_px[rows]
-        _write_gray(canvases[canvas : canvas + 1], cuts.corner_xy[rows], *tables, patches)
-        for row in np.flatnonzero(resample_px < patch_px):
-            resample_cpu(patches[row], int(resample_px[row]))
-        if standardize:
-            standardize_cpu(patches)
+    lines_BST = pixels.numpy().reshape(*pixels.shape[:2], -1)
+    _write_gray(lines_BST, cuts.corner_xy, cuts.resample_px, *light_tables(), standardize, plane)
     return torch.from_numpy(plane).unsqueeze(1).expand(-1, 3, -1, -1)
 
 
 @compiled
 def _write_gray(
-    pixels_BSS3: Pixels,
+    lines_BST: Pixels,
     corner_N2: Int32s,
+    resample_px_N: Int64s,
     light_of_red: Uint16s,
     light_of_green: Uint16s,
     light_of_blue: Uint16s,
     table: Float32s,
+    standardize: bool,
     plane_NPP: Float32s,
 ) -> None:
+    # One patch at a time, which stays in the cache until it is done.
     num_patches, patch_px, _ = plane_NPP.shape
-    per_canvas = num_patches // max(len(pixels_BSS3), 1)
+    per_canvas = num_patches // max(len(lines_BST), 1)
+    canvas_ST = np.empty(lines_BST.shape[1:], np.uint8)
     for n in range(num_patches):
+        if n % per_canvas == 0:
+            _copy_used(lines_BST[n // per_canvas], corner_N2[n : n + per_canvas], patch_px, canvas_ST)
         left, top = corner_N2[n]
         for y in range(patch_px):
-            row, out = pixels_BSS3[n // per_canvas, top + y, left : left + patch_px], plane_NPP[n, y]
+            levels, out = canvas_ST[top + y, 3 * left : 3 * (left + patch_px)], plane_NPP[n, y]
             for x in range(patch_px):
                 # Weighted levels are summed as integers and looked up once: no root or power per pixel.
                 out[x] = table[
-                    np.uint32(light_of_red[row[x, 0]])
-                    + np.uint32(light_of_green[row[x, 1]])
-                    + np.uint32(light_of_blue[row[x, 2]])
+                    np.uint32(light_of_red[levels[3 * x]])
+                    + np.uint32(light_of_green[levels[3 * x + 1]])
+                    + np.uint32(light_of_blue[levels[3 * x + 2]])
                 ]
+        resample_plane(plane_NPP[n], resample_px_N[n])
+        if standardize:
+            standardize_patches(plane_NPP[n : n + 1])
+
+
+@compiled
+def _copy_used(lines_ST: Pixels, corner_N2: Int32s, patch_px: int, out_ST: Pixels) -> None:
+    """Copy the box of a canvas in which its patches lie. Copied in one go, it comes from memory in half the time that
+    the short lines of patches take."""
+    first, last = 3 * corner_N2[:, 0].min(), 3 * (corner_N2[:, 0].max() + patch_px)
+    for y in range(corner_N2[:, 1].min(), corner_N2[:, 1].max() + patch_px):
+        line, out = lines_ST[y, first:last], out_ST[y, first:last]
+        for place in range(len(out)):
+            out[place] = line[place]
 
 
 @compiled
