@@ -5,6 +5,7 @@ Letters: B samples, S canvas side, h w the ab map at stride 8, K neighbours, Q =
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +90,7 @@ def lightness(pixels: torch.Tensor, memory: BufferPool | None = None) -> torch.T
 
 def _lightness_cpu(pixels: torch.Tensor, memory: BufferPool) -> torch.Tensor:
     out = memory.empty(tuple(pixels.shape[:-1]), np.float32)
-    _write_lightness(_colors(pixels), *light_tables(), out.reshape(-1))
+    _write_lightness(_colors(pixels).reshape(-1), *light_tables(), out.reshape(-1))
     return torch.from_numpy(out)
 
 
@@ -100,19 +101,43 @@ def _colors(pixels: torch.Tensor) -> Uint8s:
 
 @compiled
 def _write_lightness(
-    colors_N3: Uint8s,
+    levels_3N: Uint8s,
     light_of_red: Uint16s,
     light_of_green: Uint16s,
     light_of_blue: Uint16s,
     table: Float32s,
-    out: Float32s,
+    out_N: Float32s,
 ) -> None:
-    # Three tables and a sum: a power per pixel takes half as long again (72 us a sample instead of 47).
-    for index in range(len(out)):
-        red, green, blue = colors_N3[index, 0], colors_N3[index, 1], colors_N3[index, 2]
-        out[index] = table[
-            np.uint32(light_of_red[red]) + np.uint32(light_of_green[green]) + np.uint32(light_of_blue[blue])
-        ]
+    # Three tables and a sum: a power per pixel takes half as long again. Four pixels are read as three little-endian
+    # words: byte by byte takes a fifth longer.
+    red, green, blue = light_of_red, light_of_green, light_of_blue
+    num_fours = len(out_N) // 4
+    words = levels_3N[: 12 * num_fours].view(np.uint32)
+    for four in range(num_fours):
+        first, second, third, n = words[3 * four], words[3 * four + 1], words[3 * four + 2], 4 * four
+        out_N[n] = table[_light(red, green, blue, _byte(first, 0), _byte(first, 1), _byte(first, 2))]
+        out_N[n + 1] = table[_light(red, green, blue, _byte(first, 3), _byte(second, 0), _byte(second, 1))]
+        out_N[n + 2] = table[_light(red, green, blue, _byte(second, 2), _byte(second, 3), _byte(third, 0))]
+        out_N[n + 3] = table[_light(red, green, blue, _byte(third, 1), _byte(third, 2), _byte(third, 3))]
+    for n in range(4 * num_fours, len(out_N)):
+        out_N[n] = table[_light(red, green, blue, levels_3N[3 * n], levels_3N[3 * n + 1], levels_3N[3 * n + 2])]
+
+
+@compiled
+def _byte(word: np.uint32, place: int) -> np.uint32:
+    return (word >> np.uint32(8 * place)) & np.uint32(255)
+
+
+@compiled
+def _light(
+    light_of_red: Uint16s,
+    light_of_green: Uint16s,
+    light_of_blue: Uint16s,
+    red: np.uint32,
+    green: np.uint32,
+    blue: np.uint32,
+) -> np.uint32:
+    return np.uint32(light_of_red[red]) + np.uint32(light_of_green[green]) + np.uint32(light_of_blue[blue])
 
 
 @lru_cache(maxsize=1)
@@ -213,30 +238,40 @@ def _blocks_cpu(pixels: torch.Tensor, stride: int) -> torch.Tensor:
     """Return mean colors of blocks, uint8 (B, h, w, 3)."""
     num_samples, height, width, _ = pixels.shape
     levels = np.empty((num_samples, height // stride, width // stride, 3), np.uint8)
-    _write_mean_levels(_colors(pixels).reshape(-1, stride, width * 3), levels.reshape(-1, width // stride, 3))
+    # Sums of 16 bits, as long as they fit, run in vectors twice as wide.
+    sums: npt.NDArray[Any] = np.empty(3 * width, np.uint16 if 255 * stride**2 < 2**16 else np.uint32)
+    _write_mean_levels(_colors(pixels).reshape(-1, stride, width * 3), sums, levels.reshape(-1, 3 * (width // stride)))
     return torch.from_numpy(levels)
 
 
 @compiled
-def _write_mean_levels(lines_RSW: Uint8s, out_Rw3: Uint8s) -> None:
-    """Write mean colors of blocks, to the nearest level, halves to even.
+def _write_mean_levels(lines_RSW: Uint8s, sums_W: npt.NDArray[np.unsignedinteger], out_RN: Uint8s) -> None:
+    """Write mean colors of blocks, to the nearest level, halves to even. `sums_W`: room for sums of blocks.
 
     R rows of blocks, S lines of pixels in each.
     """
-    # Lines first: a sum over whole lines runs in vectors, a sum over the three channels of a block does not.
     num_rows, stride, width = lines_RSW.shape
-    column_sums = np.empty(width, np.uint16)
+    column_sums, block_sums, num_px = np.empty(width, np.uint16), np.empty(out_RN.shape[1]), np.float64(stride**2)
     for row in range(num_rows):
+        # 1. Sums over lines.
         column_sums[:] = 0
         for line in range(stride):
+            levels = lines_RSW[row, line]
             for column in range(width):
-                column_sums[column] += np.uint32(lines_RSW[row, line, column])
-        for block in range(out_Rw3.shape[1]):
+                column_sums[column] += np.uint16(levels[column])
+        # 2. Sums over pixels, from every place on, though only those count that begin a block: this runs in vectors, a
+        # sum over the three channels of a block does not.
+        sums_W[:] = 0
+        for place in range(stride):
+            sums_from_place = column_sums[3 * place :]
+            for column in range(len(sums_from_place)):
+                sums_W[column] += sums_from_place[column]
+        # 3. Means, apart from picking the sums, so that divisions run in vectors.
+        for block in range(len(block_sums) // 3):
             for channel in range(3):
-                total = np.uint32(0)
-                for place in range(stride):
-                    total += column_sums[(block * stride + place) * 3 + channel]
-                out_Rw3[row, block, channel] = np.rint(total / stride**2)
+                block_sums[3 * block + channel] = sums_W[3 * stride * block + channel]
+        for place in range(len(block_sums)):
+            out_RN[row, place] = np.uint8(np.int32(np.rint(block_sums[place] / num_px)))
 
 
 def _blocks_torch(pixels: torch.Tensor, stride: int) -> torch.Tensor:

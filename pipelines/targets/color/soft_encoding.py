@@ -28,6 +28,7 @@ CELLS_PER_AXIS = 2 * AB_LIMIT // CELL_AB
 PLACE_BITS = 9
 STEPS_PER_BIN = BIN_AB * AB_STEPS_PER_UNIT
 LIMIT_STEPS = AB_LIMIT * AB_STEPS_PER_UNIT
+AB_PER_STEP = 1 / AB_STEPS_PER_UNIT
 BIN_CELLS = 2 * AB_LIMIT // BIN_AB
 CORNERS = np.array([(a, b) for a in range(-1, 3) for b in range(-1, 3)], np.int32)
 """Grid points around a cell, in units of bins from its lower corner, in the order of bins."""
@@ -85,7 +86,7 @@ def _look_up(
     squared_KN: Float32s,
 ) -> None:
     """Write bins and squared distances of colors that the table lists; others get NOT_LISTED."""
-    num_patterns = len(offset_PK2)
+    num_patterns, per_bin = np.uint32(len(offset_PK2)), np.uint32(STEPS_PER_BIN)
     for index in range(len(ab_N2)):
         steps_a = ab_N2[index, 0] * np.float32(AB_STEPS_PER_UNIT) + np.float32(LIMIT_STEPS)
         steps_b = ab_N2[index, 1] * np.float32(AB_STEPS_PER_UNIT) + np.float32(LIMIT_STEPS)
@@ -95,11 +96,11 @@ def _look_up(
             bins_KN[:, index] = NOT_LISTED
             continue
         # 2. The place in the cell gives the pattern of nearest grid points, cell and pattern give their bins.
-        cell_a, place_a = divmod(np.int64(steps_a), STEPS_PER_BIN)
-        cell_b, place_b = divmod(np.int64(steps_b), STEPS_PER_BIN)
-        its_pattern = np.int64(pattern[place_a * STEPS_PER_BIN + place_b])
-        row = (cell_a * BIN_CELLS + cell_b) * num_patterns + its_pattern
-        a, b = np.float32(place_a / AB_STEPS_PER_UNIT), np.float32(place_b / AB_STEPS_PER_UNIT)
+        cell_a, cell_b = np.uint32(steps_a) // per_bin, np.uint32(steps_b) // per_bin
+        place_a, place_b = np.uint32(steps_a) - cell_a * per_bin, np.uint32(steps_b) - cell_b * per_bin
+        its_pattern = np.uint32(pattern[place_a * per_bin + place_b])
+        row = (cell_a * np.uint32(BIN_CELLS) + cell_b) * num_patterns + its_pattern
+        a, b = np.float32(place_a) * np.float32(AB_PER_STEP), np.float32(place_b) * np.float32(AB_PER_STEP)
         # 3. Distances from the cell's corner, in which all numbers are small and exact.
         for k in range(len(bins_KN)):
             far_a, far_b = offset_PK2[its_pattern, k, 0] - a, offset_PK2[its_pattern, k, 1] - b

@@ -194,7 +194,7 @@ def _gray_cpu(
 ) -> torch.Tensor:
     """The same, straight from the canvases (B, S, S, 3); maybe standardized."""
     plane = memory.empty((len(cuts.corner_xy), patch_px, patch_px), np.float32)
-    lines_BST = pixels.numpy().reshape(*pixels.shape[:2], -1)
+    lines_BST = pixels.numpy().reshape(*pixels.shape[:2], 3 * pixels.shape[2])
     _write_gray(lines_BST, cuts.corner_xy, cuts.resample_px, *light_tables(), standardize, plane)
     return torch.from_numpy(plane).unsqueeze(1).expand(-1, 3, -1, -1)
 

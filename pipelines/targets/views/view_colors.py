@@ -88,13 +88,13 @@ def recolored_cpu(pixels_NPP: PackedPixels, views: Geometry, memory: BufferPool)
     columns = [views["power"], np.log2(views["factor"]), views["shift"], 6 * views["hue_shift"][:, None]]
     jitter_N7 = np.concatenate(columns, axis=1).astype(np.float32)
     out: Float32s = memory.empty((*pixels_NPP.shape, 3), np.float32)
-    _write_recolored(pixels_NPP.reshape(num_views, num_px), affine_N34, jitter_N7, out.reshape(num_views, num_px, 3))
+    _write_recolored(pixels_NPP.reshape(num_views, num_px), affine_N34, jitter_N7, out.reshape(num_views, 3 * num_px))
     return out
 
 
 @compiled
-def _write_recolored(pixels_NQ: PackedPixels, affine_N34: Float32s, jitter_N7: Float32s, out_NQ3: Float32s) -> None:
-    """Write recolored pixels.
+def _write_recolored(pixels_NQ: PackedPixels, affine_N34: Float32s, jitter_N7: Float32s, out_NC: Float32s) -> None:
+    """Write recolored pixels, C = 3 Q numbers a view.
 
     `jitter_N7`: two powers, two log2 of factors, two shifts, saturation's first; hue sixths.
     """
@@ -104,7 +104,7 @@ def _write_recolored(pixels_NQ: PackedPixels, affine_N34: Float32s, jitter_N7: F
     for n in range(len(pixels_NQ)):
         for start in range(0, pixels_NQ.shape[1], PIXELS_AT_ONCE):
             end = start + PIXELS_AT_ONCE
-            pixels_Q, out_Q3 = pixels_NQ[n, start:end], out_NQ3[n, start:end]
+            pixels_Q, out = pixels_NQ[n, start:end], out_NC[n, 3 * start : 3 * end]
             num_px = len(pixels_Q)
             # The planes hold red, green, blue; then hue, saturation, value and the share of full saturation shift; then
             # red, green, value, blue.
@@ -113,8 +113,14 @@ def _write_recolored(pixels_NQ: PackedPixels, affine_N34: Float32s, jitter_N7: F
             _to_hsv(a, b, c, d)
             _jitter(a, b, c, d, jitter_N7[n])
             _to_rgb(a, b, c, d)
-            for q in range(num_px):
-                out_Q3[q, 0], out_Q3[q, 1], out_Q3[q, 2] = a[q], b[q], d[q]
+            _write_rgb(a, b, d, out)
+
+
+@compiled
+def _write_rgb(red_Q: Float32s, green_Q: Float32s, blue_Q: Float32s, out_C: Float32s) -> None:
+    # Into one row of numbers: written to an array of two axes, this does not run in vectors.
+    for q in range(len(red_Q)):
+        out_C[3 * q], out_C[3 * q + 1], out_C[3 * q + 2] = red_Q[q], green_Q[q], blue_Q[q]
 
 
 @compiled

@@ -68,6 +68,13 @@ def test_lightness_keeps_leading_axes_and_takes_views(pixels: torch.Tensor) -> N
     assert torch.equal(color.lightness(flipped), color.lightness(pixels).flip(2)[:, ::2])
 
 
+def test_lightness_of_any_number_of_pixels(pixels: torch.Tensor) -> None:
+    colors = pixels.reshape(-1, 3)
+    for count in range(10):
+        expected = torch.cat([color.lightness(one) for one in colors[:count].split(1)]) if count else torch.empty(0)
+        assert torch.equal(color.lightness(colors[:count]), expected)
+
+
 def test_lightness_does_not_change_its_input(pixels: torch.Tensor) -> None:
     before = pixels.clone()
     color.lightness(pixels), color.ab_at_stride(pixels)
