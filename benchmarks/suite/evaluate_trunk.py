@@ -1,7 +1,7 @@
 """Evaluate one trunk outside of a suite: a run or foreign weights in, a record per evaluation out, in one folder.
 
 OUT/<kind>-<key>/record.json, as a suite writes them; features that the evaluations share lie in OUT/features. A
-finished evaluation is not run again.
+finished evaluation is not run again, unless other code made its record.
 """
 
 import time
@@ -16,6 +16,8 @@ from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.content import split_content
 from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.results.record import Record, environment, now_utc, read_record, write_record
+from benchmarks.source_code import installed_sources
+from benchmarks.suite.code.stage_code import StageCode
 from benchmarks.suite.run_suite import plain_values
 from benchmarks.suite.stage_key import stage_of
 from benchmarks.suite.stages import Stage
@@ -49,10 +51,13 @@ def evaluate_trunk(
     records = {}
     for kind, stage in stages.items():
         folder = out / stage.folder_name
-        if (record := read_record(folder, stage.key)) is not None:
+        record = read_record(folder, stage.key)
+        # Records that are older than digests of code say nothing, and count.
+        is_by_other_code = record is not None and record.code not in ("", stage.code)
+        if record is not None and not is_by_other_code:
             say(f"{kind}: finished before, in {folder}")
         else:
-            say(f"{kind}: running")
+            say(f"{kind}: running{' again, since other code made the record' if is_by_other_code else ''}")
             record = _run(context, stage, evaluations[kind], folder)
         records[kind] = record
     return records
@@ -66,7 +71,9 @@ def _stage(context: Context, trunk: TrunkSource, kind: str, options: Config) -> 
         splits = context.train_split, context.test_split
         config |= {"images": str(context.the_images()), "train_split": splits[0], "test_split": splits[1]}
         inputs |= {f"images_{split}": split_content(context.the_images(), "image", split) for split in splits}
-    return stage_of(kind, f"{kind} of {trunk.run or trunk.architecture}", config, inputs, places=evaluation.data_fields)
+    label = f"{kind} of {trunk.run or trunk.architecture}"
+    stage = stage_of(kind, label, config, inputs, places=evaluation.data_fields)
+    return replace(stage, code=StageCode(installed_sources()).of(stage))
 
 
 def _run(context: Context, stage: Stage, options: Config, folder: Path) -> Record:
@@ -82,6 +89,7 @@ def _run(context: Context, stage: Stage, options: Config, folder: Path) -> Recor
         config=stage.config,
         inputs=stage.inputs,
         results=results,
+        code=stage.code,
     )
     write_record(folder, record)
     return record

@@ -71,6 +71,13 @@ def test_foreign_weights_go_through_every_probe_and_leave_records(folder: Path, 
     lines: list[str] = []
     assert evaluate_trunk(context(folder), options(*OPTIONS), tmp_path, say=lines.append) == records
     assert all("finished before" in line for line in lines)
+    # Only what other code made runs again.
+    path = tmp_path / f"knn-{records['knn'].key[:12]}" / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"code": "of before"}))
+    lines.clear()
+    again = evaluate_trunk(context(folder), options(*OPTIONS), tmp_path, say=lines.append)
+    assert again["knn"].results["top1_pct"] == records["knn"].results["top1_pct"]
+    assert [line.split(":")[0] for line in lines if "since other code made the record" in line] == ["knn"]
 
 
 def test_foreign_weights_go_through_all_that_read_places_or_train(folder: Path, tmp_path: Path) -> None:
