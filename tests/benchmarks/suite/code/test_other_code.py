@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.results.record import Record, read_record, write_json, write_record
+from benchmarks.source_code import SourceTree
+from benchmarks.suite import graph
 from benchmarks.suite.code.other_code import begin_stage
 from benchmarks.suite.graph import expand
 from benchmarks.suite.run_suite import run_suite, suite_status
 from benchmarks.suite.stages import Stage
 from benchmarks.suite.suite_config import Suite
 from pipelines.base.errors import UsageError
+from tests.made.made_sources import copy_sources, planted
 from tests.made.made_suites import fake_runner, made_suite
 
 
@@ -35,11 +38,11 @@ def run(suite: Suite, out: Path, **options: object) -> list[str]:
 
 def made_elsewhere(suite: Suite, out: Path, label: str) -> None:
     """Write other code into the record of one cell's stages, and what that code was."""
-    graph = expand(suite)
-    for stage in graph.stages:
+    expanded = expand(suite)
+    for stage in expanded.stages:
         record = read_record(stage.folder(out), stage.key)
         if label in stage.label and record is not None:
-            before = dict(graph.modules[stage.code]) | {"pipelines.tasks.exemplar": "0" * 16}
+            before = dict(expanded.modules[stage.code]) | {"pipelines.tasks.exemplar": "0" * 16}
             write_json(out / "stages" / "code" / f"old-{stage.code}.json", before)
             write_record(stage.folder(out), replace(record, code=f"old-{stage.code}"))
 
@@ -79,3 +82,27 @@ def test_a_resumed_pretraining_was_made_by_the_code_it_began_with(tmp_path: Path
     begin_stage(old, tmp_path)
     (stage.folder(tmp_path) / "checkpoint.pt").write_bytes(b"")
     assert begin_stage(stage, tmp_path) == "old"
+
+
+def test_a_line_planted_in_a_task_runs_exactly_its_stages_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, out, root = small_suite(tmp_path), tmp_path / "out", copy_sources(tmp_path / "sources")
+
+    def use(text: str) -> None:
+        """Take the copy with the text planted for the code that runs."""
+        with planted(root / "pipelines/tasks/exemplar.py", text):
+            tree = SourceTree(root)
+            monkeypatch.setattr(graph, "installed_sources", lambda: tree)
+            # Files are read when they are first needed: while the text is there.
+            expand(suite)
+
+    use("")
+    assert len(run(suite, out)) == 4
+    use("\n# a comment\n")
+    assert run(suite, out) == []
+    use("\nPLANTED = 1\n")
+    with pytest.raises(UsageError, match=r"2 stages made by other code.*pipelines/tasks/exemplar\.py"):
+        run(suite, out)
+    again = [f"{one} exemplar, depth 10, seed 0" for one in ("pretrain", "linear_probe")]
+    assert run(suite, out, old_code="redo") == again

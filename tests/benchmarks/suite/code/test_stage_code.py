@@ -1,14 +1,14 @@
 """A line changed in the project's own sources changes the code of exactly the stages that run it."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from benchmarks.source_code import PACKAGES, ROOT, SourceTree
+from benchmarks.source_code import SourceTree
 from benchmarks.suite.code.stage_code import StageCode
 from benchmarks.suite.graph import expand
 from benchmarks.suite.stages import Stage
+from tests.made.made_sources import copy_sources, planted
 from tests.made.made_suites import made_suite
 
 PLANTED = "\nPLANTED = 1\n"
@@ -25,24 +25,14 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Stage, ...]:
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("sources")
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            (root / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, root / path.relative_to(ROOT))
-    return root
+    return copy_sources(tmp_path_factory.mktemp("sources"))
 
 
-def changed_stages(stages: tuple[Stage, ...], root: Path, name: str, planted: str) -> set[str]:
+def changed_stages(stages: tuple[Stage, ...], root: Path, name: str, text: str) -> set[str]:
     """Stages whose code differs from today's once a line is appended to a file of the copy."""
-    path = root / name
-    before = path.read_text()
-    path.write_text(before + planted)
-    try:
+    with planted(root / name, text):
         code = StageCode(SourceTree(root))
         return {f"{stage.kind}: {stage.label}" for stage in stages if code.of(stage) != stage.code}
-    finally:
-        path.write_text(before)
 
 
 def all_of(stages: tuple[Stage, ...], *words: str) -> set[str]:
@@ -51,7 +41,7 @@ def all_of(stages: tuple[Stage, ...], *words: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "planted", "words"),
+    ("name", "text", "words"),
     [
         ("pipelines/tasks/exemplar.py", COMMENT, ()),
         ("pipelines/tasks/exemplar.py", PLANTED, ("exemplar", "Ex,")),
@@ -63,8 +53,8 @@ def all_of(stages: tuple[Stage, ...], *words: str) -> set[str]:
     ],
 )
 def test_a_changed_line_is_noticed_by_the_stages_that_run_it(
-    stages: tuple[Stage, ...], copied: Path, name: str, planted: str, words: tuple[str, ...]
+    stages: tuple[Stage, ...], copied: Path, name: str, text: str, words: tuple[str, ...]
 ) -> None:
-    changed = changed_stages(stages, copied, name, planted)
+    changed = changed_stages(stages, copied, name, text)
     # The pixel floor asks for canvases and no trunk, but the base of evaluations imports the trunk's loader.
     assert changed - {"pixel_floor: pixel floor"} == all_of(stages, *words) - {"pixel_floor: pixel floor"}
