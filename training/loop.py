@@ -22,7 +22,7 @@ from training.speed.gpu_kernels import gpu_kernels
 from training.stop import StopRequest
 from training.trunk import Trunk, save_trunk
 from training.weights.checkpoint import CheckpointClock
-from training.weights.writer import CheckpointWriter
+from training.weights.writer import CheckpointWriter, fractions_too_late
 
 __all__ = ["RunSummary", "pretrain"]
 
@@ -41,6 +41,7 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
         ranks.wait()
         finished = read_summary(out_dir)
         if finished is not None:
+            _tell_too_late(config, finished.num_steps, finished.num_steps, out_dir)
             return finished
         if not config.pipeline.tasks:
             return _save_random(config, out_dir)
@@ -61,6 +62,8 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
             session = Session(config, pipeline, ranks, torch_device)
             with closing(session), gpu_kernels(config.speed, torch_device):
                 session.restore(out_dir)
+                if ranks.is_first:
+                    _tell_too_late(config, session.num_steps, session.step, out_dir)
                 train(session, out_dir)
         # 4. The pipeline is closed: its worker processes count now. The summary is written last: it marks the run as
         # finished.
@@ -109,6 +112,15 @@ def train(session: Session, out_dir: Path) -> None:
                 clock.restart()
             if is_stopping:
                 raise KeyboardInterrupt
+
+
+def _tell_too_late(config: PretrainConfig, num_steps: int, step: int, out_dir: Path) -> None:
+    late = fractions_too_late(config.checkpoint.keep_at, num_steps, step, out_dir)
+    if late:
+        print_line(
+            f"{out_dir}: checkpoint.keep_at {', '.join(f'{one:g}' for one in late)} will not be kept: the run is at "
+            f"step {step} of {num_steps} already. Train into another folder to have them."
+        )
 
 
 def _bar(session: Session) -> ProgressBar:

@@ -156,6 +156,22 @@ def test_trunks_are_kept_at_fractions_of_the_run_also_across_a_resume(unbroken, 
     }
 
 
+def test_a_fraction_that_is_asked_for_too_late_is_told(shards, tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(4, patch, RuntimeError("power cut"))
+        with pytest.raises(RuntimeError, match="power cut"):
+            pretrain(config_of(shards, checkpoint={"every_steps": 2, "keep_at": [0.5]}), tmp_path, device="cpu")
+    late = config_of(shards, checkpoint={"every_steps": 2, "keep_at": [0.2, 0.5, 1.0]})
+    told = f"{tmp_path}: checkpoint.keep_at 0.2 will not be kept: the run is at step {{}} of 6 already"
+    lines: list[str] = []
+    monkeypatch.setattr("training.loop.print_line", lines.append)
+    for step in (4, 6):
+        lines.clear()
+        pretrain(late, tmp_path, device="cpu")
+        assert [line.startswith(told.format(step)) for line in lines if "keep_at" in line] == [True]
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"0.5", "1"}
+
+
 def test_the_order_of_tasks_in_the_file_changes_nothing(unbroken, shards, tmp_path) -> None:
     tasks = {"exemplar": {}, "relative_position": {}, "colorization": {"task_weight": 0.5}}
     pretrain(config_of(shards, tasks=tasks), tmp_path, device="cpu")

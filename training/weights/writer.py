@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from pipelines.base.errors import FourfoldError
-from training.trunk import Trunk, save_trunk
+from training.trunk import TRUNK_NAME, Trunk, save_trunk
 from training.weights.checkpoint import Checkpoint, CheckpointConfig, keep_previous, save_checkpoint
 
-__all__ = ["KEPT_NAME", "CheckpointWriter", "kept_folder", "steps_to_keep"]
+__all__ = ["KEPT_NAME", "CheckpointWriter", "fractions_too_late", "kept_folder", "steps_to_keep"]
 
 KEPT_NAME = "kept"
 """Folder of kept trunks in a run's folder."""
@@ -118,6 +118,12 @@ def steps_to_keep(fractions: list[float], num_steps: int) -> dict[int, list[floa
         step = max(1, -int(-(fraction * num_steps - 1e-9) // 1))
         steps.setdefault(step, []).append(fraction)
     return steps
+
+
+def fractions_too_late(fractions: list[float], num_steps: int, step: int, run_dir: Path) -> list[float]:
+    """Return the fractions that a run at `step` has passed without keeping its trunk: they were asked for later."""
+    passed = [one for at, names in steps_to_keep(fractions, num_steps).items() if at <= step for one in names]
+    return [one for one in passed if not (kept_folder(run_dir, one) / TRUNK_NAME).is_file()]
 
 
 def _copied(checkpoint: Checkpoint) -> Checkpoint:
