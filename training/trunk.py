@@ -320,6 +320,7 @@ def load_trunk(run_dir: Path) -> Trunk:
         trunk = Trunk(TrunkConfig(**saved["config"]), saved["tasks"])
         trunk.load_state_dict(saved["weights"])
     except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+        # An empty file gives an error without a word.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: damaged or of another version ({reason}). Pretrain again.") from error
     return trunk.eval()

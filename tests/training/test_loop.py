@@ -1,5 +1,6 @@
 """A run from start to end, and every way it can stop and go on."""
 
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from pipelines.base.config import load_config, validate
-from pipelines.base.errors import FourfoldError, UsageError
+from pipelines.base.errors import DataError, FourfoldError, UsageError
 from pipelines.base.progress import quiet_progress
 from tests.made.tiny_shards import coloured, write_shards
 from training.config import PretrainConfig
@@ -22,6 +23,7 @@ from training.model import Model
 from training.session import Session
 from training.trunk import load_trunk
 from training.updates.losses import Loss
+from training.weights.checkpoint import load_checkpoint, save_checkpoint
 
 NUM_STEPS = 6
 
@@ -343,3 +345,47 @@ def test_a_run_on_a_gpu(shards, tmp_path) -> None:
     summary = pretrain(config_of(shards, precision="bf16"), tmp_path, device="cuda")
     assert summary.device == "cuda:0"
     assert all(np.isfinite(loss) for loss in summary.losses.values())
+
+
+def test_half_a_checkpoint_is_one_message_that_names_the_older_one(shards, tmp_path, monkeypatch) -> None:
+    config = config_of(shards, checkpoint={"every_steps": 2, "keep_last": 2}, tasks={"exemplar": {}})
+    with monkeypatch.context() as patch:
+        stop_at(5, patch, RuntimeError("power cut"))
+        with pytest.raises(RuntimeError, match="power cut"):
+            pretrain(config, tmp_path, device="cpu")
+    whole = tmp_path / "checkpoint.pt"
+    content = whole.read_bytes()
+    # Written anew: the newest one with a step in its name is another name of the same file.
+    whole.unlink()
+    message = r"checkpoint\.pt: cannot read it .*Copy .*checkpoint-00000002\.pt over it"
+    for share in (0.0, 0.001, 0.3, 0.9, 0.999):
+        whole.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(DataError, match=message):
+            load_checkpoint(tmp_path)
+    with pytest.raises(DataError, match=message):
+        pretrain(config, tmp_path, device="cpu")
+    (tmp_path / "checkpoint-00000002.pt").replace(whole)
+    assert pretrain(config, tmp_path, device="cpu").num_steps == NUM_STEPS
+
+
+def test_a_disk_that_fills_up_is_one_message_and_costs_the_steps_since_the_last_checkpoint(
+    unbroken, shards, tmp_path, monkeypatch
+) -> None:
+    config, save, saved = config_of(shards), save_checkpoint, []
+
+    def filling(checkpoint, run_dir: Path) -> Path:
+        if checkpoint.step == 4 and not saved:
+            saved.append(4)
+            # As torch does: its zip writer raises an error of its own, with the disk's as its context.
+            try:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            except OSError:
+                raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904
+        return save(checkpoint, run_dir)
+
+    monkeypatch.setattr("training.weights.writer.save_checkpoint", filling)
+    with pytest.raises(FourfoldError, match=r"cannot write a checkpoint \(No space left on device\)\. Free some space"):
+        pretrain(config, tmp_path, device="cpu")
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
+    pretrain(config, tmp_path, device="cpu")
+    assert torch.equal(weights_of(unbroken), weights_of(tmp_path))

@@ -131,7 +131,8 @@ def load_checkpoint(run_dir: Path) -> Checkpoint | None:
         # weights_only: a checkpoint from elsewhere could otherwise run code when it is read.
         checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, TypeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+        # An empty file gives an error without a word.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: cannot read it ({reason}). {_way_out(run_dir)}") from error
     if checkpoint.format_version != FORMAT_VERSION:
         raise DataError(
