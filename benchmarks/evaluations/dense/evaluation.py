@@ -5,7 +5,8 @@ Not in the paper: the evaluation nearest to what motion segmentation should teac
 `num_cells` cells drawn evenly over the train images, with the L2 penalty of the grid that is best on held-out images.
 Test images are answered at every cell, resized to the mask's own size, and scored there by IoU.
 
-Beside it stands `place`, the most frequent train label at each cell: what is known without looking.
+Beside it stands `place`, the most frequent train label at each cell (balanced: the one most over its mean frequency):
+what is known without looking.
 """
 
 from dataclasses import dataclass
@@ -56,6 +57,9 @@ class DenseConfig(Config):
     """Width that images are resized to; time grows with it."""
     num_cells: int = Field(default=50_000, ge=100)
     """Most cells that the layer is fitted on; memory (4 bytes x channels each) and time grow with it."""
+    balanced: bool = False
+    """Draw the same number of cells of every class that an image has, none of an image of one class. For rare objects:
+    a layer fitted on cells as they come answers background everywhere until its features are good."""
     recalibrate_norm: bool = True
     """Re-estimate batch norm statistics on the train images first, without labels; one more pass over them."""
     per_cutout: int = Field(default=4, ge=1)
@@ -185,7 +189,8 @@ def _train_cells(trunk: Trunk, train: MaskedSplit, config: DenseConfig) -> _Cell
                 counts_Khw = np.zeros((num_classes, *label_hw.shape), dtype=np.int64)
             counts_Khw += label_hw == np.arange(num_classes)[:, None, None]
             known = np.flatnonzero(label_hw.ravel() != IGNORED)
-            drawn = np.sort(rng_for(0, 0, name, "dense cells").permutation(known)[:per_image])
+            order = rng_for(0, 0, name, "dense cells").permutation(known)
+            drawn = np.sort(_evenly(order, label_hw.ravel(), per_image) if config.balanced else order[:per_image])
             features.append(map_Chw.reshape(len(map_Chw), -1).T[drawn])
             labels.append(label_hw.ravel()[drawn])
             folds.append(np.full(len(drawn), groups[train.groups[row]] % NUM_FOLDS))
@@ -198,6 +203,14 @@ def _train_cells(trunk: Trunk, train: MaskedSplit, config: DenseConfig) -> _Cell
         )
     assert counts_Khw is not None
     return _Cells(features_NC=np.concatenate(features), labels_N=labels_N, folds_N=folds_N, counts_Khw=counts_Khw)
+
+
+def _evenly(order: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Return the first cells of every class in `order`: as many of each, and at most `count` in all."""
+    classes = [order[labels[order] == label] for label in np.unique(labels[order])]
+    # Of an image of one class nothing: it would tip the balance.
+    each = min([max(1, count // len(classes)), *map(len, classes)]) if len(classes) > 1 else 0
+    return np.concatenate([order[:0], *(cells[:each] for cells in classes)])
 
 
 @torch.no_grad()
@@ -213,7 +226,8 @@ def _score(
     device = next(trunk.parameters()).device
     weight = torch.from_numpy(weight_KC).float().to(device)[:, :, None, None]
     bias = torch.from_numpy(bias_K).float().to(device)
-    place_1Khw = torch.from_numpy(counts_Khw).float()[None]
+    sums_K11 = np.maximum(counts_Khw.sum(axis=(1, 2), keepdims=True), 1) if config.balanced else 1
+    place_1Khw = torch.from_numpy(counts_Khw / sums_K11).float()[None]
     answers, place = ConfusionMatrix(len(bias_K)), ConfusionMatrix(len(bias_K))
     with progress_bar("dense: test", total=len(test.names), unit="images") as bar:
         for row in range(len(test.names)):

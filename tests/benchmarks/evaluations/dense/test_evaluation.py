@@ -67,6 +67,22 @@ def test_objects_of_another_color_are_segmented_by_random_features(tmp_path: Pat
     assert results == measure(tmp_path / "data")
 
 
+def test_a_rare_object_is_answered_where_cells_are_balanced(tmp_path: Path) -> None:
+    """Cells of noise among noise: as they come, background everywhere is the best answer."""
+    data, rng = write_davis(tmp_path / "davis"), np.random.default_rng(0)
+    for path in sorted((data / "Annotations").rglob("*.png")):
+        mask = np.zeros((48, 64), np.uint8)
+        top, left = 16 * int(rng.integers(3)), 16 * int(rng.integers(4))
+        mask[top : top + 16, left : left + 16] = 1
+        Image.fromarray(mask.astype(bool)).save(path)
+        noise = rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)
+        cv2.imwrite(str(data / "JPEGImages" / path.parent.name / f"{path.stem}.jpg"), noise)
+    plain, balanced = (measure(data, balanced=one) for one in (False, True))
+    assert plain["iou_by_class_pct"]["object"] < 5 < balanced["iou_by_class_pct"]["object"]
+    assert (plain["place"]["iou_by_class_pct"]["object"], plain["num_cells"]) == (0, 8 * 48)
+    assert balanced["num_cells"] == 8 * 2 * 4  # train images, classes, cells of an object
+
+
 def test_voc_masks_keep_their_class_numbers_and_borders(tmp_path: Path) -> None:
     train, _ = open_masks(DenseConfig(data=write_voc_masks(tmp_path / "voc")))
     mask = train.read(0).mask_HW
