@@ -62,9 +62,10 @@ def run_suite(
     `say` gets one line per event (stderr by default). Raises UsageError where another run holds `out`.
     """
     say = say or _say_to_stderr
-    # 1. The graph, before anything is written: it reads the shards, and where they are missing nothing must be left.
-    graph = expand(suite)
+    # 1. All data, before anything is written: where some is missing, nothing must be left. The evaluations first: they
+    # say what to download, the graph only which folder is missing.
     _check_evaluations(suite)
+    graph = expand(suite)
     executor, runner = _executor(num_jobs or choose_jobs()), runner or partial(run_stage, out=out)
     with _only_run_in(out):
         records = {stage.key: finished_record(stage, out) for stage in graph.stages}

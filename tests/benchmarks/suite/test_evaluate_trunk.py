@@ -1,7 +1,9 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,9 @@ from benchmarks.evaluations.features.store import features_of
 from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.suite.evaluate_trunk import evaluate_trunk
 from pipelines.base.errors import DataError, FourfoldError, UsageError
-from tests.made.boxed_data import write_voc
+from tests.made.boxed_data import voc_xml, write_voc
 from tests.made.cutouts import write_cutouts
-from tests.made.depth_data import write_rooms
+from tests.made.depth_data import write_nyu, write_rooms
 from tests.made.tiny_shards import coloured, write_shards
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -133,6 +135,45 @@ def test_what_cannot_work_is_one_message_and_leaves_nothing(
     with pytest.raises(error, match=words) as caught:
         evaluate_trunk(context(folder, **changes), given, tmp_path / "out")
     assert isinstance(caught.value, FourfoldError)
+    assert not (tmp_path / "out").exists()
+
+
+def spoiled_boxes(data: Path) -> None:
+    (data / "Annotations/scene0.xml").write_text(voc_xml([("disc", (9, 5, 9, 20))]))
+
+
+def other_class(data: Path) -> None:
+    (data / "Annotations/scene2.xml").write_text(voc_xml([("cat", (1, 1, 20, 20))]))
+
+
+def infinite_depth(data: Path) -> None:
+    with h5py.File(data / "nyu_depth_v2_labeled.mat", "a") as file:
+        file["depths"][1, 3, 4] = np.inf
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "spoil", "words"),
+    [
+        ("detection", write_voc, shutil.rmtree, ["is no folder", "VOCtest_06-Nov-2007.tar"]),
+        ("depth", write_nyu, lambda data: (data / "splits.mat").unlink(), ["Download http", "splits.mat"]),
+        ("dense", write_cutouts, lambda data: shutil.rmtree(data / "photos"), ["none of the layouts", "DAVIS"]),
+        ("detection", lambda data: write_voc(data, 2, 1), spoiled_boxes, ["scene0 has the box 9 5 9 20"]),
+        ("detection", lambda data: write_voc(data, 2, 1), other_class, ["no box of cat in the train split"]),
+        ("depth", write_nyu, infinite_depth, ["1 of 2 pairs of split test", "pair 2 (infinite depth)"]),
+    ],
+    ids=["no data", "half the data", "wrong layout", "corrupt box", "class mismatch", "depth not finite"],
+)
+def test_unfit_data_of_one_evaluation_stops_all_before_the_first_pass(
+    folder: Path, tmp_path: Path, kind: str, make: Any, spoil: Any, words: list[str]
+) -> None:
+    data = make(tmp_path / "data")
+    spoil(data)
+    with pytest.raises(FourfoldError) as raised:
+        evaluate_trunk(
+            context(folder), options("knn") | options(kind, data=data) | options("few_shot"), tmp_path / "out"
+        )
+    assert str(raised.value).startswith(f"{kind}: ")
+    assert [word for word in words if word not in str(raised.value)] == []
     assert not (tmp_path / "out").exists()
 
 

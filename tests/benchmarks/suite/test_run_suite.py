@@ -195,6 +195,15 @@ def test_killed_suite_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
         assert {name: killed[name] for name in timeless} == {name: whole[name] for name in timeless}
 
 
+def test_a_data_set_that_is_missing_stops_a_suite_before_its_first_stage(tmp_path: Path) -> None:
+    detection = {"data": str(tmp_path / "VOC2007")}
+    suite = made_suite(tmp_path, evaluations={"linear_probe": {"labels_per_class": [2]}, "detection": detection})
+    with pytest.raises(UsageError, match=r"evaluations\.detection: data: .*VOC2007 is no folder") as raised:
+        run(suite, tmp_path / "out")
+    assert "VOCtest_06-Nov-2007.tar" in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_trunks_of_a_suite_are_compared_with_those_before_them(tmp_path: Path) -> None:
     """CKA between depths, within a seed, from kept features as from the trunks themselves."""
     suite = made_suite(
