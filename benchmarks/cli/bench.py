@@ -1,6 +1,7 @@
 """`fourfold bench run|plan|status|report`: a suite of pretrainings and evaluations from one YAML file."""
 
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,34 @@ SuiteFile = typer.Argument(
     help="A suite file, or the name of a packaged one, such as demo.",
     autocompletion=completing("suites"),
 )
-Jobs = typer.Option(0, "--jobs", min=0, help="Stages that run at a time. 0: one with a GPU, else one per core.")
+Jobs = typer.Option(0, "--jobs", min=0, help="Stages that run at a time. 0: one per GPU, without GPUs one per core.")
 KeepOld = typer.Option(False, "--keep-old", help="Count finished stages that other code made, as they are.")
 RedoChanged = typer.Option(False, "--redo-changed", help="Run stages that other code made again. Deletes their files.")
+Only = typer.Option(
+    None,
+    "--only",
+    metavar="PATTERN",
+    help="Run cells whose name has this in it, or fits it (* and ?), such as 'exemplar, depth 10*'; or one evaluation "
+    "of cells, such as 'knn: *'. Can be given several times.",
+)
+
+
+class Retry(StrEnum):
+    all = "all"
+    failed = "failed"
+    none = "none"
+
+
+RetryOption = typer.Option(
+    Retry.all, "--retry", help="Stages that failed before: run them again, run nothing else (failed), or leave them."
+)
+TimeLimitOption = typer.Option(
+    None,
+    "--time-limit",
+    metavar="TIME",
+    help="Stop after this time, such as 30m or 8h: stages at work save a checkpoint, and the next run resumes.",
+)
+FailFast = typer.Option(False, "--fail-fast", help="Stop at the first stage that fails.")
 Out = typer.Option(None, "--out", metavar="DIR", help="Folder for results. Default: runs/NAME of the suite.")
 
 
@@ -38,26 +64,41 @@ def run(
     jobs: int = Jobs,
     keep_old: bool = KeepOld,
     redo_changed: bool = RedoChanged,
+    only: list[str] | None = Only,
+    retry: Retry = RetryOption,
+    time_limit: str | None = TimeLimitOption,
+    fail_fast: bool = FailFast,
     as_json: bool = AsJson,
 ) -> None:
     """Run what is not finished yet. After being killed, the same command resumes. Exit code 1 if a stage failed.
 
     Refuses to run where other code has made a part of the stages, unless --keep-old or --redo-changed is given.
+    Suites with the same --out share their stages, also while both run.
 
     Example: fourfold bench run demo --set images=shards --set clips=shards --set seeds=[0,1,2]
     """
+    from benchmarks.suite.run_options import RunOptions, parse_duration
     from benchmarks.suite.run_suite import run_suite
 
     if keep_old and redo_changed:
         raise UsageError("--keep-old and --redo-changed exclude each other. Give one of them.")
     old_code: OldCode = "keep" if keep_old else "redo" if redo_changed else "refuse"
     loaded, folder = _load(suite, out, overrides)
+    options = RunOptions(
+        num_jobs=jobs,
+        old_code=old_code,
+        only=tuple(only or ()),
+        retry=retry.value,
+        time_limit_s=None if time_limit is None else parse_duration(time_limit),
+        fail_fast=fail_fast,
+    )
     with quiet_progress() if as_json else nullcontext():
-        status = run_suite(loaded, folder, num_jobs=jobs, old_code=old_code)
+        status = run_suite(loaded, folder, options)
     _print(status, as_json)
     if status.num_failed:
         raise typer.Exit(1)
-    say(f"next: fourfold bench report {suite}{f' --out {out}' if out else ''}")
+    if status.num_finished:
+        say(f"next: fourfold bench report {suite}{f' --out {out}' if out else ''}")
 
 
 @app.command()

@@ -76,12 +76,13 @@ def run_demo(out: Path) -> Path:
     Raises UsageError without the pictures, FourfoldError if a stage failed.
     """
     from benchmarks.results.report import write_report
+    from benchmarks.suite.run_options import RunOptions
     from benchmarks.suite.run_suite import run_suite
     from benchmarks.suite.suite_config import load_suite
 
     shards = _prepare(out)
     suite = load_suite(Path("demo"), [f"images={shards}", f"clips={shards}"])
-    status = run_suite(suite, out / "runs", num_jobs=0, old_code="redo")
+    status = run_suite(suite, out / "runs", RunOptions(num_jobs=0, old_code="redo"))
     # Also after a failure: the report shows which stages are missing.
     report = write_report(suite, out / "runs")
     print("A smoke test: every part works. Classes are photos and runs last seconds, so the numbers mean nothing.")

@@ -1,4 +1,4 @@
-"""`OUT/plan.json`: the graph of a suite as its last run saw it, read back without torch while nothing has changed.
+"""`OUT/suites/NAME/plan.json`: the graph of a suite as its last run saw it, read back without torch if it still holds.
 
 Making the graph checks every pretraining against the config classes of all tasks, which loads torch: 5 s of CPU.
 `bench status` and `bench plan` take the recorded graph instead, if suite, data and code are those of that run.
@@ -13,12 +13,17 @@ from typing import Any
 from benchmarks.results.record import write_json
 from benchmarks.suite.stages import Cell, Graph, Stage, TaskSet
 
-__all__ = ["read_plan", "write_plan"]
+__all__ = ["read_plan", "suite_folder", "write_plan"]
 
 PLAN_NAME = "plan.json"
 FORMAT_VERSION = 3
 SOURCES = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipelines", "training", "benchmarks")
+
+
+def suite_folder(out: Path, name: str) -> Path:
+    """Return the folder of one suite in OUT. Several suites may share OUT, and with it the stages."""
+    return out / "suites" / Path(name).name
 
 
 def write_plan(out: Path, settings: Mapping[str, Any], graph: Graph) -> None:
@@ -64,13 +69,13 @@ def write_plan(out: Path, settings: Mapping[str, Any], graph: Graph) -> None:
         "stages": stages,
         "cells": cells,
     }
-    write_json(out / PLAN_NAME, content)
+    write_json(suite_folder(out, str(settings["name"])) / PLAN_NAME, content)
 
 
 def read_plan(out: Path, settings: Mapping[str, Any]) -> Graph | None:
     """Return the recorded graph; None where there is none, or where suite, data or code have changed since."""
     try:
-        content = json.loads((out / PLAN_NAME).read_text(encoding="utf-8"))
+        content = json.loads((suite_folder(out, str(settings["name"])) / PLAN_NAME).read_text(encoding="utf-8"))
         files = tuple(Path(path) for path in content["files"])
         if content["format_version"] != FORMAT_VERSION or content["follows_from"] != _origin(settings, files):
             return None

@@ -7,93 +7,109 @@ others still run, and the next run tries it again.
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from filelock import FileLock, Timeout
 
 from benchmarks.evaluations import EVALUATIONS
 from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.features.request import FeatureRequest
 from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.results.record import Record, environment, now_utc, write_json, write_record
-from benchmarks.suite.code.other_code import OldCode, begin_stage, settle_old_code, write_modules
+from benchmarks.suite.code.other_code import begin_stage, settle_old_code, write_modules
+from benchmarks.suite.deadline import time_limit
 from benchmarks.suite.executors import Executor, RunStage, StageEvent
 from benchmarks.suite.executors.local import LocalExecutor
 from benchmarks.suite.executors.processes import ProcessExecutor
-from benchmarks.suite.finished import clear_without_kept_trunks, finished_record, trunk_folder
+from benchmarks.suite.executors.slots import choose_jobs, visible_gpus
+from benchmarks.suite.finished import clear_without_kept_trunks, trunk_folder
 from benchmarks.suite.graph import context_of, expand
-from benchmarks.suite.plan_file import write_plan
+from benchmarks.suite.plan_file import suite_folder, write_plan
+from benchmarks.suite.progress import Progress
+from benchmarks.suite.run_options import RunOptions, chosen_stages
 from benchmarks.suite.stages import Graph, Stage
-from benchmarks.suite.status import ERROR_NAME, SuiteStatus, duration, left_s, status_of
+from benchmarks.suite.status import ERROR_NAME, SuiteStatus, duration, records_of, status_of
+from benchmarks.suite.store.stage_lock import run_once
 from benchmarks.suite.suite_config import Suite
 from pipelines.base.config import validate
 from pipelines.base.errors import DataError, UsageError
-from pipelines.base.machine import num_cores
 from training.config import PretrainConfig
 from training.loop import pretrain
+from training.run_folder import CONFIG_NAME
 from training.weights.checkpoint import delete_checkpoints
 
-__all__ = ["choose_jobs", "plain_values", "run_stage", "run_suite", "suite_status"]
+__all__ = ["plain_values", "run_stage", "run_suite", "suite_status"]
 
-JOB_BYTES = 4 * 2**30
+DEFAULTS = RunOptions()
 SPLITS = ("train_split", "test_split")
 
 
 def run_suite(
     suite: Suite,
     out: Path,
+    options: RunOptions = DEFAULTS,
     *,
-    num_jobs: int = 1,
-    old_code: OldCode = "refuse",
     runner: RunStage | None = None,
     say: Callable[[str], None] | None = None,
 ) -> SuiteStatus:
     """Run what is not finished; the caller exits with 1 if `num_failed` is not 0.
 
-    num_jobs: stages at a time, each in a process of its own; 1: all in this one; 0: as many as `choose_jobs` says.
-    old_code: what becomes of stages that other code made: "refuse" to mix them with new ones, "keep" or "redo" them.
-    `say` gets one line per event (stderr by default). Raises UsageError where another run holds `out`.
+    Several runs and several suites may work in one `out` at a time: a lock per stage sees to it that each stage runs
+    once. `say` gets one line per event (stderr by default). Raises UsageError for options that fit nothing.
     """
     say = say or _say_to_stderr
     # 1. All data, before anything is written: where some is missing, nothing must be left. The evaluations first: they
     # say what to download, the graph only which folder is missing.
     _check_evaluations(suite)
     graph = expand(suite)
-    executor, runner = _executor(num_jobs or choose_jobs()), runner or partial(run_stage, out=out)
-    with _only_run_in(out):
-        records = {stage.key: finished_record(stage, out) for stage in graph.stages}
-        records = settle_old_code(graph, records, out, old_code)
-        # 2. What this run is, for people (suite.json) and for `status` and `plan` from other terminals (plan.json).
-        write_json(out / "suite.json", suite.config.model_dump(mode="json"))
-        write_plan(out, suite.settings, graph)
-        write_modules(graph.modules, out)
-        # 3. Under the lock, so that no other run can finish a stage between this look and its start.
-        todo = [stage for stage in graph.stages if records[stage.key] is None]
-        say(f"{suite.config.name}: {len(graph.stages)} stages, {len(graph.stages) - len(todo)} finished before")
-        # 4. Closed on the way out, also by Ctrl-C: then the executor ends what still runs.
-        with closing(executor.run(todo, runner)) as events:
-            for event in events:
-                _note(event, out)
-                say(_line(event, graph, out, executor.num_jobs))
-    return suite_status(suite, out)
+    executor = _executor(options)
+    records = settle_old_code(graph, records_of(graph, out), out, options.old_code)
+    chosen = chosen_stages(graph, records, out, options)
+    # 2. What this run is, for people and for `status`, `plan` and `gc` from other terminals.
+    _begin(out, suite, graph)
+    say(_opening(suite, graph, records, chosen))
+    progress = Progress(graph.stages, records, chosen, executor.num_jobs)
+    run_stage_once = partial(run_once, out=out, run_stage=runner or partial(run_stage, out=out))
+    # 3. The events are closed on the way out, also by Ctrl-C and at the time limit: stages at work save and end.
+    with time_limit(options.time_limit_s) as limit, closing(executor.run(chosen, run_stage_once)) as events:
+        for event in events:
+            _note(event, out)
+            if (line := progress.line(event)) is not None:
+                say(line)
+            if event.state == "failed" and options.fail_fast:
+                say("stopped at the first failure (--fail-fast); run again to resume")
+                break
+    if limit.is_over:
+        say(f"stopped after {duration(options.time_limit_s or 0)} (--time-limit); run again to resume")
+    return status_of(suite.config.name, graph, out)
 
 
-def choose_jobs() -> int:
-    """Return how many stages to run at a time: one with a GPU; on a CPU one per core, if each has 4 GiB of memory."""
-    if torch.cuda.is_available():
-        return 1
-    return max(1, min(num_cores(), psutil.virtual_memory().total // JOB_BYTES))
+def _executor(options: RunOptions) -> Executor:
+    gpus = visible_gpus()
+    num_jobs = options.num_jobs or choose_jobs(gpus)
+    return LocalExecutor() if num_jobs == 1 else ProcessExecutor(num_jobs, gpus)
 
 
-def _executor(num_jobs: int) -> Executor:
-    return LocalExecutor() if num_jobs == 1 else ProcessExecutor(num_jobs)
+def _begin(out: Path, suite: Suite, graph: Graph) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(suite_folder(out, suite.config.name) / "suite.json", suite.config.model_dump(mode="json"))
+    except OSError as error:
+        raise UsageError(f"{out}: cannot write there ({error.strerror}). Give another --out.") from error
+    write_plan(out, suite.settings, graph)
+    write_modules(graph.modules, out)
+
+
+def _opening(suite: Suite, graph: Graph, records: Mapping[str, Record | None], chosen: Sequence[Stage]) -> str:
+    num_finished = sum(record is not None for record in records.values())
+    num_left_out = len(graph.stages) - num_finished - len(chosen)
+    left_out = f", {num_left_out} left out of this run" if num_left_out else ""
+    return f"{suite.config.name}: {len(graph.stages)} stages, {num_finished} finished before{left_out}"
 
 
 def run_stage(stage: Stage, *, out: Path) -> Record:
@@ -105,6 +121,9 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
     start_s = time.monotonic()
     if stage.kind == "pretrain":
         config = validate(PretrainConfig, stage.config, source=stage.label)
+        # The key vouches that a run which began here gives the same result. Its recorded configuration may name another
+        # folder of the same data, or another number of threads, and would be refused.
+        (folder / CONFIG_NAME).unlink(missing_ok=True)
         results = plain_values(asdict(pretrain(config, folder)))
     else:
         evaluation = EVALUATIONS[stage.kind]
@@ -187,24 +206,6 @@ def _note(event: StageEvent, out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _line(event: StageEvent, graph: Graph, out: Path, num_jobs: int) -> str:
-    number = 1 + [stage.key for stage in graph.stages].index(event.stage.key)
-    head = f"[{number}/{len(graph.stages)}] {event.stage.kind.replace('_', ' ')}: {event.stage.label}"
-    if event.state == "failed":
-        return f"{head}: failed: {event.error}"
-    if event.record is not None:
-        return f"{head}: {_shown(event.record)} in {duration(event.record.seconds)}"
-    records = {stage.key: finished_record(stage, out) for stage in graph.stages}
-    more_s = left_s([stage for stage in graph.stages if records[stage.key] is None], graph, records)
-    return f"{head} ({'time left not known yet' if more_s is None else f'about {duration(more_s)} left'})"
-
-
-def _shown(record: Record) -> str:
-    evaluation = EVALUATIONS.get(record.kind)
-    value = record.results.get(evaluation.metric) if evaluation else None
-    return "done" if evaluation is None or value is None else f"{evaluation.metric} {value:.1f}"
-
-
 def plain_values(value: Any) -> Any:
     """Return results as JSON can hold them; NaN and infinity become null."""
     if isinstance(value, dict):
@@ -214,20 +215,6 @@ def plain_values(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
-
-
-@contextmanager
-def _only_run_in(out: Path) -> Iterator[None]:
-    """Hold OUT for this run. The kernel releases the lock when the process dies, however it dies."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        held = FileLock(out / ".lock").acquire(blocking=False)
-    except Timeout as error:
-        raise UsageError(f"{out}: another run works there. Wait for it, or give another --out.") from error
-    except OSError as error:
-        raise UsageError(f"{out}: cannot write there ({error.strerror}). Give another --out.") from error
-    with held:
-        yield
 
 
 def _say_to_stderr(line: str) -> None:

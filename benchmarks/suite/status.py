@@ -4,17 +4,28 @@ Light to import: `bench status` and `bench plan` must answer without loading tor
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from benchmarks.results.record import Record
 from benchmarks.suite.code.other_code import made_by_other_code, told
+from benchmarks.suite.costs.time_left import TimeLeft
 from benchmarks.suite.finished import finished_record
 from benchmarks.suite.stages import Cell, Graph, Stage
 
-__all__ = ["ERROR_NAME", "CellStatus", "SuiteStatus", "duration", "error_of", "left_s", "status_of"]
+__all__ = [
+    "ERROR_NAME",
+    "CellStatus",
+    "SuiteStatus",
+    "duration",
+    "error_of",
+    "records_of",
+    "stage_folders",
+    "status_of",
+]
 
 ERROR_NAME = "error.json"
 CellState = Literal["finished", "failed", "started", "waiting"]
@@ -67,64 +78,55 @@ class SuiteStatus:
         return {status.cell.label: status.error for status in self.cells if status.state == "failed"}
 
 
+def records_of(graph: Graph, out: Path) -> dict[str, Record | None]:
+    """Return the record of every stage by key; None where it has not finished."""
+    there = stage_folders(out)
+    return {stage.key: finished_record(stage, out) if stage.folder_name in there else None for stage in graph.stages}
+
+
+def stage_folders(out: Path) -> set[str]:
+    """Return the names of all stage folders: one look at the disk instead of one per stage."""
+    try:
+        return {entry.name for entry in os.scandir(out / "stages")}
+    except OSError:
+        return set()
+
+
 def status_of(name: str, graph: Graph, out: Path) -> SuiteStatus:
-    """Return what is finished, failed and left in OUT, judged by its records. Writes nothing."""
-    records = {stage.key: finished_record(stage, out) for stage in graph.stages}
-    cells = tuple(_cell_status(cell, graph, records, out) for cell in graph.cells)
-    finished = [record for record in records.values() if record is not None]
+    """Return what is finished, failed and left in OUT, judged by its records. Writes nothing. Linear in stages."""
+    there, records = stage_folders(out), records_of(graph, out)
     todo = [stage for stage in graph.stages if records[stage.key] is None]
+    errors = {stage.key: error for stage in todo if stage.folder_name in there and (error := error_of(stage, out))}
     changed = made_by_other_code(graph, records, out)
+    left = TimeLeft(graph.stages, records)
     return SuiteStatus(
         name=name,
         out=out,
-        cells=cells,
+        cells=tuple(_cell_status(cell, records, errors, there, left) for cell in graph.cells),
         num_stages=len(graph.stages),
-        num_finished=len(finished),
-        num_failed=sum(bool(error_of(stage, out)) for stage in todo),
-        spent_s=sum(record.seconds for record in finished),
-        left_s=left_s(todo, graph, records),
+        num_finished=len(graph.stages) - len(todo),
+        num_failed=len(errors),
+        spent_s=sum(record.seconds for record in records.values() if record is not None),
+        left_s=left.total_s(),
         metrics=graph.metrics,
         other_code=told(changed, graph, records, out) if changed else "",
     )
 
 
-def _cell_status(cell: Cell, graph: Graph, records: dict[str, Record | None], out: Path) -> CellStatus:
+def _cell_status(
+    cell: Cell, records: Mapping[str, Record | None], errors: Mapping[str, str], there: Set[str], left: TimeLeft
+) -> CellStatus:
     todo = [stage for stage in cell.stages if records[stage.key] is None]
-    error = next((text for stage in todo if (text := error_of(stage, out))), "")
-    # A folder without a record: at work now, or killed before. Which of the two only its process could say.
-    is_started = any(stage.folder(out).is_dir() for stage in cell.stages)
+    error = next((errors[stage.key] for stage in todo if stage.key in errors), "")
+    # A folder without a record: at work now, or killed before. `bench status --watch` tells which of the two.
+    is_started = any(stage.folder_name in there for stage in cell.stages)
     state: CellState = "finished" if not todo else "failed" if error else "started" if is_started else "waiting"
     named = ({} if cell.pretrain is None else {"pretrain": cell.pretrain}) | dict(cell.evaluations)
     found = {name: record for name, stage in named.items() if (record := records[stage.key]) is not None}
-    return CellStatus(cell=cell, state=state, records=found, error=error, left_s=left_s(todo, graph, records))
-
-
-def left_s(todo: Sequence[Stage], graph: Graph, records: Mapping[str, Record | None]) -> float | None:
-    """Return the sum over `todo` of the mean seconds of finished stages alike, at the same depth if there are any.
-
-    None where a stage of `todo` has none alike.
-    """
-    total_s = 0.0
-    for stage in todo:
-        alike = [other for other in graph.stages if _cost_class(other)[0] == _cost_class(stage)[0]]
-        same_depth = [other for other in alike if _cost_class(other) == _cost_class(stage)]
-        # Depth decides most of the cost, but a mean over other depths is better than no estimate.
-        for group in (same_depth, alike):
-            seconds = [record.seconds for other in group if (record := records[other.key]) is not None]
-            if seconds:
-                total_s += sum(seconds) / len(seconds)
-                break
-        else:
-            return None
-    return total_s
-
-
-def _cost_class(stage: Stage) -> tuple[str, Any]:
-    """Return what makes two stages cost alike: kind (initialising is not training) and depth."""
-    pretrain_stage = stage.needs[0] if stage.needs else stage
-    depth = pretrain_stage.config.get("trunk", {}).get("depth")
-    is_initialisation = stage.kind == "pretrain" and not stage.config["pipeline"]["tasks"]
-    return ("initialise" if is_initialisation else stage.kind, depth)
+    seconds = [left.of(stage) for stage in todo]
+    known_s = [one for one in seconds if one is not None]
+    left_s = sum(known_s) if len(known_s) == len(seconds) else None
+    return CellStatus(cell=cell, state=state, records=found, error=error, left_s=left_s)
 
 
 def error_of(stage: Stage, out: Path) -> str:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.results.record import Record, write_json, write_text
+from benchmarks.suite.executors import StageBusy
 from benchmarks.suite.stages import Graph, Stage
+from benchmarks.suite.store.stage_lock import stage_lock
 from pipelines.base.errors import UsageError
 
 __all__ = ["OldCode", "begin_stage", "made_by_other_code", "settle_old_code", "told", "write_modules"]
@@ -55,7 +57,11 @@ def settle_old_code(
             "them again."
         )
     for stage in stages:
-        shutil.rmtree(stage.folder(out), ignore_errors=True)
+        try:
+            with stage_lock(stage.folder(out)):
+                shutil.rmtree(stage.folder(out), ignore_errors=True)
+        except StageBusy as error:
+            raise UsageError(f"{error}: another run is at work on it. Wait for that, or give another --out.") from error
     redone = {stage.key for stage in stages}
     return {key: None if key in redone else record for key, record in records.items()}
 

@@ -1,4 +1,4 @@
-"""Executor for several stages at a time on one machine, each in a worker process with its share of the cores.
+"""Executor for several stages at a time on one machine, each in a worker process with its share of cores and GPUs.
 
 A small trunk hardly gains from a second core, so a suite finishes sooner with cells side by side than in sequence.
 What a stage computes does not depend on its neighbours; its seconds do.
@@ -9,19 +9,22 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_sentinel
+from multiprocessing.queues import SimpleQueue
 from types import FrameType
 
 from benchmarks.suite.executors import RunStage, StageEvent
-from benchmarks.suite.executors.local import attempt, failed_need, not_run
+from benchmarks.suite.executors.local import attempt
+from benchmarks.suite.executors.schedule import Schedule
+from benchmarks.suite.executors.slots import Slot, slots_of
 from benchmarks.suite.stages import Stage
 from pipelines.base.blas_threads import limit_blas_threads
 from pipelines.base.interrupt import sigterm_as_interrupt
-from pipelines.base.machine import num_cores
 from pipelines.base.progress import quiet_progress
 
 __all__ = ["ProcessExecutor"]
@@ -37,48 +40,48 @@ class ProcessExecutor:
     this process, however it ends. After Ctrl-C or SIGTERM they save their checkpoints first.
     """
 
-    def __init__(self, num_jobs: int) -> None:
-        self.num_jobs = num_jobs
+    def __init__(self, num_jobs: int, gpus: Sequence[str] = ()) -> None:
+        self.num_jobs, self._gpus = num_jobs, gpus
 
     def run(self, stages: Sequence[Stage], run_stage: RunStage) -> Generator[StageEvent, None, None]:
         with sigterm_as_interrupt():
-            yield from _Run(stages, run_stage, self.num_jobs).events()
+            yield from _Run(stages, run_stage, slots_of(self.num_jobs, self._gpus)).events()
 
 
 class _Run:
-    """State of one run: stages that wait, stages at work, and the keys of failed ones."""
+    """State of one run: the schedule, and the stages at work."""
 
-    def __init__(self, stages: Sequence[Stage], run_stage: RunStage, num_jobs: int) -> None:
-        self._waiting, self._run_stage, self._num_jobs = list(stages), run_stage, num_jobs
+    def __init__(self, stages: Sequence[Stage], run_stage: RunStage, slots: Sequence[Slot]) -> None:
+        self._schedule, self._run_stage, self._slots = Schedule(stages), run_stage, slots
         self._working: dict[Future[StageEvent], Stage] = {}
-        self._failed: set[str] = set()
         self._pool = self._open_pool()
 
     def events(self) -> Generator[StageEvent, None, None]:
         try:
-            while self._waiting or self._working:
+            while not self._schedule.is_over:
                 yield from self._start()
-                for future in wait(self._working, return_when=FIRST_COMPLETED).done:
+                # A stage that another run held can be tried again after a pause, also while others are at work.
+                pause_s = self._schedule.pause_s()
+                if not self._working:
+                    time.sleep(pause_s or 0.0)
+                for future in wait(self._working, timeout=pause_s, return_when=FIRST_COMPLETED).done:
                     yield from self._finish(future)
         finally:
             self._end()
 
     def _start(self) -> Iterator[StageEvent]:
-        """Submit the stages that can run, in order. A stage whose need has failed fails, too."""
-        for stage in list(self._waiting):
-            need = failed_need(stage, self._failed)
-            if need is not None:
-                self._waiting.remove(stage)
-                self._failed.add(stage.key)
-                yield not_run(stage, need)
-            elif len(self._working) < self._num_jobs and not self._is_early(stage):
-                self._waiting.remove(stage)
-                self._working[self._pool.submit(_work, stage, self._run_stage)] = stage
-                yield StageEvent(stage=stage, state="started")
-
-    def _is_early(self, stage: Stage) -> bool:
-        unfinished = {other.key for other in (*self._waiting, *self._working.values())}
-        return any(need.key in unfinished for need in stage.needs)
+        """Submit the stages that can run, in order, as far as there are free workers."""
+        while len(self._working) < len(self._slots) and (stage := self._schedule.take()) is not None:
+            try:
+                future = self._pool.submit(_work, stage, self._run_stage)
+            except BrokenProcessPool:
+                # A worker has died. Stages that were lost with it may not have come back yet.
+                self._schedule.defer(stage)
+                if not self._working:
+                    self._pool = self._open_pool()
+                return
+            self._working[future] = stage
+            yield StageEvent(stage=stage, state="started")
 
     def _finish(self, future: Future[StageEvent]) -> Iterator[StageEvent]:
         stage = self._working.pop(future)
@@ -98,13 +101,18 @@ class _Run:
             event = StageEvent(
                 stage=stage, state="failed", error=f"{type(error).__name__}: {error}", trace=_trace(error)
             )
-        if event.state == "failed":
-            self._failed.add(stage.key)
-        yield event
+        if event.state == "busy":
+            self._schedule.defer(stage)
+            yield event
+        else:
+            yield from self._schedule.close(event)
 
     def _open_pool(self) -> ProcessPoolExecutor:
-        num_threads = max(1, num_cores() // self._num_jobs)
-        return ProcessPoolExecutor(self._num_jobs, SPAWN, initializer=_begin_worker, initargs=(num_threads,))
+        # Every worker takes one slot when it begins, and keeps it as long as it lives.
+        free: SimpleQueue[Slot] = SPAWN.SimpleQueue()
+        for slot in self._slots:
+            free.put(slot)
+        return ProcessPoolExecutor(len(self._slots), SPAWN, initializer=_begin_worker, initargs=(free,))
 
     def _end(self) -> None:
         """End the pool. Workers in the middle of a stage save a checkpoint first."""
@@ -115,13 +123,14 @@ class _Run:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin_worker(num_threads: int) -> None:
+def _begin_worker(free: "SimpleQueue[Slot]") -> None:
     # A group of its own: Ctrl-C in a terminal reaches only the main process, which then ends its workers in order.
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(num_threads)  # read by training and by probes
-    limit_blas_threads(num_threads)
+    slot = free.get()
+    slot.apply()
+    limit_blas_threads(slot.num_threads)
 
 
 def _work(stage: Stage, run_stage: RunStage) -> StageEvent:

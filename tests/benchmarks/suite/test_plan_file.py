@@ -12,7 +12,7 @@ import pytest
 from benchmarks.cli import app as cli
 from benchmarks.suite import plan_file
 from benchmarks.suite.graph import expand
-from benchmarks.suite.plan_file import PLAN_NAME, read_plan, write_plan
+from benchmarks.suite.plan_file import PLAN_NAME, read_plan, suite_folder, write_plan
 from benchmarks.suite.run_suite import run_suite
 from pipelines.targets.color.color_prior import PRIOR_NAME
 from tests.made.made_suites import fake_runner, made_suite, write_suite
@@ -68,7 +68,7 @@ def test_other_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("text", ["", "[]", '{"format_version": 1}', '{"files": 3}'])
 def test_a_damaged_file_is_no_plan(tmp_path: Path, text: str) -> None:
     _, settings = recorded(tmp_path)
-    (tmp_path / "out" / PLAN_NAME).write_text(text)
+    (suite_folder(tmp_path / "out", "made-up") / PLAN_NAME).write_text(text)
     assert read_plan(tmp_path / "out", settings) is None
 
 
@@ -84,7 +84,7 @@ def test_status_is_the_same_with_and_without_the_recorded_graph(
         captured = capsys.readouterr()
         assert cli.run([*command, "--json"]) == 0
         shown.append((captured.out, captured.err, json.loads(capsys.readouterr().out)))
-        (out / PLAN_NAME).unlink(missing_ok=name == "without")
+        (suite_folder(out, "made-up") / PLAN_NAME).unlink(missing_ok=name == "without")
     assert shown[0] == shown[1]
     assert "linear_probe 50.0" not in shown[0][0]
     assert "linear_probe 61.0" in shown[0][0]

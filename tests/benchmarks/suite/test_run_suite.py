@@ -13,11 +13,11 @@ from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.evaluations.unlabelled import unlabelled
 from benchmarks.results.record import RECORD_NAME, Record, read_record
 from benchmarks.suite.graph import expand
+from benchmarks.suite.run_options import RunOptions
 from benchmarks.suite.run_suite import run_suite, suite_status
 from benchmarks.suite.stages import Stage
 from benchmarks.suite.status import ERROR_NAME, SuiteStatus, duration
 from benchmarks.suite.suite_config import Suite
-from pipelines.base.errors import UsageError
 from tests.made.made_suites import fake_runner, made_suite, write_suite
 from tests.made.patience import PATIENCE_S
 
@@ -96,16 +96,40 @@ def test_interrupt_keeps_what_is_finished(suite: Suite, tmp_path: Path) -> None:
     assert run(suite, out).is_finished
 
 
-def test_two_runs_do_not_share_a_folder(suite: Suite, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_fail_fast_stops_at_the_first_failure(suite: Suite, tmp_path: Path) -> None:
+    out, lines, ran = tmp_path / "out", list[str](), list[Stage]()
+    runner = fake_runner(out, ran=ran, fail=lambda stage: "exemplar" in stage.label)
+    status = run_suite(suite, out, RunOptions(fail_fast=True), runner=runner, say=lines.append)
+    assert status.num_failed == 1
+    assert ran[-1].label == "exemplar, depth 10, seed 0"
+    assert lines[-1].startswith("stopped at the first failure")
+    assert run(suite, out).is_finished
+
+
+def test_time_limit_begins_no_further_stage_and_leaves_the_rest_for_the_next_run(suite: Suite, tmp_path: Path) -> None:
+    out, lines, ran = tmp_path / "out", list[str](), list[Stage]()
+    done = fake_runner(out, ran=ran)
 
     def runner(stage: Stage) -> Record:
-        with pytest.raises(UsageError, match="another run works there"):
-            run(suite, out)
-        raise KeyboardInterrupt
+        if len(ran) == 3:
+            time.sleep(PATIENCE_S)
+        return done(stage)
 
-    with pytest.raises(KeyboardInterrupt):
-        run_suite(suite, out, runner=runner, say=lambda line: None)
+    status = run_suite(suite, out, RunOptions(time_limit_s=1.0), runner=runner, say=lines.append)
+    assert status.num_failed == 0
+    assert not status.is_finished
+    assert len(ran) <= 3
+    assert lines[-1].startswith("stopped after 1 s")
+    assert run(suite, out).is_finished
+
+
+def test_only_runs_the_cells_of_a_pattern(suite: Suite, tmp_path: Path) -> None:
+    out, lines, ran = tmp_path / "out", list[str](), list[Stage]()
+    options = RunOptions(only=("exemplar, depth 18",))
+    status = run_suite(suite, out, options, runner=fake_runner(out, ran=ran), say=lines.append)
+    assert {stage.label for stage in ran} == {f"exemplar, depth 18, seed {seed}" for seed in range(3)}
+    assert status.num_finished == 6
+    assert lines[0] == "made-up: 49 stages, 0 finished before, 43 left out of this run"
 
 
 def test_plan_changes_nothing_and_estimates_from_finished_stages(suite: Suite, tmp_path: Path) -> None:

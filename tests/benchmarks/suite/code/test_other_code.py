@@ -8,8 +8,9 @@ import pytest
 from benchmarks.results.record import Record, read_record, write_json, write_record
 from benchmarks.source_code import SourceTree
 from benchmarks.suite import graph
-from benchmarks.suite.code.other_code import begin_stage
+from benchmarks.suite.code.other_code import OldCode, begin_stage
 from benchmarks.suite.graph import expand
+from benchmarks.suite.run_options import RunOptions
 from benchmarks.suite.run_suite import run_suite, suite_status
 from benchmarks.suite.stages import Stage
 from benchmarks.suite.suite_config import Suite
@@ -22,7 +23,7 @@ def small_suite(tmp_path: Path) -> Suite:
     return made_suite(tmp_path, baselines=[], task_sets=["colorization", "exemplar"], depths=[10], seeds=[0])
 
 
-def run(suite: Suite, out: Path, **options: object) -> list[str]:
+def run(suite: Suite, out: Path, old_code: OldCode = "refuse") -> list[str]:
     """Labels of the stages that ran, with code in their records."""
     ran: list[Stage] = []
     plain = fake_runner(out, ran=ran)
@@ -32,7 +33,7 @@ def run(suite: Suite, out: Path, **options: object) -> list[str]:
         write_record(stage.folder(out), record)
         return record
 
-    run_suite(suite, out, runner=runner, say=lambda line: None, **options)  # type: ignore[arg-type]
+    run_suite(suite, out, RunOptions(old_code=old_code), runner=runner, say=lambda line: None)
     return [f"{stage.kind} {stage.label}" for stage in ran]
 
 

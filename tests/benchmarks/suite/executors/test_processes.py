@@ -12,6 +12,7 @@ import pytest
 from benchmarks.results.record import Record
 from benchmarks.suite.executors import StageEvent
 from benchmarks.suite.executors.processes import ProcessExecutor
+from benchmarks.suite.run_options import RunOptions
 from benchmarks.suite.run_suite import run_suite
 from benchmarks.suite.stages import Stage
 from pipelines.base.machine import num_cores
@@ -64,7 +65,7 @@ def test_suite_gives_the_records_of_a_run_one_after_the_other(tmp_path: Path) ->
     suite = made_suite(tmp_path, seeds=[0])
 
     def numbers(out: Path, num_jobs: int) -> list[object]:
-        status = run_suite(suite, out, num_jobs=num_jobs, runner=RunnerAt(out), say=lambda line: None)
+        status = run_suite(suite, out, RunOptions(num_jobs=num_jobs), runner=RunnerAt(out), say=lambda line: None)
         return [record.results for cell in status.cells for record in cell.records.values()]
 
     assert numbers(tmp_path / "two", 2) == numbers(tmp_path / "one", 1)

@@ -1,0 +1,1 @@
+"""Costs: stages and their records in, the seconds of stages that are left out."""
