@@ -27,6 +27,7 @@ FORK = multiprocessing.get_context("fork")
 
 def hold(folder: Path) -> None:
     with stage_lock(folder):
+        folder.mkdir(parents=True)
         (folder / "held").touch()
         time.sleep(PATIENCE_S)
 
