@@ -18,6 +18,7 @@ from benchmarks.suite.run_suite import run_suite, suite_status
 from benchmarks.suite.stages import Stage
 from benchmarks.suite.status import ERROR_NAME, SuiteStatus, duration
 from benchmarks.suite.suite_config import Suite
+from pipelines.base.errors import UsageError
 from tests.made.made_suites import fake_runner, made_suite, write_suite
 from tests.made.patience import PATIENCE_S
 

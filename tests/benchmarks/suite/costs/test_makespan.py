@@ -18,8 +18,7 @@ def test_cells_side_by_side(num_jobs: int, expected_s: float) -> None:
 
 
 def test_three_jobs_by_hand() -> None:
-    """Pretrainings 1 to 3 until 10 s. Probe 1 until 13; probe 2 until 13; probe 3 until 13; pretraining 4 waits until 13,
-    as the probes come first in the order; then 10 s and its probe."""
+    """Pretrainings 1 to 3 end at 10 s. Their probes come first in the order and end at 13 s. Then the fourth cell."""
     assert makespan_s(STAGES, seconds_of, 3) == 26.0
 
 
