@@ -12,7 +12,7 @@ from types import FrameType
 
 import typer
 
-from benchmarks.cli import bench, profile, shards, shortcuts, training, weights
+from benchmarks.cli import bench, bench_records, profile, shards, shortcuts, training, weights
 from benchmarks.results.output import AsJson, print_json, say
 from pipelines.base.errors import FourfoldError
 
@@ -31,6 +31,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(shards.app, name="shards")
+bench.app.command("compare")(bench_records.compare)
+bench.app.command("verify")(bench_records.verify)
 app.add_typer(bench.app, name="bench")
 app.command("pretrain")(training.pretrain)
 app.command("evaluate")(training.evaluate)

@@ -4,6 +4,7 @@ A valid record is the only mark that a stage is finished, so it is written last,
 """
 
 import json
+import math
 import platform
 import subprocess
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -31,6 +32,7 @@ __all__ = [
 
 RECORD_NAME = "record.json"
 FORMAT_VERSION = 1
+DATE_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 VERSIONED_PACKAGES = ("torch", "torchvision", "timm", "kornia", "numpy", "scipy", "numba", "opencv-python-headless")
 
 
@@ -67,11 +69,43 @@ class Record:
     """Digest of the sources that made it; empty in records that are older than digests."""
 
     def __post_init__(self) -> None:
-        empty = [name for name in ("kind", "key", "label", "date", "config", "results") if not getattr(self, name)]
-        if empty:
+        if missing := _missing(self):
             raise ValueError(
-                f"record of {self.label or self.kind or 'a stage'}: {', '.join(empty)} empty; all are needed."
+                f"record of {self.label or self.kind or 'a stage'}: {', '.join(missing)}. A record has all of it, or "
+                "is none: without code, machine and configuration, nobody can tell what a number is of."
             )
+
+
+def _missing(record: Record) -> list[str]:
+    """Return what a record lacks, in words; [] of a complete one."""
+    texts = ("kind", "key", "label", "date", "config", "results")
+    found = [f"{name} empty" for name in texts if not getattr(record, name)]
+    place = record.environment
+    # num_cores and versions too: seconds mean nothing without the one, numbers little without the other.
+    found += [
+        f"environment.{name} empty"
+        for name in ("commit", "machine", "cpu_name", "num_cores", "gpu_name", "versions")
+        if not getattr(place, name)
+    ]
+    found += [f"environment.versions has no {name}" for name in ("python", "fourfold") if name not in place.versions]
+    try:
+        datetime.strptime(record.date, DATE_FORMAT)
+    except ValueError:
+        found.append(f"date = {record.date!r}, need UTC like 2026-01-02T03:04:05Z")
+    if not (math.isfinite(record.seconds) and record.seconds >= 0):
+        found.append(f"seconds = {record.seconds}, need a finite number of at least 0")
+    found += [f"inputs.{name} empty" for name, content in record.inputs.items() if not content]
+    found += [f"{name} is not finite" for name in _not_finite(record.results, "results")]
+    return found
+
+
+def _not_finite(value: Any, name: str) -> list[str]:
+    """Return the names of numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return [bad for key, inner in value.items() for bad in _not_finite(inner, f"{name}.{key}")]
+    if isinstance(value, list | tuple):
+        return [bad for index, inner in enumerate(value) for bad in _not_finite(inner, f"{name}.{index}")]
+    return [name] if isinstance(value, float) and not math.isfinite(value) else []
 
 
 def write_record(folder: Path, record: Record) -> Path:
@@ -113,7 +147,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def now_utc() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime(DATE_FORMAT)
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,25 @@ def test_record_comes_back_equal(tmp_path: Path) -> None:
 def test_incomplete_record_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=field):
         made(**{field: type(getattr(made(), field))()})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"date": "yesterday"}, "date = 'yesterday'"),
+        ({"seconds": float("nan")}, "seconds = nan"),
+        ({"seconds": -1.0}, "seconds = -1.0"),
+        ({"inputs": {"images": ""}}, "inputs.images empty"),
+        ({"results": {"top1_pct": float("nan")}}, "results.top1_pct is not finite"),
+        ({"results": {"draws": [1.0, float("inf")]}}, "results.draws.1 is not finite"),
+        ({"environment": replace(environment(), commit="")}, "environment.commit empty"),
+        ({"environment": replace(environment(), gpu_name="")}, "environment.gpu_name empty"),
+        ({"environment": replace(environment(), versions={"python": "3"})}, "versions has no fourfold"),
+    ],
+)
+def test_what_a_record_lacks_is_named(changes: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
+        made(**changes)
 
 
 def test_record_of_another_key_does_not_count(tmp_path: Path) -> None:
