@@ -35,7 +35,7 @@ ONLY_IN = {
         "pipelines/decode/dali.py",
         "pipelines/decode/dali_flow.py",
     },
-    "plotly": {"benchmarks/results/report/charts.py"},
+    "matplotlib": {"benchmarks/results/charts/figure.py"},
     "ray": {"benchmarks/suite/executors/ray.py", "pipelines/shards/making/engine_ray.py"},
     "datasets": {"pipelines/shards/sources/hf_dataset.py"},
     "webdataset": {
@@ -239,7 +239,7 @@ for name in {modules!r}:
 assert (threading.active_count(), list(logging.getLogger().handlers), logging.getLogger().level) == before
 import torch
 assert not torch.cuda.is_initialized()
-for name in ("nvidia.dali", "plotly", "ray", "tensorboard"):
+for name in ("nvidia.dali", "matplotlib", "ray", "tensorboard"):
     assert name not in sys.modules, name
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

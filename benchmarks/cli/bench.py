@@ -124,15 +124,30 @@ def status(
 
 
 @app.command()
-def report(suite: Path = SuiteFile, out: Path | None = Out, overrides: list[str] | None = Overrides) -> None:
+def report(
+    suite: Path = SuiteFile,
+    out: Path | None = Out,
+    overrides: list[str] | None = Overrides,
+    export: str = typer.Option(
+        "", "--export", metavar="FORMAT,FORMAT", help="Also write OUT/export: csv, latex, markdown, svg, png, pdf."
+    ),
+) -> None:
     """Write the report of what is finished so far, one HTML file that needs no other file, and print its path.
 
-    Example: fourfold bench report demo
-    """
-    from benchmarks.results.report import write_report
+    With --export also tables and charts as files, whose paths follow.
 
+    Example: fourfold bench report demo --export csv,latex,png
+    """
+    from benchmarks.results.report import export_report, write_report
+    from benchmarks.results.report.exports import formats_of
+
+    # Before seconds of reading and drawing.
+    if export:
+        formats_of(export)
     loaded, folder = _load(suite, out, overrides)
     print(write_report(loaded, folder))
+    for path in export_report(loaded, folder, export) if export else ():
+        print(path)
 
 
 def _status(path: Path, out: Path | None, overrides: list[str] | None) -> "SuiteStatus":

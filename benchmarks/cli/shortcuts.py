@@ -33,6 +33,9 @@ def shortcuts(
     from contextlib import nullcontext
 
     from benchmarks.profile.profile_config import load_profile
+    from benchmarks.results.output import plain
+    from benchmarks.results.record import write_json
+    from benchmarks.results.report.learning import SHORTCUTS_NAME
     from benchmarks.shortcuts.finding import MARGIN
     from benchmarks.shortcuts.trained import findings_of_run
     from benchmarks.shortcuts.untrained import findings_of_config
@@ -52,8 +55,12 @@ def shortcuts(
                 source = find_recipe(source, "pretrain", "pipelines", or_give="the folder of a run")
             pipeline = load_profile(source, overrides or []).pipeline
             found = findings_of_config(pipeline, num_samples=samples, tasks=names, seed=seed)
+    content = {"source": source, "is_trained": is_run, "margin": MARGIN, "findings": found}
+    if is_run:
+        # Beside the run, where the report of its suite finds it.
+        write_json(source / SHORTCUTS_NAME, plain(content))
     if as_json:
-        print_json({"source": source, "is_trained": is_run, "margin": MARGIN, "findings": found})
+        print_json(content)
         return
     columns = ["task", "sees", "metric", "chance", "value", "95 % interval", "sources", *(["kept"] if is_run else [])]
     rows = [

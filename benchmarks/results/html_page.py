@@ -1,7 +1,7 @@
 """HTML pages from Jinja2 templates: values in, one document out that needs no network and no other file.
 
 A page's template (`*.html.j2`) lies beside the code that fills it and extends `templates/base.html.j2`, which brings
-style and layout. Every value is escaped, but for `markupsafe.Markup`: charts, which plotly has made and escaped.
+style and layout. Every value is escaped, but for `markupsafe.Markup`: charts, escaped where they are made.
 """
 
 from pathlib import Path

@@ -7,14 +7,13 @@ import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
-from markupsafe import Markup
-
 from benchmarks.profile.model.simulation import simulate
 from benchmarks.profile.run_profile import Profile
 from benchmarks.profile.show import terminal as show
+from benchmarks.results.charts.shown import ShownChart, shown
+from benchmarks.results.charts.speed import roofline, stacked_bars
 from benchmarks.results.html_page import environment_facts, render
 from benchmarks.results.record import environment
-from benchmarks.results.report import charts
 
 __all__ = ["page_of"]
 
@@ -30,12 +29,11 @@ def page_of(profile: Profile) -> str:
         TEMPLATE,
         source=profile.source,
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        plotly_script=Markup(charts.plotly_script()),
         verdict=profile.verdict,
         numbers=show.facts_of(profile),
-        step_chart=Markup(_step_chart(profile)),
-        clocks_chart=Markup(_clocks_chart(profile)),
-        roofline_chart=Markup(_roofline(profile)),
+        step_chart=_step_chart(profile),
+        clocks_chart=_clocks_chart(profile),
+        roofline_chart=_roofline(profile),
         stages=(show.STAGE_COLUMNS, list(show.stage_cells(profile))),
         clocks=(show.BLOCKED_COLUMNS, list(show.blocked_cells(profile))),
         advice=(show.ADVICE_COLUMNS, list(show.advice_cells(profile))),
@@ -47,24 +45,24 @@ def page_of(profile: Profile) -> str:
     )
 
 
-def _step_chart(profile: Profile) -> str:
+def _step_chart(profile: Profile) -> ShownChart:
     model = profile.measured.model
     cpu = {name: seconds * 1e3 for name, seconds in model.cpu_by_stage().items() if seconds > 0}
     # Waits beside work, not in it: no core is busy in them, and more threads would hide them.
     waits = {f"read {feed.kind}": feed.share * feed.wait_s * 1e3 for feed in model.feeds if feed.wait_s * 1e3 > 0.01}
-    return charts.stacked_bars({"core": cpu, "waiting for bytes": waits}, "what a step costs", "ms")
+    return shown(stacked_bars("step", "what a step costs", {"core": cpu, "waiting for bytes": waits}, "ms"))
 
 
-def _clocks_chart(profile: Profile) -> str:
+def _clocks_chart(profile: Profile) -> ShownChart:
     parts = {
         "busy": {one.name: one.busy_ratio * 100 for one in profile.clocks},
         "waits for input": {one.name: one.blocked_on_input_ratio * 100 for one in profile.clocks},
         "waits for room": {one.name: one.blocked_on_output_ratio * 100 for one in profile.clocks},
     }
-    return charts.stacked_bars(parts, "the running pipeline's clocks", "% of time")
+    return shown(stacked_bars("clocks", "the running pipeline's clocks", parts, "% of time"))
 
 
-def _roofline(profile: Profile) -> str:
+def _roofline(profile: Profile) -> ShownChart:
     measured = profile.measured
     alone = measured.model.without_consumer()
     roofs = {"pipeline, by the model": [simulate(alone.on_cores(n), NUM_STEPS).samples_per_s for n in CORES_SHOWN]}
@@ -82,7 +80,7 @@ def _roofline(profile: Profile) -> str:
         "with its consumer": ([measured.model.num_threads], [measured.samples_per_s]),
     }
     lines = {name: (CORES_SHOWN, values) for name, values in roofs.items()}
-    return charts.roofline(lines, points, "samples/s by cores: limits, model, measured")
+    return shown(roofline("roofline", "samples/s by cores: limits, model, measured", lines, points))
 
 
 def _limits(profile: Profile) -> list[str]:

@@ -21,6 +21,7 @@ __all__ = [
     "values_of",
 ]
 
+MAIN_EVALUATION = "linear_probe"
 TOP_PATTERN = re.compile(r"top(\d+)(?:_([a-z]+))??(?:_(\d+)_labels)?_pct")
 
 
@@ -33,8 +34,7 @@ class Metric:
 
     @property
     def title(self) -> str:
-        # The linear probe is the main evaluation, and needs no name.
-        prefix = "" if self.evaluation == "linear_probe" else f"{self.evaluation.replace('_', ' ')}: "
+        prefix = f"{self.evaluation.replace('_', ' ')}: "
         if (found := TOP_PATTERN.fullmatch(self.name)) is None:
             return prefix + self.name.removesuffix("_pct").replace("_", " ")
         top, variant, num_labels = found.groups()
@@ -43,7 +43,10 @@ class Metric:
 
 
 def metrics_of(status: SuiteStatus) -> list[Metric]:
-    """Return all percentages measured with a trunk: the main metric of each evaluation first, top-1 before top-5."""
+    """Return all percentages measured with a trunk: the linear probe first, then as in the suite.
+
+    Of each evaluation its main metric first, then top-1 before top-5.
+    """
     found: dict[tuple[str, str], None] = {}
     has_trunk: dict[str, bool] = {}
     for cell in status.cells:
@@ -56,21 +59,28 @@ def metrics_of(status: SuiteStatus) -> list[Metric]:
                 has_trunk[evaluation] = EVALUATIONS[record.kind].needs_trunk
     # A suite of floors alone has no trunk: then their percentages are the columns.
     with_trunk = [pair for pair in found if has_trunk[pair[0]]] or list(found)
+    order = [MAIN_EVALUATION, *status.metrics]
     ordered = sorted(
-        with_trunk, key=lambda pair: (pair[0], not pair[1].startswith("top1"), pair[1] != "top1_pct", pair[1])
+        with_trunk,
+        key=lambda pair: (
+            order.index(pair[0]),
+            pair[1] != status.metrics.get(pair[0]),
+            not pair[1].startswith("top1"),
+            pair[1],
+        ),
     )
     return [Metric(evaluation=evaluation, name=name) for evaluation, name in ordered]
 
 
 def values_of(status: SuiteStatus, metric: Metric) -> dict[str, dict[Pair, float]]:
-    """Return values by task set name and (depth, seed), in the order of the suite; empty if nothing is finished."""
+    """Return values by row (task set, variant, axes) and (depth, seed), in the order of the suite; may be empty."""
     values: dict[str, dict[Pair, float]] = {}
     for cell_status in status.cells:
         cell = cell_status.cell
         # The pixel floor has no trunk, and is a line of its own.
         if cell.depth is None or cell.seed is None:
             continue
-        row = values.setdefault(cell.task_set.name, {})
+        row = values.setdefault(cell.row, {})
         value = value_of(cell_status, metric)
         if value is not None:
             row[cell.depth, cell.seed] = value
@@ -96,12 +106,12 @@ def floor_of(status: SuiteStatus, metric: Metric) -> float | None:
 def references_of(status: SuiteStatus, metric: Metric) -> dict[str, float]:
     """Return values of rows without depth and seed, by name: floors, and pretrained weights of other libraries."""
     cells = [cell for cell in status.cells if cell.cell.depth is None]
-    return {cell.cell.task_set.name: value for cell in cells if (value := value_of(cell, metric)) is not None}
+    return {cell.cell.row: value for cell in cells if (value := value_of(cell, metric)) is not None}
 
 
 def task_sets_of(status: SuiteStatus) -> dict[str, TaskSet]:
-    """Return the task sets that need a trunk, by name, in the order of the suite."""
-    return {cell.cell.task_set.name: cell.cell.task_set for cell in status.cells if cell.cell.depth is not None}
+    """Return the task sets that need a trunk, by the name of their row, in the order of the suite."""
+    return {cell.cell.row: cell.cell.task_set for cell in status.cells if cell.cell.depth is not None}
 
 
 def depths_of(status: SuiteStatus) -> list[int]:
@@ -133,6 +143,6 @@ def test_set_note(status: SuiteStatus, metric: Metric) -> str:
     middle = sum(values) / len(values)
     half = half_width_of_test_set(middle, count)
     return (
-        f"Scored on {count:,} test images: another draw of images would move an accuracy near {middle:.0f} % by "
-        f"± {half:.1f} points (95 %). Part of that moves all rows alike."
+        f"Scored on {count:,} test images. Other images of the same kind would move an accuracy near {middle:.0f} % "
+        f"by up to {half:.1f} points either way (95 %), part of that all rows alike. This is not in the ± above."
     )

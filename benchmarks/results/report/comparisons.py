@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from benchmarks.results.report.collect import Metric, at_depth, depths_of, task_sets_of, values_of
+from benchmarks.results.report.view import point_of
 from benchmarks.results.statistics import (
     MIN_SEEDS,
     Difference,
@@ -32,7 +33,7 @@ WANTED_POINTS = 2.0
 class Comparison:
     """One task set, or depth, against another. `depth` None: over all depths.
 
-    `role`: best single, baseline, single, task added or deeper. `p_corrected`: for all comparisons of its family.
+    `role`: best single, baseline, single, task added, variant or deeper. `p_corrected`: for all of its family.
     """
 
     first: str
@@ -51,11 +52,18 @@ class Comparison:
 
 def compare(status: SuiteStatus, metric: Metric) -> list[Comparison]:
     """Return all comparisons of a suite by one metric, see `comparisons_of`."""
-    return comparisons_of(values_of(status, metric), task_sets_of(status), depths_of(status))
+    points: dict[str, list[str]] = {}
+    for one in status.cells:
+        if one.cell.depth is not None and one.cell.row not in points.setdefault(point_of(one), []):
+            points[point_of(one)].append(one.cell.row)
+    return comparisons_of(values_of(status, metric), task_sets_of(status), depths_of(status), points)
 
 
 def comparisons_of(
-    values: Mapping[str, Mapping[Pair, float]], sets: Mapping[str, TaskSet], depths: Sequence[int]
+    values: Mapping[str, Mapping[Pair, float]],
+    sets: Mapping[str, TaskSet],
+    depths: Sequence[int],
+    points: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Comparison]:
     """Compare every combined set with the best single, each single and the baselines; over all depths, then per depth.
 
@@ -64,14 +72,42 @@ def comparisons_of(
 
     Two families are corrected by Holm, each for itself: the headlines (combined sets against the best single and the
     baselines, over all depths), and all other comparisons.
+
+    points: rows by variant and axes. Task sets are compared within each point, and those of "" at every point; then
+    each task set at a point with itself at the first one.
     """
-    found = [*_against_others(values, sets, depths), *_tasks_added(values, sets), *_deeper(values, depths)]
+    found: list[Comparison] = []
+    for rows in _rows_by_point(sets, points):
+        here, sets_here = {name: values[name] for name in rows}, {name: sets[name] for name in rows}
+        found += [*_against_others(here, sets_here, depths), *_tasks_added(here, sets_here)]
+    found += [*_between_points(values, sets, points or {}), *_deeper(values, depths)]
     families = ([one for one in found if one.is_headline], [one for one in found if not one.is_headline])
     corrected = []
     for family in families:
         known = holm([math.nan if one.difference is None else one.difference.p_value for one in family])
         corrected += [replace(one, p_corrected=p_value) for one, p_value in zip(family, known, strict=True)]
     return corrected
+
+
+def _rows_by_point(sets: Mapping[str, TaskSet], points: Mapping[str, Sequence[str]] | None) -> list[list[str]]:
+    """Return the rows that are compared with each other, in the order of the suite."""
+    if points is None or set(points) <= {""}:
+        return [list(sets)]
+    shared = points.get("", ())
+    return [[name for name in sets if name in rows or name in shared] for point, rows in points.items() if point]
+
+
+def _between_points(
+    values: Mapping[str, Mapping[Pair, float]], sets: Mapping[str, TaskSet], points: Mapping[str, Sequence[str]]
+) -> Iterator[Comparison]:
+    """Compare every task set at a variant, or a value of an axis, with the same task set at the first one."""
+    first_of: dict[str, str] = {}
+    for rows in (rows for point, rows in points.items() if point):
+        for name in rows:
+            first = first_of.setdefault(sets[name].name, name)
+            if name != first and sets[name].tasks:
+                difference = difference_of(values[name], values[first])
+                yield Comparison(first=name, second=first, role="variant", depth=None, difference=difference)
 
 
 def _against_others(

@@ -18,7 +18,7 @@ PAGE = """{% extends "base.html.j2" %}{% from "parts.html.j2" import table, fact
 def test_text_stays_text_everywhere_and_charts_stay_charts(tmp_path: Path) -> None:
     (tmp_path / "page.html.j2").write_text(PAGE)
     name = "<script>alert('1')</script>"
-    page = render(tmp_path / "page.html.j2", name=name, chart=Markup("<div>a chart</div>"), plotly_script="")
+    page = render(tmp_path / "page.html.j2", name=name, chart=Markup("<div>a chart</div>"))
     assert "<script>" not in page
     # Title, head and cell of the table, name and value of the facts.
     assert page.count("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;") == 5
@@ -30,7 +30,7 @@ def test_text_stays_text_everywhere_and_charts_stay_charts(tmp_path: Path) -> No
 def test_a_value_that_is_not_given_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "page.html.j2").write_text(PAGE)
     with pytest.raises(jinja2.UndefinedError, match="chart"):
-        render(tmp_path / "page.html.j2", name="x", plotly_script="")
+        render(tmp_path / "page.html.j2", name="x")
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)

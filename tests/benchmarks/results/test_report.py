@@ -1,20 +1,24 @@
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from benchmarks.results.report import write_report
 from benchmarks.results.report.collect import floor_of, metrics_of, values_of
 from benchmarks.results.report.comparisons import compare, headline
-from benchmarks.results.report.paper import PAPER_ROWS
+from benchmarks.results.report.paper_tables import PAPER_TABLES
+from benchmarks.results.report.report_page import page_of as document_of
 from benchmarks.suite.graph import expand
 from benchmarks.suite.run_suite import run_suite
 from benchmarks.suite.status import SuiteStatus
 from benchmarks.suite.suite_config import Suite
+from tests.made.made_status import made_status
 from tests.made.made_suites import fake_runner, made_suite
 
 
@@ -23,13 +27,15 @@ def run(suite: Suite, out: Path, fail: str = "nothing") -> SuiteStatus:
     return run_suite(suite, out, runner=runner, say=lambda line: None)
 
 
-@pytest.fixture(autouse=True)
-def _quick_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _quick_preview() -> Iterator[None]:
     def write_sheet(folder: Path, out: Path, **options: object) -> Path:
-        out.write_bytes(b"\x89PNG made up")
+        Image.new("RGB", (2400, 30), "red").save(out)
         return out
 
-    monkeypatch.setattr("pipelines.preview.task_sheet.write_sheet", write_sheet)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.preview.task_sheet.write_sheet", write_sheet)
+        yield
 
 
 class Page(HTMLParser):
@@ -63,6 +69,15 @@ def page_of(suite: Suite, out: Path) -> Page:
     return Page(write_report(suite, out).read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of the report of a finished suite, made once: it costs half a second of drawing."""
+    folder = tmp_path_factory.mktemp("finished")
+    suite = made_suite(folder)
+    run(suite, folder / "out")
+    return write_report(suite, folder / "out")
+
+
 def test_values_metrics_and_floor_are_those_of_the_records(tmp_path: Path) -> None:
     status = run(made_suite(tmp_path), tmp_path / "out")
     metrics = metrics_of(status)
@@ -70,7 +85,8 @@ def test_values_metrics_and_floor_are_those_of_the_records(tmp_path: Path) -> No
         ("linear_probe", "top1_pct"),
         ("linear_probe", "top1_2_labels_pct"),
     ]
-    assert [one.title for one in metrics] == ["top-1, all labels", "top-1, 2 labels a class"]
+    titles = ["linear probe: top-1, all labels", "linear probe: top-1, 2 labels a class"]
+    assert [one.title for one in metrics] == titles
     assert values_of(status, metrics[0])["Col + Ex"] == {
         (depth, seed): 70 + seed + depth / 10 for depth in (10, 18) for seed in (0, 1, 2)
     }
@@ -107,41 +123,37 @@ def test_single_tasks_alone_are_compared_with_baselines(tmp_path: Path) -> None:
     assert {(one.first, one.second) for one in found} == {("exemplar", "random init")}
 
 
-def test_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
-    suite = made_suite(tmp_path)
-    run(suite, tmp_path / "out")
-    page = page_of(suite, tmp_path / "out")
+def test_page_is_whole_and_loads_nothing(finished: Path) -> None:
+    page = Page(finished.read_text(encoding="utf-8"))
     assert page.open == []
-    assert all(address.startswith("data:") for address in page.addresses)
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
     headings = [
-        "Verdict", "Accuracy", "Compute", "What is not measured", "Environment and reproduction",
+        "What was compared", "Verdict", "Which pretraining gives most", "What did not work", "Beside the paper",
+        "Compute and cost", "Every cell", "What is not measured", "Environment and reproduction",
     ]  # fmt: skip
     assert [heading for heading in headings if heading not in page.text] == []
 
 
-def test_plotly_is_in_the_page_once(tmp_path: Path) -> None:
-    suite = made_suite(tmp_path)
-    run(suite, tmp_path / "out")
-    text = write_report(suite, tmp_path / "out").read_text(encoding="utf-8")
-    assert len(re.findall(r"plotly\.js v\d", text)) == 1
-    assert 4e6 < len(text) < 8e6
+def test_page_runs_no_script_and_is_small(finished: Path) -> None:
+    text = finished.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert len(text) < 500_000
 
 
-def test_table_shows_mean_spread_and_the_papers_numbers_apart(tmp_path: Path) -> None:
-    suite = made_suite(tmp_path)
-    run(suite, tmp_path / "out")
-    page = page_of(suite, tmp_path / "out")
+def test_table_shows_mean_spread_and_the_papers_numbers_apart(finished: Path) -> None:
+    page = Page(finished.read_text(encoding="utf-8"))
     # Depth 10: 61, 62, 63; depth 18: 61.8, 62.8, 63.8; t of 2 degrees of freedom 4.303; the paper's Table 1.
-    assert "colorization 62.0 ± 2.5 (3) 62.8 ± 2.5 (3) 62.5 39.6" in page.text
-    assert "paper: ImageNet, ResNet-101, one run" in page.text
-    assert "another data set" in page.text
+    assert "colorization 62.0 ± 2.5 (3) 62.8 ± 2.5 (3)" in page.text
+    # Table 1 of the paper: top-1 beside ours, and no top-5 of ours.
+    assert "colorization 39.6 62.0 ± 2.5 (3) 62.8 ± 2.5 (3) 62.5 – – 65.5 – – 76.8 – –" in page.text
+    # Of random weights, colorization and exemplar, the paper has top-1 of two: colorization is the better one in both.
+    assert "pairs of rows in the same order 1 of 1 – – –" in page.text
+    assert "compare the order of rows, never the numbers" in page.text
 
 
-def test_compute_is_counted_beside_accuracy(tmp_path: Path) -> None:
-    suite = made_suite(tmp_path)
-    run(suite, tmp_path / "out")
+def test_compute_is_counted_beside_accuracy(finished: Path) -> None:
     row = "61.0 % 0.5 3 colorization 2, exemplar 1 image 96 (16.0) colorization 64 (60.4) 0.0125 CPU"
-    assert row in page_of(suite, tmp_path / "out").text
+    assert row in Page(finished.read_text(encoding="utf-8")).text
 
 
 def test_diagnostics_of_the_logs_are_means_of_the_last_five(tmp_path: Path) -> None:
@@ -180,7 +192,7 @@ def test_failed_and_missing_cells_do_not_hide_the_rest(tmp_path: Path) -> None:
     assert "6 failed" in page.text
     assert "exemplar, depth 18, seed 0 RuntimeError: made to fail" in page.text
     assert "exemplar 57.0 ± 2.5 (3) –" in page.text
-    assert "Col + Ex beats colorization" in page.text
+    assert "Colorization + exemplar beats colorization" in page.text
 
 
 def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:
@@ -202,10 +214,10 @@ def test_losses_and_lasso_weights_are_drawn_from_the_runs(tmp_path: Path) -> Non
     (stage.folder(out) / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = write_report(suite, out).read_text(encoding="utf-8")
     page = Page(text)
-    assert "Learning of each task" in page.text
-    assert "Lasso weights" in page.text
-    assert '"y":[5.0,2.5]' in text
-    assert "[[0.6,0.8]]" in text
+    assert "What the pretext tasks learned" in page.text
+    assert "colorization: loss 5.000 → 2.500, 2 steps" in page.text
+    assert 'style="--weight: 0.60">0.60</td>' in text
+    assert 'style="--weight: 0.80">-0.80</td>' in text
 
 
 def test_held_out_metrics_stand_beside_predictions_that_see_no_pixel(tmp_path: Path) -> None:
@@ -220,12 +232,12 @@ def test_held_out_metrics_stand_beside_predictions_that_see_no_pixel(tmp_path: P
     assert "colorization bin accuracy 60.4 0.750 0.125 0.375 0.438" in words
     assert "colorization: learned by <heart>." in words
     assert "<heart>" not in text
-    assert text.count('"dash":"dash"') == 1
+    assert re.findall(r'data-x="2" data-y="(6.25)"><title>[^<]*: held-out loss 6.250', text) == ["6.25"]
 
 
-def test_preview_is_made_and_embedded(tmp_path: Path) -> None:
-    suite, out = made_suite(tmp_path), tmp_path / "out"
-    assert "data:image/png;base64,iVBORyBtYWRlIHVw" in page_of(suite, out).addresses
+def test_preview_is_made_and_embedded(finished: Path) -> None:
+    addresses = Page(finished.read_text(encoding="utf-8")).addresses
+    assert any(address.startswith("data:image/jpeg;base64,") for address in addresses)
 
 
 def test_preview_that_fails_costs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,17 +276,40 @@ def test_a_name_that_looks_like_markup_stays_text(tmp_path: Path) -> None:
     assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_numbers_are_also_left_as_json(tmp_path: Path) -> None:
-    suite = made_suite(tmp_path)
-    run(suite, tmp_path / "out")
-    write_report(suite, tmp_path / "out")
-    content = json.loads((tmp_path / "out" / "results.json").read_text())
+def test_numbers_are_also_left_as_json(finished: Path) -> None:
+    content = json.loads((finished.parent / "results.json").read_text())
     assert (content["num_finished"], len(content["cells"])) == (49, 25)
     assert content["verdicts"]["linear_probe.top1_pct"][0].startswith("Col + Ex beats colorization")
 
 
 def test_paper_numbers_are_those_of_its_tables() -> None:
-    everything = {"relative_position", "colorization", "exemplar", "motion_segmentation"}
-    assert PAPER_ROWS[frozenset(everything)].top5_pct == 69.30
-    assert PAPER_ROWS[frozenset({"colorization"})].top1_pct == 39.62
-    assert PAPER_ROWS[frozenset({"supervised"})].top5_pct == 85.10
+    rows = {(table.number, row.name): row.values for table in PAPER_TABLES for row in table.rows}
+    assert rows[2, "all four tasks"]["ImageNet top-5"] == 69.30
+    assert rows[1, "colorization"]["ImageNet top-1"] == 39.62
+    assert rows[1, "ImageNet labels"]["ImageNet top-5"] == 85.10
+    assert rows[3, "relative position, harmonized"]["NYU within 1.25"] == 80.39
+    assert rows[4, "lasso in evaluation"]["PASCAL mAP"] == 68.86
+    assert [len(table.rows) for table in PAPER_TABLES] == [6, 7, 4, 4]
+
+
+def test_axes_are_compared_at_each_value_and_between_values(tmp_path: Path) -> None:
+    suite = made_suite(tmp_path, axes={"pretrain.trunk.width": [0.25, 0.5]}, depths=[10])
+    status = run(suite, tmp_path / "out")
+    found = compare(status, metrics_of(status)[0])
+    assert {(one.first, one.second) for one in found if one.is_headline} == {
+        (f"Col + Ex, width {width}", f"{other}, width {width}")
+        for width in (0.25, 0.5)
+        for other in ("colorization", "random init")
+    }
+    assert ("Col + Ex, width 0.5", "Col + Ex, width 0.25") in {
+        (one.first, one.second) for one in found if one.role == "variant"
+    }
+
+
+def test_learning_curves_show_every_share_and_tables_the_last(tmp_path: Path) -> None:
+    suite = made_suite(tmp_path, evaluate_at=[50, 100], depths=[10], task_sets=["colorization"])
+    text = " ".join(Page(document_of(suite, made_status(suite, tmp_path / "out"))).text.split())
+    assert "colorization, after 50 % of the budget, 0.2 TFLOP: 62.0 ± 2.5 (3 seeds)" in text
+    assert "colorization, after 100 % of the budget, 0.5 TFLOP: 62.0 ± 2.5 (3 seeds)" in text
+    assert "colorization 62.0 ± 2.5 (3)" in text
+    assert "colorization, depth 10, seed 0, at 50 %" in text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.studies.depth_figure import depth_page
+from benchmarks.studies.depth_figure import depth_chart
 
 ROOT = Path(__file__).resolve().parents[3]
 RECORD = ROOT / "benchmarks" / "records" / "natural7-2026-11-26.json"
@@ -14,11 +14,10 @@ RECORD = ROOT / "benchmarks" / "records" / "natural7-2026-11-26.json"
 
 def test_lines_go_through_the_means_of_the_record() -> None:
     results = json.loads(RECORD.read_text())["results"]
-    page = depth_page(results, "top1_pct", "a title")
-    drawn = {
-        name: [float(value) for value in values.split(",")]
-        for name, values in re.findall(r'"mode":"lines\+markers","name":"([^"]+)".*?"y":\[([^\]]+)\]', page)
-    }
+    chart = depth_chart(results, "top1_pct", "a title")
+    drawn: dict[str, list[float]] = {}
+    for mark in (mark for marks in chart.marks.values() for mark in marks if "seed " not in mark.text):
+        drawn.setdefault(mark.text.partition(", depth")[0], []).append(mark.y)
     cells = [cell for cell in results["cells"] if cell["depth"] is not None]
     assert set(drawn) == {cell["task_set"] for cell in cells}
     for name, means in drawn.items():
