@@ -160,10 +160,10 @@ class Chart:
         with _settings(self.slug):
             from matplotlib.lines import Line2D
 
-            handles = [
-                Line2D([], [], color=one.color, linewidth=one.width, linestyle=one.dash, marker=one.marker, label=name)
-                for name, one in self.legend.items()
-            ]
+            handles = []
+            for name, one in self.legend.items():
+                look: dict[str, Any] = {"linestyle": one.dash, "linewidth": one.width, "marker": one.marker}
+                handles.append(Line2D([], [], color=one.color, label=name, **look))
             drawn = self.figure.suptitle(self.title, fontsize=9.5, wrap=True)
             legend = self.figure.legend(handles=handles, loc="outside lower center", frameon=False) if handles else None
             # Higher by the legend, so that it takes nothing from the axes.
@@ -236,7 +236,9 @@ def _settings(slug: str) -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SETTINGS | {"svg.hashsalt": slug})
+        # Any, since matplotlib types the names of its settings by a list that differs between its versions.
+        settings: Any = matplotlib.rcParams
+        settings.update(SETTINGS | {"svg.hashsalt": slug})
         yield
 
 

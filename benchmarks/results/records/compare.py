@@ -137,7 +137,7 @@ def _code(first: Record, second: Record) -> list[Change]:
     for record in (first, second):
         if record.environment.is_dirty and not record.code:
             why = f"{record.label}: made with changes that are in no commit"
-            changes.append(_change("code", "uncommitted changes", *(str(one.is_dirty) for one in places), why))
+            changes.append(_change("code", "uncommitted changes", places[0].is_dirty, places[1].is_dirty, why))
     versions = places[0].versions, places[1].versions
     for name in sorted(versions[0] | versions[1]):
         one, other = versions[0].get(name, "none"), versions[1].get(name, "none")
@@ -149,11 +149,12 @@ def _code(first: Record, second: Record) -> list[Change]:
 
 
 def _results(first: Record, second: Record) -> list[tuple[str, float, float, float]]:
-    return [
-        (name, float(value), float(other), float(other) - float(value))
-        for name, value in first.results.items()
-        if name not in OUTSIDE and _is_number(value) and _is_number(other := second.results.get(name))
-    ]
+    found = []
+    for name, value in first.results.items():
+        other: Any = second.results.get(name)
+        if name not in OUTSIDE and _is_number(value) and _is_number(other):
+            found.append((name, float(value), float(other), float(other) - float(value)))
+    return found
 
 
 def _is_number(value: Any) -> bool:

@@ -21,6 +21,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 NAME = "Col <script>document.title = 'run'</script>"
+PATIENCE_MS = 300_000
+"""A busy machine may load the page slowly; how much work it is, is measured apart."""
 POINTS = """() => [...document.querySelectorAll('#best [data-y]')].map(one => {
     const box = one.getBoundingClientRect();
     return {text: one.querySelector('title').textContent, x: one.dataset.x, y: Number(one.dataset.y),
@@ -59,7 +61,7 @@ def opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda one: None if one.url.startswith(("file:", "data:")) else wrong.append(one.url))
-    page.goto(path.as_uri())
+    page.goto(path.as_uri(), timeout=PATIENCE_MS)
     return page, wrong
 
 
@@ -127,6 +129,7 @@ def test_a_hundred_cells_stay_small_and_quick(browser: Any, tmp_path: Path, monk
     page = browser.new_page()
     client = page.context.new_cdp_session(page)
     client.send("Performance.enable")
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(path.as_uri())
     page.locator("details.cell summary").last.click()
     assert page.locator("details.cell[open] pre").is_visible() is False
