@@ -143,9 +143,9 @@ class Exemplar(Task):
         """Make all views in compiled loops: float32 (N, 3, P, P). `views`: geometry with leading axis N."""
         # Shift, turn and scale in one interpolation: two would blur twice, and blur tells a view from a patch.
         affine, memory = _inverse_affine(views, self.patch_px), self.memory
-        patches = warped_cpu(pixels.numpy(), affine, views["scale"], self.patch_px, memory)
+        patches, sums = warped_cpu(pixels.numpy(), affine, views["scale"], self.patch_px, memory)
         # Channels last in memory, the layout in which convolutions of the trunk run fastest.
-        return torch.from_numpy(recolored_cpu(patches, views, memory)).permute(0, 3, 1, 2)
+        return torch.from_numpy(recolored_cpu(patches, sums, views, memory)).permute(0, 3, 1, 2)
 
     def _make_device(self, pixels: torch.Tensor, views: Geometry) -> torch.Tensor:
         """Make all views in batch operations for a GPU: float32 (N, 3, P, P).

@@ -21,15 +21,17 @@ __all__ = [
     "jitter_hsv_torch",
     "recolored_cpu",
     "scale_components",
+    "write_color_sums",
 ]
 
 FULL_SHIFT_CHROMA = 1 / 255
 TINY = 1e-12
 PRODUCTS = np.array([[3, 4, 5], [4, 6, 7], [5, 7, 8]])
-"""Indices of the products of two channels among the nine sums of `_sums`."""
+"""Indices of the products of two channels among the nine sums of `write_color_sums`."""
 PIXELS_AT_ONCE = 1024
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
 
 
 def scale_components(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
@@ -53,10 +55,9 @@ def component_affine(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
     return torch.cat([matrix, mean - matrix @ mean], 2).div_(255)
 
 
-def component_affine_cpu(pixels_NPP: PackedPixels, factor: Float64s) -> Float32s:
-    """Return the same as `component_affine` for packed pixels (N, P, P)."""
-    chosen_NPP = pixels_NPP[:, ::2, ::2]
-    num_px, sums_N9 = chosen_NPP.shape[1] * chosen_NPP.shape[2], _sums(chosen_NPP)
+def component_affine_cpu(sums_N9: Int64s, patch_px: int, factor: Float64s) -> Float32s:
+    """Return the same as `component_affine` from sums of colors (`write_color_sums`) of patches of this side."""
+    num_px = ((patch_px + 1) // 2) ** 2
     mean, products = sums_N9[:, :3, None] / num_px, sums_N9[:, PRODUCTS]
     _, components = np.linalg.eigh(products - num_px * mean * mean.swapaxes(1, 2))
     matrix = components * factor[:, None] @ components.swapaxes(1, 2)
@@ -64,27 +65,36 @@ def component_affine_cpu(pixels_NPP: PackedPixels, factor: Float64s) -> Float32s
 
 
 @compiled
-def _sums(pixels_NPP: PackedPixels) -> npt.NDArray[np.int64]:
-    """Return sums of red, green, blue, and of their products rr, rg, rb, gg, gb, bb: int64 (N, 9)."""
-    # Row by row in local numbers, which stay in registers. Whole numbers, so that the order of sums does not matter.
-    sums_N9 = np.zeros((len(pixels_NPP), 9), np.int64)
-    for n in range(len(pixels_NPP)):
-        for row in pixels_NPP[n]:
-            reds = greens = blues = rr = rg = rb = gg = gb = bb = np.int64(0)
-            for pixel in row:
-                red, green, blue = channel_level(pixel, 0), channel_level(pixel, 1), channel_level(pixel, 2)
-                reds, greens, blues = reds + red, greens + green, blues + blue
-                rr, rg, rb = rr + red * red, rg + red * green, rb + red * blue
-                gg, gb, bb = gg + green * green, gb + green * blue, bb + blue * blue
-            for place, total in enumerate((reds, greens, blues, rr, rg, rb, gg, gb, bb)):
-                sums_N9[n, place] += total
-    return sums_N9
+def write_color_sums(pixels_PP: PackedPixels, sums_9: Int64s) -> None:
+    """Write sums of red, green, blue, and of their products rr, rg, rb, gg, gb, bb, over every second pixel of every
+    second row."""
+    # Levels first, then sums of 32 bits in registers, so that both run in vectors; a row of less than 60,000 pixels
+    # fits. Whole numbers, so that the order of sums does not matter.
+    levels = np.empty((3, (pixels_PP.shape[1] + 1) // 2), np.int32)
+    red, green, blue = levels[0], levels[1], levels[2]
+    sums_9[:] = 0
+    for y in range(0, len(pixels_PP), 2):
+        row = pixels_PP[y]
+        for x in range(len(red)):
+            pixel = row[2 * x]
+            red[x], green[x], blue[x] = channel_level(pixel, 0), channel_level(pixel, 1), channel_level(pixel, 2)
+        reds = greens = blues = rr = rg = rb = gg = gb = bb = np.int32(0)
+        for x in range(len(red)):
+            reds, greens, blues = np.int32(reds + red[x]), np.int32(greens + green[x]), np.int32(blues + blue[x])
+            rr, gg = np.int32(rr + red[x] * red[x]), np.int32(gg + green[x] * green[x])
+            bb, rg = np.int32(bb + blue[x] * blue[x]), np.int32(rg + red[x] * green[x])
+            rb, gb = np.int32(rb + red[x] * blue[x]), np.int32(gb + green[x] * blue[x])
+        for place, total in enumerate((reds, greens, blues, rr, rg, rb, gg, gb, bb)):
+            sums_9[place] += total
 
 
-def recolored_cpu(pixels_NPP: PackedPixels, views: Geometry, memory: BufferPool) -> Float32s:
-    """Recolor packed pixels (N, P, P) on a CPU: float32 RGB (N, P, P, 3) in [0, 1]."""
+def recolored_cpu(pixels_NPP: PackedPixels, sums_N9: Int64s, views: Geometry, memory: BufferPool) -> Float32s:
+    """Recolor packed pixels (N, P, P) on a CPU: float32 RGB (N, P, P, 3) in [0, 1].
+
+    sums_N9: sums of the patches' colors, of `warped_cpu`.
+    """
     num_views, num_px = len(pixels_NPP), pixels_NPP.shape[1] * pixels_NPP.shape[2]
-    affine_N34 = component_affine_cpu(pixels_NPP, views["pca_factor"])
+    affine_N34 = component_affine_cpu(sums_N9, pixels_NPP.shape[1], views["pca_factor"])
     columns = [views["power"], np.log2(views["factor"]), views["shift"], 6 * views["hue_shift"][:, None]]
     jitter_N7 = np.concatenate(columns, axis=1).astype(np.float32)
     out: Float32s = memory.empty((*pixels_NPP.shape, 3), np.float32)

@@ -120,10 +120,10 @@ def test_a_view_is_the_same_beside_views_of_other_scales() -> None:
     views = [one_view(scale=scale, centre_xy=(128, 128)) for scale in (3.0, 1.4, 0.7, 2.0)]
     canvases, scale = photos(4, 256).numpy(), np.concatenate([view["scale"] for view in views])
     affine = np.concatenate([exemplar._inverse_affine(view, 36) for view in views])
-    together = view_warp.warped_cpu(canvases, affine, scale, 36, BufferPool())
+    together = view_warp.warped_cpu(canvases, affine, scale, 36, BufferPool())[0]
     for n in range(4):
         one = slice(n, n + 1)
-        alone = view_warp.warped_cpu(canvases[one], affine[one], scale[one], 36, BufferPool())
+        alone = view_warp.warped_cpu(canvases[one], affine[one], scale[one], 36, BufferPool())[0]
         np.testing.assert_array_equal(together[one], alone)
 
 
@@ -136,7 +136,7 @@ def test_a_view_of_a_part_is_that_of_the_whole_canvas(centre_xy: tuple[int, int]
     smooth = cv2.sepFilter2D(canvas[0].numpy(), -1, weights, weights, borderType=cv2.BORDER_REFLECT_101)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     expected = cv2.warpAffine(smooth, affine[0], (96, 96), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    out = levels(view_warp.warped_cpu(canvas.numpy(), affine, view["scale"], 96, BufferPool()))[0]
+    out = levels(view_warp.warped_cpu(canvas.numpy(), affine, view["scale"], 96, BufferPool())[0])[0]
     assert np.abs(out.astype(int) - expected).max() <= 1
 
 
@@ -195,7 +195,7 @@ def test_the_two_paths_agree() -> None:
     pixels = photos(12, 256)
     matrices = exemplar._inverse_affine(views, 96)
     warped = view_warp.warped_torch(pixels, matrices, views["scale"], 96).numpy()
-    patches = levels(view_warp.warped_cpu(pixels.numpy(), matrices, views["scale"], 96, BufferPool()))
+    patches = levels(view_warp.warped_cpu(pixels.numpy(), matrices, views["scale"], 96, BufferPool())[0])
     assert np.abs(patches[..., :3].astype(int) - warped).max() <= 1
     difference = (of._make_cpu(pixels, views) - of._make_device(pixels, views)).abs()
     assert (difference > 2 / 255).float().mean() < 1e-3

@@ -14,9 +14,20 @@ from tests.made.exemplar_views import one_view, photos
 
 
 def scaled_on_a_cpu(patch: torch.Tensor, factor: np.ndarray) -> torch.Tensor:
-    affine = view_colors.component_affine_cpu(words(patch), factor)
+    affine = view_colors.component_affine_cpu(color_sums(words(patch)), patch.shape[1], factor)
     levels = np.concatenate([patch.numpy(), np.ones_like(patch.numpy()[..., :1])], axis=-1)
     return torch.from_numpy(np.einsum("nck,nhwk->nhwc", affine, levels).clip(0, 1)).float()
+
+
+def color_sums(pixels: np.ndarray) -> np.ndarray:
+    sums = np.empty((len(pixels), 9), np.int64)
+    for patch, own in zip(pixels, sums, strict=True):
+        view_colors.write_color_sums(patch, own)
+    return sums
+
+
+def recolored(pixels: np.ndarray, views: Geometry) -> np.ndarray:
+    return view_colors.recolored_cpu(pixels, color_sums(pixels), views, BufferPool())
 
 
 def words(patches: torch.Tensor) -> np.ndarray:
@@ -75,7 +86,7 @@ VIEWS = {
 
 def jittered_on_a_cpu(rgb: torch.Tensor, view: Geometry) -> torch.Tensor:
     levels = (rgb * 255).round().to(torch.uint8)
-    return torch.from_numpy(view_colors.recolored_cpu(words(levels), view, BufferPool())).permute(0, 3, 1, 2)
+    return torch.from_numpy(recolored(words(levels), view)).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("path", [jittered_on_a_cpu, view_colors.jitter_hsv_torch], ids=["cpu", "device"])
@@ -93,13 +104,13 @@ def test_gray_stays_gray_where_saturation_is_added() -> None:
     # Saturation is 0 and its logarithm has none: what stands in for it must not show.
     gray = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3).contiguous()
     view = one_view(power=(0.25, 1), shift=(0.1, 0))
-    out = view_colors.recolored_cpu(words(gray), view, BufferPool())
+    out = recolored(words(gray), view)
     np.testing.assert_allclose(out, gray.numpy() / 255, atol=1e-4)
 
 
 def test_colors_are_cut_off_at_black_and_white() -> None:
     patch = torch.tensor([[0, 0, 0], [255, 255, 255]], dtype=torch.uint8).repeat(128, 1).view(1, 16, 16, 3)
-    out = view_colors.recolored_cpu(words(patch), one_view(pca_factor=(2, 2, 2)), BufferPool())
+    out = recolored(words(patch), one_view(pca_factor=(2, 2, 2)))
     np.testing.assert_allclose(out, patch.numpy() / 255, atol=1e-6)
 
 
@@ -109,8 +120,8 @@ def test_each_view_has_its_own_numbers_in_any_group() -> None:
     views = {
         name: rng.uniform(0.5, 1.0, (11, *one_view()[name].shape[1:])) for name in ("pca_factor", "power", "factor")
     } | {"shift": rng.uniform(-0.1, 0.1, (11, 2)), "hue_shift": rng.uniform(-0.1, 0.1, 11)}
-    together = view_colors.recolored_cpu(patches, views, BufferPool())
+    together = recolored(patches, views)
     for row in range(11):
         own = {name: value[row : row + 1] for name, value in views.items()}
-        alone = view_colors.recolored_cpu(patches[row : row + 1], own, BufferPool())
+        alone = recolored(patches[row : row + 1], own)
         np.testing.assert_array_equal(together[row], alone[0])
