@@ -64,7 +64,8 @@ def image_inputs(
 
 
 def _inputs(pixels_BHWC: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return pixels_BHWC.to(device).permute(0, 3, 1, 2).float() / 255
+    # In place, the same to the bit: a second batch of floats took as long again.
+    return pixels_BHWC.to(device).permute(0, 3, 1, 2).float().div_(255)
 
 
 def _pooled(map_BCHW: torch.Tensor, pooling: Literal["max", "mean"], pool: int) -> torch.Tensor:
