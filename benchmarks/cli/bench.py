@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from benchmarks.cli.bench_store import gc, watch
 from benchmarks.recipe_files import completing, find_recipe
 from benchmarks.results.output import AsJson, Overrides, print_json, print_table, say
 from pipelines.base.errors import UsageError
@@ -14,6 +15,7 @@ from pipelines.base.progress import quiet_progress
 
 if TYPE_CHECKING:
     from benchmarks.suite.code.other_code import OldCode
+    from benchmarks.suite.stages import Graph
     from benchmarks.suite.status import CellStatus, SuiteStatus
     from benchmarks.suite.suite_config import Suite
 
@@ -52,6 +54,22 @@ TimeLimitOption = typer.Option(
     metavar="TIME",
     help="Stop after this time, such as 30m or 8h: stages at work save a checkpoint, and the next run resumes.",
 )
+
+
+class ExecutorName(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
+ExecutorOption = typer.Option(
+    ExecutorName.local, "--executor", help="Where stages run: on this machine, or on a Ray cluster that is there."
+)
+Address = typer.Option("auto", "--address", metavar="HOST:PORT", help="Ray cluster; auto: RAY_ADDRESS, or one here.")
+CpusPerStage = typer.Option(1.0, "--cpus-per-stage", min=0.01, help="CPU cores that a stage asks of the Ray cluster.")
+GpusPerStage = typer.Option(
+    None, "--gpus-per-stage", min=0.0, help="GPUs of a stage. Default: 1 if the cluster has any."
+)
+MemoryPerStage = typer.Option(0.0, "--memory-per-stage", min=0.0, help="GiB of memory that a stage asks for.")
 FailFast = typer.Option(False, "--fail-fast", help="Stop at the first stage that fails.")
 Out = typer.Option(None, "--out", metavar="DIR", help="Folder for results. Default: runs/NAME of the suite.")
 
@@ -68,6 +86,11 @@ def run(
     retry: Retry = RetryOption,
     time_limit: str | None = TimeLimitOption,
     fail_fast: bool = FailFast,
+    executor: ExecutorName = ExecutorOption,
+    address: str = Address,
+    cpus: float = CpusPerStage,
+    gpus: float | None = GpusPerStage,
+    memory: float = MemoryPerStage,
     as_json: bool = AsJson,
 ) -> None:
     """Run what is not finished yet. After being killed, the same command resumes. Exit code 1 if a stage failed.
@@ -91,6 +114,11 @@ def run(
         retry=retry.value,
         time_limit_s=None if time_limit is None else parse_duration(time_limit),
         fail_fast=fail_fast,
+        executor=executor.value,
+        address=address,
+        num_cpus=cpus,
+        num_gpus=gpus,
+        memory_gib=memory,
     )
     with quiet_progress() if as_json else nullcontext():
         status = run_suite(loaded, folder, options)
@@ -114,13 +142,22 @@ def plan(
 
 @app.command()
 def status(
-    suite: Path = SuiteFile, out: Path | None = Out, overrides: list[str] | None = Overrides, as_json: bool = AsJson
+    suite: Path = SuiteFile,
+    out: Path | None = Out,
+    overrides: list[str] | None = Overrides,
+    is_watched: bool = typer.Option(False, "--watch", help="Live table of what is at work, until all is finished."),
+    as_json: bool = AsJson,
 ) -> None:
     """Show what is finished, failed and left, also while a run is at work elsewhere.
 
     Example: fourfold bench status demo --json
     """
+    if is_watched:
+        watch(*_graph(suite, out, overrides))
     _print(_status(suite, out, overrides), as_json)
+
+
+app.command()(gc)
 
 
 @app.command()
@@ -151,9 +188,15 @@ def report(
 
 
 def _status(path: Path, out: Path | None, overrides: list[str] | None) -> "SuiteStatus":
-    """Judge by the graph that the last run recorded if it still holds, else by a new one, which loads torch."""
-    from benchmarks.suite.plan_file import read_plan
     from benchmarks.suite.status import status_of
+
+    graph, name, folder = _graph(path, out, overrides)
+    return status_of(name, graph, folder)
+
+
+def _graph(path: Path, out: Path | None, overrides: list[str] | None) -> "tuple[Graph, str, Path]":
+    """Return the graph that the last run recorded if it still holds, else a new one, which loads torch."""
+    from benchmarks.suite.plan_file import read_plan
     from pipelines.base.config import apply_overrides, read_yaml
 
     # From the YAML alone: to check it against the config classes would load torch.
@@ -161,13 +204,13 @@ def _status(path: Path, out: Path | None, overrides: list[str] | None) -> "Suite
     name = str(settings.get("name"))
     folder = out or Path("runs") / name
     if (graph := read_plan(folder, settings)) is not None:
-        return status_of(name, graph, folder)
+        return graph, name, folder
 
     # Loads torch, which takes seconds: only where no recorded graph holds.
-    from benchmarks.suite.run_suite import suite_status
+    from benchmarks.suite.graph import expand
 
     loaded, folder = _load(path, out, overrides)
-    return suite_status(loaded, folder)
+    return expand(loaded), loaded.config.name, folder
 
 
 def _load(path: Path, out: Path | None, overrides: list[str] | None) -> "tuple[Suite, Path]":

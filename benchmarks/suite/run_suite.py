@@ -20,12 +20,13 @@ from benchmarks.evaluations import EVALUATIONS
 from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.features.request import FeatureRequest
 from benchmarks.evaluations.trunk_source import TrunkSource
-from benchmarks.results.record import Record, environment, now_utc, write_json, write_record
+from benchmarks.results.record import RECORD_NAME, Record, environment, now_utc, write_json, write_record
 from benchmarks.suite.code.other_code import begin_stage, settle_old_code, write_modules
 from benchmarks.suite.deadline import time_limit
 from benchmarks.suite.executors import Executor, RunStage, StageEvent
 from benchmarks.suite.executors.local import LocalExecutor
 from benchmarks.suite.executors.processes import ProcessExecutor
+from benchmarks.suite.executors.ray import RayExecutor
 from benchmarks.suite.executors.slots import choose_jobs, visible_gpus
 from benchmarks.suite.finished import clear_without_kept_trunks, trunk_folder
 from benchmarks.suite.graph import context_of, expand
@@ -74,7 +75,9 @@ def run_suite(
     _begin(out, suite, graph)
     say(_opening(suite, graph, records, chosen))
     progress = Progress(graph.stages, records, chosen, executor.num_jobs)
-    run_stage_once = partial(run_once, out=out, run_stage=runner or partial(run_stage, out=out))
+    # On other machines the current directory may be another one.
+    place = out.absolute() if options.executor == "ray" else out
+    run_stage_once = partial(run_once, out=place, run_stage=runner or partial(run_stage, out=place))
     # 3. The events are closed on the way out, also by Ctrl-C and at the time limit: stages at work save and end.
     with time_limit(options.time_limit_s) as limit, closing(executor.run(chosen, run_stage_once)) as events:
         for event in events:
@@ -90,6 +93,14 @@ def run_suite(
 
 
 def _executor(options: RunOptions) -> Executor:
+    if options.executor == "ray":
+        return RayExecutor(
+            options.address,
+            num_jobs=options.num_jobs,
+            num_cpus=options.num_cpus,
+            num_gpus=options.num_gpus,
+            memory_gib=options.memory_gib,
+        )
     gpus = visible_gpus()
     num_jobs = options.num_jobs or choose_jobs(gpus)
     return LocalExecutor() if num_jobs == 1 else ProcessExecutor(num_jobs, gpus)
@@ -204,6 +215,9 @@ def _note(event: StageEvent, out: Path) -> None:
     else:
         # The stage has started again or finished: what an earlier run recorded no longer holds.
         path.unlink(missing_ok=True)
+    if event.record is not None and not (path.parent / RECORD_NAME).is_file():
+        # Made on another machine, and not to be seen here yet.
+        write_record(path.parent, event.record)
 
 
 def plain_values(value: Any) -> Any:

@@ -1,8 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +15,7 @@ from benchmarks.suite.stages import Stage
 from benchmarks.suite.status import ERROR_NAME, SuiteStatus, duration
 from benchmarks.suite.suite_config import Suite
 from pipelines.base.errors import UsageError
-from tests.made.made_suites import fake_runner, made_suite, write_suite
+from tests.made.made_suites import fake_runner, made_suite
 from tests.made.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -176,48 +172,6 @@ def test_progress_lines_tell_number_result_and_time_left(suite: Suite, tmp_path:
 )
 def test_duration_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-@pytest.mark.slow
-def test_killed_suite_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
-    changes = {"task_sets": ["colorization"], "baselines": [], "depths": [10], "seeds": [0]}
-    pretrain = {
-        "trunk": {"width": 0.125},
-        "heads": {"preset": "small"},
-        "pipeline": {"canvas_px": 32, "batch_size": 4},
-        "budget": {"steps": 30},
-        "checkpoint": {"every_s": 0.1},
-        "precision": "fp32",
-    }
-    probe = {"linear_probe": {"labels_per_class": [], "augment": "none"}}
-    path = write_suite(tmp_path, **changes, pretrain=pretrain, evaluations=probe)
-    code = (
-        "import sys; from pathlib import Path; from benchmarks.suite.run_suite import run_suite;"
-        "from benchmarks.suite.suite_config import load_suite;"
-        "run_suite(load_suite(Path(sys.argv[1])), Path(sys.argv[2]))"
-    )
-
-    def start(out: str) -> subprocess.Popen[bytes]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, "-c", code, str(path), str(tmp_path / out)], env=environment)
-
-    process = start("killed")
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not list((tmp_path / "killed").glob("stages/pretrain-*/checkpoint.pt")) and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert start("killed").wait(PATIENCE_S) == 0
-    assert start("whole").wait(PATIENCE_S) == 0
-    numbers = [
-        json.loads(file.read_text())["results"]
-        for out in ("killed", "whole")
-        for file in sorted((tmp_path / out).glob(f"stages/*/{RECORD_NAME}"))
-    ]
-    assert len(numbers) == 4
-    for killed, whole in zip(numbers[:2], numbers[2:], strict=True):
-        timeless = [name for name in whole if not name.endswith(("_s", "seconds"))]
-        assert {name: killed[name] for name in timeless} == {name: whole[name] for name in timeless}
 
 
 def test_a_data_set_that_is_missing_stops_a_suite_before_its_first_stage(tmp_path: Path) -> None:

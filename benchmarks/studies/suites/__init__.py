@@ -1,0 +1,1 @@
+"""Studies of the harness: suites that are killed, and what becomes of their tables."""
