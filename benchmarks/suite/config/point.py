@@ -14,6 +14,7 @@ from benchmarks.suite.config.yaml_source import YamlSource, allowed_names
 from benchmarks.suite.stages import WHOLE_PCT, TaskSet, shown_value
 from pipelines.base.config import Config, Location, validate
 from pipelines.base.errors import UsageError
+from pipelines.targets.color.harmonize import task_sees_lightness
 from pipelines.tasks import TASKS
 from training.config import PretrainConfig
 
@@ -48,9 +49,21 @@ class Point:
 
     def _check(self, task_set: TaskSet, depth: int) -> PretrainConfig:
         own = {key.removeprefix("pretrain."): value for key, value in task_set.options.items()}
-        # A copy: the suite's own mapping is filled in anew for every cell.
-        value = deepcopy(with_overrides(self.config.pretrain, own))
-        pipeline, trunk = value.setdefault("pipeline", {}), value.setdefault("trunk", {})
+        places: dict[Location, Location] = {
+            ("pretrain", *location_of(key)): ("task_sets", self._index(task_set), "options", f"pretrain.{key}")
+            for key in own
+        }
+        source = self.source.moved(places | {("pretrain", "trunk", "depth"): ("depths",)})
+        try:
+            # A copy: the suite's own mapping is filled in anew for every cell.
+            value = deepcopy(with_overrides(self.config.pretrain, own))
+        except ValueError as error:
+            raise source.error(("pretrain", *location_of(next(iter(own)))), f": {error}.") from error
+        _check_sections(value, source)
+        # A section that is written down and left empty is null in YAML.
+        for section in ("pipeline", "trunk"):
+            value[section] = value.get(section) or {}
+        pipeline, trunk = value["pipeline"], value["trunk"]
         options = pipeline.get("tasks") or {}
         pipeline["tasks"] = {name: options.get(name) or {} for name in task_set.tasks}
         sources = {TASKS[name].source for name in task_set.tasks}
@@ -58,13 +71,8 @@ class Point:
         pipeline["clips"] = str(self.config.clips) if "clip" in sources and self.config.clips else None
         pipeline["split"] = self.config.train_split
         trunk["depth"] = depth
-        places: dict[Location, Location] = {
-            ("pretrain", *location_of(key)): ("task_sets", self._index(task_set), "options", f"pretrain.{key}")
-            for key in own
-        }
-        places |= {("pretrain", "trunk", "depth"): ("depths",)}
-        lines = self.source.moved(places).below("pretrain")
-        config = validate(PretrainConfig, value, source=self.source.path, lines=lines)
+        config = validate(PretrainConfig, value, source=source.path, lines=source.below("pretrain"))
+        _check_tasks_fit(config, source)
         kept = sorted({*config.checkpoint.keep_at, *(self.keep_at if task_set.tasks else ())})
         checkpoint = config.checkpoint.model_copy(update={"keep_at": kept})
         return without_unread_options(config.model_copy(update={"checkpoint": checkpoint}))
@@ -107,6 +115,7 @@ def _point(
         where = next((source.at(*location_of(key)) for key in overrides), source.path)
         raise UsageError(f"{where}: {', '.join(overrides)}: {error}.") from error
     config = validate(SuiteConfig, settings, source=source.path, lines=source.lines)
+    _check_sections(config.pretrain, source)
     kinds, evaluations = evaluation_options(config, source)
     _check_pretrain(config, source)
     return Point(
@@ -152,6 +161,26 @@ def check_axes(config: SuiteConfig, source: YamlSource) -> None:
     check_no_overlap(source, axes)
 
 
+def _check_tasks_fit(config: PretrainConfig, source: YamlSource) -> None:
+    """Check that each task can be made at its canvas: what does not fit would fail after hours of other cells."""
+    pipeline = config.pipeline
+    for name, options in pipeline.tasks.items():
+        try:
+            TASKS[name](options, pipeline.canvas, lightness=task_sees_lightness(pipeline.harmonize, name))
+        except UsageError as error:
+            raise UsageError(f"{source.at('pretrain', 'pipeline', 'tasks', name)}: {error}") from error
+
+
+def _check_sections(pretrain: Mapping[str, Any], source: YamlSource) -> None:
+    """Raise UsageError where a value stands in place of a mapping that the suite fills in."""
+    for location in (("pretrain", "pipeline"), ("pretrain", "trunk"), ("pretrain", "pipeline", "tasks")):
+        value: Any = pretrain
+        for part in location[1:]:
+            value = (value or {}).get(part)
+        if not isinstance(value, Mapping | None):
+            raise source.error(location, f" = {value!r}: need a mapping. Allowed: keys of docs/training.md.")
+
+
 def _check_pretrain(config: SuiteConfig, source: YamlSource) -> None:
     """Check what no cell's own check would see: values that the suite sets itself, and options of unused tasks."""
     # 1. What the suite sets itself would be overwritten silently.
@@ -165,8 +194,7 @@ def _check_pretrain(config: SuiteConfig, source: YamlSource) -> None:
             )
     pipeline = config.pretrain.get("pipeline") or {}
     # 2. Options of tasks that no task set has would never be checked.
-    tasks = (pipeline.get("tasks") or {}) if isinstance(pipeline, dict) else {}
-    for name, options in tasks.items():
+    for name, options in (pipeline.get("tasks") or {}).items():
         place: Location = ("pretrain", "pipeline", "tasks", name)
         if name not in TASKS:
             raise source.error(place, f": unknown task {name}.{allowed_names(name, TASKS)}")

@@ -41,7 +41,9 @@ class YamlSource:
         lines = {one: line for one, line in self.lines.items() if not any(one[: len(new)] == new for new in places)}
         for new, given in places.items():
             lines |= {(*new, *inner): line for inner, line in self.below(*given).items()}
-            lines[new] = self.lines.get(given, self.lines.get(given[:-1], 1))
+            # Values of `--set` stand in no line.
+            if (line := self.lines.get(given, self.lines.get(given[:-1]))) is not None:
+                lines[new] = line
         return YamlSource(path=self.path, lines=lines)
 
 

@@ -159,3 +159,9 @@ def test_axis_over_data_changes_what_is_read(tmp_path: Path) -> None:
     first, second = graph.cells
     assert first.pretrain == second.pretrain
     assert [cell.evaluations["linear_probe"].config["test_split"] for cell in graph.cells] == ["val", "train"]
+
+
+def test_sections_left_empty_have_their_defaults(tmp_path: Path) -> None:
+    (cell,) = graph_of(tmp_path, pretrain={"pipeline": None, "trunk": None, "budget": {"steps": 2}}).cells
+    assert cell.pretrain is not None
+    assert (cell.pretrain.config["pipeline"]["canvas_px"], cell.pretrain.config["trunk"]["width"]) == (256, 1.0)
