@@ -1,10 +1,14 @@
 """The log of a run: one line of `log.jsonl` per logged step, and TensorBoard curves."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from pipelines.base.errors import FourfoldError
+from training.weights.checkpoint import advice_for
 
 __all__ = ["LOG_NAME", "Journal", "read_log"]
 
@@ -24,12 +28,14 @@ class Journal:
         # Imported here: it takes a second, and ranks but the first do not need it.
         from torch.utils.tensorboard import SummaryWriter
 
+        self._run_dir = run_dir
         path = run_dir / LOG_NAME
         kept = [line for line in read_log(path) if line["step"] <= step]
-        self._file = path.open("w", encoding="utf-8")
-        for line in kept:
-            self._write(line)
-        self._curves = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+        with self._told():
+            self._file = path.open("w", encoding="utf-8")
+            for line in kept:
+                self._write(line)
+            self._curves = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> "Journal":
         return self
@@ -39,17 +45,35 @@ class Journal:
     ) -> None:
         if not self._is_on:
             return
-        self._file.close()
-        self._curves.close()
+        # What could not be written is still there to be written, and fails again.
+        with self._told() if error is None else suppress(OSError):
+            self._curves.close()
+        with self._told() if error is None else suppress(OSError):
+            self._file.close()
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Write one line. Has a "step"; nested mappings and lists of numbers become curves named a/b and a/0."""
+        """Write one line. Has a "step"; nested mappings and lists of numbers become curves named a/b and a/0.
+
+        Raises FourfoldError where the disk is full, or cannot be written to.
+        """
         if not self._is_on:
             return
-        self._write(line)
-        for name, value in _flat(line):
-            if name != "step":
-                self._curves.add_scalar(name, value, line["step"])
+        with self._told():
+            self._write(line)
+            for name, value in _flat(line):
+                if name != "step":
+                    self._curves.add_scalar(name, value, line["step"])
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn an error of the disk, of the log or of TensorBoard's thread, into one message."""
+        try:
+            yield
+        except OSError as error:
+            raise FourfoldError(
+                f"{self._run_dir}: cannot write the log ({error.strerror or error}). {advice_for(error)}, then run the "
+                "same command again: it resumes from the last checkpoint."
+            ) from error
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")

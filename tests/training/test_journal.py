@@ -1,7 +1,9 @@
 """log.jsonl and TensorBoard curves of a run, and of a run that goes on."""
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pipelines.base.errors import FourfoldError
 from training.journal import Journal, read_log
 
 
@@ -23,6 +25,15 @@ def test_going_on_drops_what_came_after_the_checkpoint(tmp_path) -> None:
 def test_a_line_cut_short_is_left_out(tmp_path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
     assert read_log(tmp_path / "log.jsonl") == [{"step": 1}]
+
+
+def test_a_full_disk_is_one_message(tmp_path) -> None:
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with (
+        pytest.raises(FourfoldError, match=r"cannot write the log \(No space left on device\)\. Free some space"),
+        Journal(tmp_path, 0) as journal,
+    ):
+        journal.log({"step": 1})
 
 
 def test_no_log_is_no_lines(tmp_path) -> None:

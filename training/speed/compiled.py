@@ -26,7 +26,7 @@ def kernel_folder() -> Path:
 def reason_not_to_compile(device: torch.device) -> str | None:
     """Return why `compile: auto` compiles nothing on a device; None where it does."""
     if device.type != "cuda":
-        return "a compiled step is not faster on a CPU (docs/training.md)"
+        return "compiled steps were not faster on a CPU (docs/training.md)"
     from torch.utils._triton import has_triton
 
     return None if has_triton() else "Triton is not installed; torch's packages for Linux bring it"

@@ -4,6 +4,7 @@ Holds weights, every task's optimizer, the position of the pipeline and the step
 checkpoint can hold tensors and plain values, and cannot run code.
 """
 
+import errno
 import os
 import pickle
 import time
@@ -23,6 +24,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointClock",
     "CheckpointConfig",
+    "advice_for",
     "delete_checkpoints",
     "keep_previous",
     "load_checkpoint",
@@ -112,6 +114,11 @@ def keep_previous(run_dir: Path, step: int, keep_last: int) -> None:
     older = sorted(run_dir.glob(NAMED_CHECKPOINTS))
     for old in older[: len(older) - (keep_last if keep_last > 1 else 0)]:
         old.unlink()
+
+
+def advice_for(error: OSError) -> str:
+    """Return what to do about a file that could not be written, without a full stop."""
+    return "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Look at the disk"
 
 
 def delete_checkpoints(run_dir: Path) -> None:

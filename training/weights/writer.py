@@ -6,7 +6,6 @@ write nothing.
 """
 
 import copy
-import errno
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields
@@ -19,7 +18,7 @@ import torch
 
 from pipelines.base.errors import FourfoldError
 from training.trunk import TRUNK_NAME, Trunk, save_trunk
-from training.weights.checkpoint import Checkpoint, CheckpointConfig, keep_previous, save_checkpoint
+from training.weights.checkpoint import Checkpoint, CheckpointConfig, advice_for, keep_previous, save_checkpoint
 
 __all__ = ["KEPT_NAME", "CheckpointWriter", "fractions_too_late", "kept_folder", "steps_to_keep"]
 
@@ -96,12 +95,9 @@ class CheckpointWriter:
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):
                 raise
-            advice = (
-                "Free some space" if cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Look at the disk"
-            )
             raise FourfoldError(
-                f"{self._run_dir}: cannot write a checkpoint ({cause.strerror or cause}). {advice}, then run the same "
-                "command again: it resumes from the checkpoint before, which is whole."
+                f"{self._run_dir}: cannot write a checkpoint ({cause.strerror or cause}). {advice_for(cause)}, then "
+                "run the same command again: it resumes from the checkpoint before, which is whole."
             ) from error
 
 
