@@ -64,7 +64,7 @@ class DenseConfig(Config):
     """Re-estimate batch norm statistics on the train images first, without labels; one more pass over them."""
     per_cutout: int = Field(default=4, ge=1)
     """Composites made of every cut-out; time grows with it."""
-    l2_grid: list[float] = Field(default_factory=lambda: [1e-5, 1e-4, 1e-3, 1e-2, 0.1], min_length=1)
+    l2_grid: list[float] = Field(default_factory=lambda: [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0], min_length=1)
     """Values the L2 penalty is chosen from; every value costs a fit."""
     max_iterations: int = Field(default=200, ge=1)
     """L-BFGS iterations of every fit at most."""
