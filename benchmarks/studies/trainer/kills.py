@@ -46,6 +46,8 @@ MOST_LATE_STEPS, LEFT_STEPS = 4, 6
 """Steps after which a kill comes at the latest, and steps at the end in which none begins, so that it always comes."""
 PRELOADED = ["benchmarks.studies.shards.build_kill", "numba", "training.loop", "torch.utils.tensorboard"]
 END_S = 60.0
+MOST_SHOWN = 20
+"""Differences that a record lists."""
 TIMES = ("seconds", "cpu_seconds", "gpu_seconds")
 
 
@@ -194,7 +196,8 @@ def measure(options: KillOptions) -> dict[str, Any]:
             "kills": [asdict(kill) for kill in kills],
             "most_steps_lost": max((kill.step - kill.checkpoint_step for kill in kills), default=0),
             "slowest_end_of_others_s": max((kill.others_end_s for kill in kills), default=0.0),
-            "problems": problems,
+            "num_problems": len(problems),
+            "problems": problems[:MOST_SHOWN],
         }
 
 
