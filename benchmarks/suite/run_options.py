@@ -13,7 +13,7 @@ from benchmarks.suite.stages import Graph, Stage
 from benchmarks.suite.status import error_of
 from pipelines.base.errors import UsageError
 
-__all__ = ["Retry", "RunOptions", "chosen_stages", "parse_duration"]
+__all__ = ["Retry", "RunOptions", "chosen_stages", "keys_that_fit", "parse_duration"]
 
 Retry = Literal["all", "failed", "none"]
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -58,15 +58,20 @@ def chosen_stages(graph: Graph, records: Mapping[str, Record | None], out: Path,
 
     A stage comes with the stages it needs.
     """
-    chosen = {stage.key for stage in graph.stages} if not options.only else _matching(graph, options.only)
+    chosen = keys_that_fit(graph, options.only)
     if options.retry != "all":
         failed = {stage.key for stage in graph.stages if records[stage.key] is None and error_of(stage, out)}
         chosen &= _with_needs(graph, failed) if options.retry == "failed" else _without(graph, failed)
     return [stage for stage in graph.stages if stage.key in chosen and records[stage.key] is None]
 
 
-def _matching(graph: Graph, patterns: Collection[str]) -> set[str]:
-    """Return the keys of stages whose cell, or whose evaluation in a cell, fits a pattern; with what they need."""
+def keys_that_fit(graph: Graph, patterns: Collection[str]) -> set[str]:
+    """Return the keys of stages whose cell, or whose evaluation in a cell, fits a pattern; with what they need.
+
+    All keys without patterns. Raises UsageError for a pattern that fits nothing.
+    """
+    if not patterns:
+        return {stage.key for stage in graph.stages}
     found: set[str] = set()
     for pattern in patterns:
         fitting = set()

@@ -32,7 +32,7 @@ from benchmarks.suite.finished import clear_without_kept_trunks, trunk_folder
 from benchmarks.suite.graph import context_of, expand
 from benchmarks.suite.plan_file import suite_folder, write_plan
 from benchmarks.suite.progress import Progress
-from benchmarks.suite.run_options import RunOptions, chosen_stages
+from benchmarks.suite.run_options import RunOptions, chosen_stages, keys_that_fit
 from benchmarks.suite.stages import Graph, Stage
 from benchmarks.suite.status import ERROR_NAME, SuiteStatus, duration, records_of, status_of
 from benchmarks.suite.store.stage_lock import run_once
@@ -69,7 +69,8 @@ def run_suite(
     _check_evaluations(suite)
     graph = expand(suite)
     executor = _executor(options)
-    records = settle_old_code(graph, records_of(graph, out), out, options.old_code)
+    wanted = keys_that_fit(graph, options.only)
+    records = settle_old_code(graph, records_of(graph, out), out, options.old_code, wanted)
     chosen = chosen_stages(graph, records, out, options)
     # 2. What this run is, for people and for `status`, `plan` and `gc` from other terminals.
     _begin(out, suite, graph)

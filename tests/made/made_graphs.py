@@ -4,7 +4,10 @@ from benchmarks.results.record import Environment, Record
 from benchmarks.suite.stages import Cell, Graph, Stage, TaskSet
 
 DEPTHS, TASKS = (10, 18), ("colorization", "exemplar")
-NOWHERE = Environment(commit="0", is_dirty=False, machine="", cpu_name="", num_cores=1, gpu_name="none", versions={})
+VERSIONS = {"python": "3", "fourfold": "0"}
+NOWHERE = Environment(
+    commit="0", is_dirty=False, machine="none", cpu_name="none", num_cores=1, gpu_name="none", versions=VERSIONS
+)
 
 
 def made_graph(num_cells: int) -> Graph:

@@ -5,7 +5,7 @@ Light to import: `bench plan` names such stages without loading torch.
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -42,11 +42,12 @@ def made_by_other_code(graph: Graph, records: Mapping[str, Record | None], out: 
 
 
 def settle_old_code(
-    graph: Graph, records: Mapping[str, Record | None], out: Path, choice: OldCode
+    graph: Graph, records: Mapping[str, Record | None], out: Path, choice: OldCode, wanted: Collection[str]
 ) -> dict[str, Record | None]:
-    """Return the records that count for a run; with "redo" the files of stages that other code made are deleted.
+    """Return the records that count for a run; with "redo", stages that other code made are deleted.
 
-    Raises UsageError with "refuse" if there are such stages: old and new numbers would stand in one table.
+    wanted: keys of the stages that the run is about; no other is deleted. Raises UsageError with "refuse" if there are
+    stages by other code, since old and new numbers would stand in one table; and where another run is at work on one.
     """
     stages = made_by_other_code(graph, records, out)
     if not stages or choice == "keep":
@@ -56,14 +57,22 @@ def settle_old_code(
             f"{told(stages, graph, records, out)} Give --keep-old to count them as they are, or --redo-changed to run "
             "them again."
         )
-    for stage in stages:
-        try:
-            with stage_lock(stage.folder(out)):
-                shutil.rmtree(stage.folder(out), ignore_errors=True)
-        except StageBusy as error:
-            raise UsageError(f"{error}: another run is at work on it. Wait for that, or give another --out.") from error
-    redone = {stage.key for stage in stages}
-    return {key: None if key in redone else record for key, record in records.items()}
+    redone = [stage for stage in stages if stage.key in wanted]
+    for stage in redone:
+        _delete(stage, out)
+    keys = {stage.key for stage in redone}
+    return {key: None if key in keys else record for key, record in records.items()}
+
+
+def _delete(stage: Stage, out: Path) -> None:
+    folder = stage.folder(out)
+    try:
+        with stage_lock(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    except StageBusy as error:
+        raise UsageError(
+            f"{folder}: another run is at work there, with other code. Wait until it ends, or stop it."
+        ) from error
 
 
 def told(stages: Sequence[Stage], graph: Graph, records: Mapping[str, Record | None], out: Path) -> str:

@@ -13,6 +13,7 @@ from benchmarks.suite.graph import expand
 from benchmarks.suite.run_options import RunOptions
 from benchmarks.suite.run_suite import run_suite, suite_status
 from benchmarks.suite.stages import Stage
+from benchmarks.suite.store.stage_lock import stage_lock
 from benchmarks.suite.suite_config import Suite
 from pipelines.base.errors import UsageError
 from tests.made.made_sources import copy_sources, planted
@@ -23,7 +24,7 @@ def small_suite(tmp_path: Path) -> Suite:
     return made_suite(tmp_path, baselines=[], task_sets=["colorization", "exemplar"], depths=[10], seeds=[0])
 
 
-def run(suite: Suite, out: Path, old_code: OldCode = "refuse") -> list[str]:
+def run(suite: Suite, out: Path, old_code: OldCode = "refuse", only: tuple[str, ...] = ()) -> list[str]:
     """Labels of the stages that ran, with code in their records."""
     ran: list[Stage] = []
     plain = fake_runner(out, ran=ran)
@@ -33,7 +34,7 @@ def run(suite: Suite, out: Path, old_code: OldCode = "refuse") -> list[str]:
         write_record(stage.folder(out), record)
         return record
 
-    run_suite(suite, out, RunOptions(old_code=old_code), runner=runner, say=lambda line: None)
+    run_suite(suite, out, RunOptions(old_code=old_code, only=only), runner=runner, say=lambda line: None)
     return [f"{stage.kind} {stage.label}" for stage in ran]
 
 
@@ -66,6 +67,20 @@ def test_other_code_is_refused_kept_or_run_again(tmp_path: Path) -> None:
     ]
     assert suite_status(suite, out).other_code == ""
     assert run(suite, out) == []
+
+
+def test_only_the_chosen_cells_are_deleted_and_none_that_another_run_works_on(tmp_path: Path) -> None:
+    suite, out = small_suite(tmp_path), tmp_path / "out"
+    run(suite, out)
+    made_elsewhere(suite, out, "depth 10")
+    with stage_lock(expand(suite).stages[0].folder(out)), pytest.raises(UsageError, match="another run is at work"):
+        run(suite, out, old_code="redo")
+    assert run(suite, out, old_code="redo", only=("exemplar*",)) == [
+        f"{one} exemplar, depth 10, seed 0" for one in ("pretrain", "linear_probe")
+    ]
+    status = suite_status(suite, out)
+    assert status.num_finished == 4
+    assert status.other_code.startswith("2 stages made by other code: pretrain: colorization")
 
 
 def test_records_older_than_digests_count(tmp_path: Path) -> None:
