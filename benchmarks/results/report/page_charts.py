@@ -29,7 +29,7 @@ __all__ = [
     "set_chart",
 ]
 
-EVERYTHING = "mean, half of the 95 % interval over seeds to both sides, and every seed"
+EVERYTHING = "mean, 95 % interval over seeds, every seed"
 SAME = 0.01
 """Budgets that differ by less than this share count as equal: a run stops at the first step beyond its budget."""
 
@@ -46,7 +46,7 @@ def set_chart(status: SuiteStatus, metric: Metric) -> Chart | None:
         return None
     depths = depths_of(status)
     place = f" at depth {depths[0]}" if len(depths) == 1 else ""
-    title = f"{metric.title}{place}: {EVERYTHING}; best first"
+    title = f"{metric.title}{place}, best first: {EVERYTHING}"
     return all_sets(f"all-sets-{_slug(metric)}", title, values, roles, references_of(status, metric))
 
 
@@ -76,7 +76,7 @@ def compute_chart(status: SuiteStatus, metric: Metric) -> Chart | None:
             points[name] = found
     if not points:
         return None
-    title = f"{metric.title}, over the compute of pretraining: mean and half of the 95 % interval over seeds"
+    title = f"{metric.title}, over the compute of pretraining: mean, 95 % interval over seeds"
     return accuracy_by_compute(f"compute-{_slug(metric)}", title, points, roles_of(status), _untrained(status, metric))
 
 
@@ -104,7 +104,7 @@ def learning_curve(every: SuiteStatus, metric: Metric) -> Chart | None:
                     points.setdefault(line, []).append(point)
     if not points:
         return None
-    title = f"{metric.title}, as pretraining goes on: mean and half of the 95 % interval over seeds"
+    title = f"{metric.title}, as pretraining goes on: mean, 95 % interval over seeds"
     return accuracy_by_compute(f"learning-{_slug(metric)}", title, points, roles, references_of(every, metric))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evaluations import EVALUATIONS
 from benchmarks.results.report.collect import depths_of, task_sets_of
 from benchmarks.suite.status import SuiteStatus
 from benchmarks.suite.suite_config import Suite
@@ -37,7 +38,8 @@ def facts_of(suite: Suite, status: SuiteStatus) -> list[tuple[str, str]]:
     rows += _data(suite)
     rows.append(("budget of each cell", budget_text(status)))
     for name, kind in suite.kinds.items():
-        rows.append((f"scored by {name.replace('_', ' ')}", _scored(status, name, kind)))
+        if EVALUATIONS[kind].needs_trunk:
+            rows.append((f"scored by {name.replace('_', ' ')}", _scored(status, name, kind)))
     return rows
 
 
