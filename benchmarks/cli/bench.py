@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from benchmarks.cli.bench_store import gc, watch
+from benchmarks.cli.bench_store import gc, print_forecast, watch
 from benchmarks.recipe_files import completing, find_recipe
-from benchmarks.results.output import AsJson, Overrides, print_json, print_table, say
+from benchmarks.results.output import AsJson, Overrides, plain, print_json, print_table, say
 from pipelines.base.errors import UsageError
 from pipelines.base.progress import quiet_progress
 
@@ -131,13 +131,28 @@ def run(
 
 @app.command()
 def plan(
-    suite: Path = SuiteFile, out: Path | None = Out, overrides: list[str] | None = Overrides, as_json: bool = AsJson
+    suite: Path = SuiteFile,
+    out: Path | None = Out,
+    overrides: list[str] | None = Overrides,
+    jobs: int = Jobs,
+    as_json: bool = AsJson,
 ) -> None:
     """Show what `run` would do and, once stages of each kind have finished, how long it would take. Changes nothing.
 
-    Example: fourfold bench plan demo
+    Example: fourfold bench plan demo --jobs 4
     """
-    _print(_status(suite, out, overrides), as_json)
+    from benchmarks.suite.costs.forecast import forecast
+    from benchmarks.suite.executors.slots import choose_jobs, visible_gpus
+    from benchmarks.suite.status import records_of, status_of
+
+    graph, name, folder = _graph(suite, out, overrides)
+    found = forecast(graph, records_of(graph, folder), jobs or choose_jobs(visible_gpus()))
+    status = status_of(name, graph, folder)
+    if as_json:
+        print_json(_summary(status) | {"forecast": {**plain(found), "slot_hours": found.slot_hours}})
+    else:
+        _print(status, as_json)
+        print_forecast(found)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`fourfold bench gc` and `bench status --watch`: what lies in a suite's folder, and what is at work there now."""
+"""Parts of `fourfold bench` about a suite's folder: garbage, what is at work there, what the rest would take."""
 
 import time
 from pathlib import Path
@@ -11,10 +11,11 @@ from benchmarks.results.output import AsJson, print_json, print_table, say, size
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from benchmarks.suite.costs.forecast import Forecast
     from benchmarks.suite.stages import Graph
     from benchmarks.suite.store.running import RunningStage
 
-__all__ = ["gc", "watch"]
+__all__ = ["gc", "print_forecast", "watch"]
 
 REFRESH_S = 2.0
 MAX_SHOWN = 40
@@ -48,6 +49,18 @@ def gc(
     print(f"{size_text(num_freed)} deleted" if delete else f"{len(found)} to delete, {size_text(num_bytes)}")
     if found and not delete:
         say(f"nothing was deleted; do it with: fourfold bench gc {out} --delete")
+
+
+def print_forecast(found: "Forecast") -> None:
+    """Print the wall time of what is left, and what it takes of the machine."""
+    from benchmarks.suite.status import duration
+
+    if found.wall_s:
+        without = f", without {', '.join(found.unknown)}" if found.unknown else ""
+        print(
+            f"left, {found.num_jobs} at a time: {duration(found.wall_s)}{without}; "
+            f"{found.slot_hours:.1f} hours of cores or GPUs, one for each stage at a time"
+        )
 
 
 def watch(graph: "Graph", name: str, out: Path) -> None:

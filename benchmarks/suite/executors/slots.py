@@ -4,8 +4,10 @@ With GPUs: one stage per GPU. Without: one per core, as far as each has 4 GiB of
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -14,6 +16,8 @@ from pipelines.base.machine import num_cores
 __all__ = ["Slot", "choose_jobs", "slots_of", "visible_gpus"]
 
 JOB_BYTES = 4 * 2**30
+DRIVERS = ("/proc/driver/nvidia", "/dev/dxg", "/dev/kfd")
+"""Of NVIDIA's driver, of Linux below Windows, and of AMD's: without one of them torch has no GPU to use."""
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -55,7 +59,9 @@ def slots_of(num_jobs: int, gpus: Sequence[str]) -> list[Slot]:
 
 
 def _count_gpus() -> int:
-    # Imported here: worker processes need slots, but not all of them need torch, which takes seconds.
+    # `bench plan` should answer without torch, which takes seconds to import, on machines that have no GPU.
+    if "torch" not in sys.modules and not any(Path(place).exists() for place in DRIVERS):
+        return 0
     import torch
 
     return torch.cuda.device_count()
