@@ -50,8 +50,8 @@ ONLY_IN = {
 
 # Folders (and modules) of `pipelines`, lowest first: each imports from those before it and from itself only.
 LAYERS = (
-    "base",
     "kernels",
+    "base",
     "shards.format",
     "shards.sources",
     "shards.media",

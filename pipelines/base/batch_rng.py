@@ -15,18 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.base.rng import word_of
+from pipelines.kernels.philox import write_uniform
 
-__all__ = ["BatchRng", "Geometry", "philox"]
+__all__ = ["BatchRng", "Geometry"]
 
 Geometry = dict[str, npt.NDArray[Any]]
 """One array per name. Of one sample as drawn; of a batch with a leading B axis."""
 
-Uint64s = npt.NDArray[np.uint64]
 Shape = int | tuple[int, ...]
 
-NUM_ROUNDS = 10
-MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-KEY_STEPS = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
 LOW_32 = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
 FIRST_BLOCKS = 20
@@ -46,8 +43,8 @@ class BatchRng:
         # arithmetic.
         stream = np.array([_stream(seed, epoch, task) for epoch in epochs_B], np.uint64).reshape(-1, 3)
         word = np.array([word_of(key) for key in keys_B], np.uint64)
-        self._key_2B1 = stream.T[:2, :, None]
-        self._fixed_3B1 = np.stack([stream[:, 2], word & LOW_32, word >> HALF])[:, :, None]
+        self._key_2B = np.ascontiguousarray(stream.T[:2])
+        self._counter_3B = np.stack([stream[:, 2], word & LOW_32, word >> HALF])
         self._ready = np.empty((len(word), 0))
         self._num_blocks = self._num_used = 0
 
@@ -78,33 +75,10 @@ class BatchRng:
 
     def _make(self, num_blocks: int) -> None:
         """Append two numbers per block to every row."""
-        place = np.arange(self._num_blocks, self._num_blocks + num_blocks, dtype=np.uint64)
-        words = philox((place[None], *self._fixed_3B1), (self._key_2B1[0], self._key_2B1[1]))
-        # 53 bits of two words, as NumPy makes doubles of them: every multiple of 2^-53 is equally likely.
-        high, low = np.stack(words[::2], -1) >> np.uint64(5), np.stack(words[1::2], -1) >> np.uint64(6)
-        made = (high * np.float64(2**26) + low) * 2.0**-53
-        self._ready = np.concatenate([self._ready, made.reshape(len(made), 2 * num_blocks)], axis=1)
+        made = np.empty((len(self._ready), 2 * num_blocks))
+        write_uniform(self._num_blocks, self._counter_3B, self._key_2B, made)
+        self._ready = np.concatenate([self._ready, made], axis=1)
         self._num_blocks += num_blocks
-
-
-def philox(counter: tuple[Uint64s, ...], key: tuple[Uint64s, Uint64s]) -> tuple[Uint64s, ...]:
-    """Return Philox 4x32-10 of counters (four words) and keys (two words): four words of 32 bits, each in a uint64.
-
-    Arrays must broadcast to each other. Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
-    """
-    # 64-bit words hold the full product of two 32-bit ones, whose upper half the rounds need.
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(NUM_ROUNDS):
-        product_0, product_1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            (product_1 >> HALF) ^ (c1 ^ k0),
-            product_1 & LOW_32,
-            (product_0 >> HALF) ^ (c3 ^ k1),
-            product_0 & LOW_32,
-        )
-        k0, k1 = (k0 + KEY_STEPS[0]) & LOW_32, (k1 + KEY_STEPS[1]) & LOW_32
-    return c0, c1, c2, c3
 
 
 @lru_cache(maxsize=256)
