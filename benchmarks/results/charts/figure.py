@@ -165,10 +165,12 @@ class Chart:
                 look: dict[str, Any] = {"linestyle": one.dash, "linewidth": one.width, "marker": one.marker}
                 handles.append(Line2D([], [], color=one.color, label=name, **look))
             drawn = self.figure.suptitle(self.title, fontsize=9.5, wrap=True)
-            legend = self.figure.legend(handles=handles, loc="outside lower center", frameon=False) if handles else None
+            num_columns = 1 + (len(handles) > 3)
+            placed: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "ncols": num_columns}
+            legend = self.figure.legend(handles=handles, **placed) if handles else None
             # Higher by the legend, so that it takes nothing from the axes.
             width_in, height_in = self.figure.get_size_inches()
-            self.figure.set_size_inches(width_in * 1.35, height_in * 1.2 + 0.17 * len(handles))
+            self.figure.set_size_inches(width_in * 1.35, height_in * 1.2 + 0.17 * len(handles) / num_columns)
             write_atomically(path, self._saved(path.suffix[1:], facecolor="white", dpi=200))
             self.figure.set_size_inches(width_in, height_in)
             drawn.remove()

@@ -29,7 +29,7 @@ NO_RESULT = frozenset(
     )
 )
 """Keys of a configuration that say where and how fast, and change no result beyond rounding."""
-OUTSIDE = ("num_steps", "seconds", "feature_s", "probe_s")
+OUTSIDE = ("seconds", "feature_s", "probe_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +152,8 @@ def _results(first: Record, second: Record) -> list[tuple[str, float, float, flo
     found = []
     for name, value in first.results.items():
         other: Any = second.results.get(name)
-        if name not in OUTSIDE and _is_number(value) and _is_number(other):
+        is_count = name in OUTSIDE or name.startswith("num_")
+        if not is_count and _is_number(value) and _is_number(other):
             found.append((name, float(value), float(other), float(other) - float(value)))
     return found
 
