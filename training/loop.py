@@ -16,6 +16,7 @@ from training.config import PretrainConfig
 from training.journal import LOG_NAME, Journal, read_log
 from training.model import build_trunk
 from training.parallel import cpu_threads, joined_ranks
+from training.ranks.stop_vote import RankVotes
 from training.run_folder import RunSummary, claim, read_summary, settle_backends, write_summary
 from training.session import Session
 from training.speed.gpu_kernels import gpu_kernels
@@ -78,6 +79,7 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
 def train(session: Session, out_dir: Path) -> None:
     """Take all steps that are left; log, measure and save on the way."""
     clock = CheckpointClock(session.config.checkpoint)
+    votes = RankVotes(session.ranks, 2)
     warned: set[str] = set()
     _warn(session, warned)
     if session.diagnosis is not None:
@@ -104,14 +106,16 @@ def train(session: Session, out_dir: Path) -> None:
             # Before the checkpoint of the same step: what a run resumes behind must be there.
             session.keep_trunk(writer)
             # All ranks vote, so that they stop and save after the same step: each has its own clock, and saving checks
-            # the losses of all. The checkpoint comes before the interrupt.
-            votes = [stop.is_made, clock.is_due(session.step)]
-            is_stopping, is_save_due = session.ranks.any(votes, session.device)
-            if is_stopping or is_save_due or session.step == session.num_steps:
+            # the losses of all. The checkpoint comes before the interrupt, and new votes after it, when no save is due.
+            is_stopping, is_save_due = votes.read([stop.is_made, clock.is_time_due])
+            is_last = session.step == session.num_steps
+            if is_stopping or is_save_due or is_last or clock.is_step_due(session.step):
                 session.save(writer)
                 clock.restart()
             if is_stopping:
                 raise KeyboardInterrupt
+            if not is_last:
+                votes.cast([stop.is_made, clock.is_time_due])
 
 
 def _tell_too_late(config: PretrainConfig, num_steps: int, step: int, out_dir: Path) -> None:

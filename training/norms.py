@@ -6,7 +6,7 @@ from typing import Literal
 from timm.layers.norm_act import BatchNormAct2d, GroupNormAct
 from torch import nn
 
-from pipelines.base.errors import UsageError
+from training.ranks.synced_norm import synced
 
 __all__ = ["NormLayer", "sync_norms", "use_group_norm"]
 
@@ -38,13 +38,11 @@ def _group_norm(norm: nn.BatchNorm2d) -> nn.GroupNorm:
     return with_act
 
 
-def sync_norms(model: nn.Module, world_size: int) -> None:
-    """Let every batch norm of a model use the statistics of all ranks' parts of a batch. One rank has them already.
-
-    Raises UsageError on several ranks.
-    """
-    if world_size > 1:
-        raise UsageError(
-            f"trunk.norm: synced works on one rank, this run has {world_size}. Use batch (each rank its own part of a "
-            "batch) or group."
-        )
+def sync_norms(module: nn.Module) -> None:
+    """Let every batch norm inside a module use the statistics of all ranks that share a batch. Weights stay the same
+    tensors."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, synced(child))
+        else:
+            sync_norms(child)

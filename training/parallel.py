@@ -1,32 +1,35 @@
-"""Data parallelism: processes started by torchrun train as one run. Gradients are averaged, the rest is replicated.
+"""Processes started by torchrun train as one run. What they share is in training/ranks.
 
 Every rank starts from the same weights (they follow from the seed) and takes the same steps, so weights stay equal
-without being sent. Batch norm normalises each rank's part of a batch by itself, as it would in the paper's workers.
-A rank that stops ends the run: the others fail at their next message to it.
+without being sent. A rank that stops ends the run: the others fail at their next message to it.
 """
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import distributed, nn
+from torch import distributed
 
 from pipelines.base.errors import FourfoldError, UsageError
 from pipelines.decode.base import thread_count
 
-__all__ = ["Ranks", "average_gradients", "choose_device", "cpu_threads", "joined_ranks", "leave_group"]
+__all__ = ["Ranks", "choose_device", "cpu_threads", "joined_ranks", "leave_group", "rank_message"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """Place of this process among the processes of a run. `local_rank` counts on this machine and picks the GPU."""
+    """Place of this process among the processes of a run. `local_rank` counts on this machine and picks the GPU.
+
+    group: torch's group of these processes; None: all of the run.
+    """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    group: distributed.ProcessGroup | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_first(self) -> bool:
@@ -49,18 +52,18 @@ class Ranks:
         Raises FourfoldError if a rank is gone.
         """
         if self.world_size > 1:
-            with _message():
-                distributed.all_reduce(values)
+            with rank_message():
+                distributed.all_reduce(values, group=self.group)
 
     def wait(self) -> None:
         """Return once all ranks are here. Raises FourfoldError if a rank is gone."""
         if self.world_size > 1:
-            with _message():
-                distributed.barrier()
+            with rank_message():
+                distributed.barrier(group=self.group)
 
 
 @contextmanager
-def _message() -> Iterator[None]:
+def rank_message() -> Iterator[None]:
     """Raise FourfoldError for a message to the other ranks that fails inside the block."""
     try:
         yield
@@ -134,18 +137,3 @@ def leave_group() -> None:
     # Gloo's threads still give back the tensors of the last messages, and need the interpreter for it: without this
     # rest, one rank in ten aborted at its end on a busy machine.
     time.sleep(0.25)
-
-
-def average_gradients(parameters: Iterable[nn.Parameter], world_size: int) -> None:
-    """Replace every gradient by its mean over all ranks, in one message."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if world_size == 1 or not gradients:
-        return
-    # One message: hundreds of small ones take longer than their bytes.
-    joined = torch.cat([gradient.flatten() for gradient in gradients])
-    with _message():
-        distributed.all_reduce(joined)
-    joined /= world_size
-    parts = torch.split(joined, [gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))

@@ -22,6 +22,7 @@ from training.heads import HeadInput
 from training.model import Model, build_model, build_trunk
 from training.norms import sync_norms
 from training.parallel import Ranks
+from training.ranks.running_statistics import average_running_statistics
 from training.speed.compiled import compiled_forward, reason_not_to_compile
 from training.trunk import STRIDE_PX, Trunk
 from training.updates.loss_averages import LossAverages
@@ -49,7 +50,7 @@ class Session:
         }
         self.num_steps = self._count_steps()
         if config.trunk.norm == "synced":
-            sync_norms(self.model, ranks.world_size)
+            sync_norms(self.model)
         # 2. To the device before the optimizers, which keep references to its parameters.
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.train()
@@ -61,7 +62,7 @@ class Session:
             balance=config.balance,
             ema=config.ema,
             seed=config.seed,
-            world_size=ranks.world_size,
+            ranks=ranks,
         )
         # After FLOPs are counted: a budget does not pay for what is computed twice to save memory.
         self.model.trunk.recompute = config.speed.recompute
@@ -112,6 +113,7 @@ class Session:
                 self.averages.add(name, self.step, loss, on_device.weight)
                 self.samples_seen[name] += self.batch_sizes[name]
             self.updater.finish(self.step, lr)
+        average_running_statistics(self.model, self.model.trunk, self.ranks)
         self.step += 1
 
     @property

@@ -5,18 +5,18 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import distributed
 
 from pipelines.base.config import validate
 from pipelines.base.errors import FourfoldError
 from pipelines.base.progress import quiet_progress
+from tests.made.rank_processes import play
 from tests.made.tiny_shards import coloured, write_shards
 from training.config import PretrainConfig
 from training.journal import read_log
@@ -50,7 +50,7 @@ def whole_run(rank: int, shards: Path, folder: Path) -> None:
 
     def recording(self: LossAverages, task: str, step: int, loss: Loss, weight: torch.Tensor) -> None:
         values = {"loss": loss.total.item()} | {name: value.item() for name, value in loss.metrics.items()}
-        over = dict.fromkeys(values, weight.sum().item())
+        over = dict.fromkeys(values, weight.sum().item()) | {"loss": 1.0}
         if task == "colorization":
             over["bin_accuracy"] = int((weight > 0).sum())
         rows.append({"task": task, "step": step, "values": values, "over": over})
@@ -114,15 +114,10 @@ def killed_at_step_3(rank: int, shards: Path, folder: Path) -> None:
 SCENES: tuple[Callable[[int, Path, Path], None], ...] = (whole_run, not_finite_at_step_3, killed_at_step_3)
 
 
-def one_rank(rank: int, shards: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def all_scenes(shards: Path, rank: int, folder: Path) -> None:
     with quiet_progress():
         for scene in SCENES:
-            scene(rank, Path(shards), Path(folder))
-    # Not an ordinary end: leaving the group of a killed rank waits for it.
-    os._exit(0)
+            scene(rank, shards, folder)
 
 
 @pytest.fixture(scope="module")
@@ -132,15 +127,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples = [(label, coloured(label, rng, 48)) for label in (0, 1, 2, 3) * 5]
     shards = write_shards(tmp_path_factory.mktemp("shards"), {"train": samples, "val": samples[:8]})
     folder = tmp_path_factory.mktemp("ranks")
-    start = get_context("spawn").Process
-    ranks = [start(target=one_rank, args=(rank, str(shards), str(folder))) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(timeout=120)
-    # A rank that is still there hangs; its files are missing, and the tests say which.
-    for process in ranks:
-        process.kill()
+    play(partial(all_scenes, shards), 2, folder)
     return folder
 
 

@@ -1,14 +1,14 @@
-"""Group norm in the place of batch norm, and what is said of synced norm."""
+"""Group norm and synced norm in the place of batch norm."""
 
 import pytest
 import torch
 from torch import nn
 
-from pipelines.base.errors import UsageError
 from tests.made.task_batches import MAKERS
 from training.heads import HeadInput, HeadsConfig
 from training.model import Model, build_model, build_trunk
 from training.norms import sync_norms, use_group_norm
+from training.ranks.synced_norm import SyncedBatchNorm, SyncedBatchNormAct
 from training.trunk import Trunk, TrunkConfig, load_trunk, save_trunk
 
 
@@ -57,16 +57,19 @@ def test_a_trunk_with_group_norm_is_saved_and_loaded(tmp_path) -> None:
     assert torch.equal(load_trunk(tmp_path)(images).last, trunk.eval()(images).last)
 
 
-def test_synced_norm_of_one_rank_is_batch_norm() -> None:
-    model = model_of("synced")
-    before = list(model.modules())
-    sync_norms(model, 1)
-    assert list(model.modules()) == before
-
-
-def test_synced_norm_of_several_ranks_says_what_to_use() -> None:
-    with pytest.raises(UsageError, match=r"norm: synced works on one rank, this run has 4\. Use batch"):
-        sync_norms(model_of("synced"), 4)
+@pytest.mark.parametrize("task", ["relative_position", "exemplar"])
+def test_synced_norm_of_one_rank_is_batch_norm(task: str) -> None:
+    usual, synced = model_of("batch"), model_of("synced")
+    sync_norms(synced)
+    assert {type(one) for one in synced.modules() if isinstance(one, nn.BatchNorm2d)} == {
+        SyncedBatchNorm,
+        SyncedBatchNormAct,
+    }
+    for model in (usual, synced):
+        model(MAKERS[task]()).total.backward()
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(usual.parameters(), synced.parameters(), strict=True))
+    theirs = synced.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in usual.state_dict().items())
 
 
 @pytest.mark.parametrize("old", ["shared", "per_task"])

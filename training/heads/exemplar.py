@@ -4,6 +4,7 @@ The 3x3x512 output of the patch encoder is compared directly, by cosine distance
 """
 
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import ClassVar, Literal
 
 import torch
@@ -12,6 +13,7 @@ from pydantic import Field
 from pipelines.tasks.base import TaskBatch
 from training.heads.base import Head, HeadConfig, HeadInput, Preset
 from training.heads.units import PatchEncoder
+from training.ranks.shared_batch import all_rows, sharing_ranks
 from training.updates.losses import Loss, triplet
 
 __all__ = ["ExemplarHead", "ExemplarHeadConfig"]
@@ -22,7 +24,7 @@ class ExemplarHeadConfig(HeadConfig):
     """How much nearer, in cosine distance (0 to 2). The paper's is 0.5."""
     negatives: Literal["one", "all"] = "one"
     """Anchors of other images that a row is compared with: the one the task chose (the paper's), or all of the batch,
-    which learns faster from small batches."""
+    which learns faster from small batches. Those of other ranks count, too."""
 
 
 class ExemplarHead(Head):
@@ -40,11 +42,7 @@ class ExemplarHead(Head):
         return code.view(len(code) // 2, 2, -1)  # type: ignore[no-any-return]
 
     def loss(self, prediction: torch.Tensor, batch: TaskBatch) -> Loss:
-        negative = batch.target["negative"]
-        if self.config.negatives == "all":
-            is_negative = _are_of_other_samples(batch)
-        else:
-            is_negative = negative[:, None] == torch.arange(len(negative), device=negative.device)[None, :]
+        is_negative = _all_negatives(batch) if self.config.negatives == "all" else _chosen_negatives(batch)
         anchor, positive = prediction.unbind(1)
         return triplet(anchor, positive, is_negative, batch.weight, self.config.margin)
 
@@ -54,12 +52,37 @@ class ExemplarHead(Head):
         return {"constant": lambda batch: constant}
 
 
-def _are_of_other_samples(batch: TaskBatch) -> torch.Tensor:
-    """bool (R, R), on the batch's device: rows i and j come from different samples. Does not wait for the device."""
+def _all_negatives(batch: TaskBatch) -> torch.Tensor:
+    """bool (R, S), on the batch's device: row i and row j of all ranks come from different samples. Does not wait for
+    the device."""
+    sample_R = _sample_numbers(batch)
+    return sample_R[:, None] != all_rows(sample_R)[None, :]
+
+
+def _chosen_negatives(batch: TaskBatch) -> torch.Tensor:
+    """bool (R, S): the negative that the task chose for row i, the first following row of another sample, is row j of
+    all ranks. "Following" is cyclic over the rows of all ranks."""
+    ranks, negative_R = sharing_ranks(), batch.target["negative"]
+    if ranks is None:
+        return negative_R[:, None] == torch.arange(len(negative_R), device=negative_R.device)[None, :]
+    # Chosen anew: the task has seen this rank's rows alone, and would take the first of them as what follows the last.
+    is_other_RS = _all_negatives(batch)
+    num_rows, num_all = is_other_RS.shape
+    row_S = torch.arange(num_all, device=is_other_RS.device)
+    steps_RS = (row_S[None, :] - row_S[ranks.rank * num_rows :][:num_rows, None]) % num_all
+    first_R = torch.where(is_other_RS, steps_RS, num_all).argmin(1)
+    return is_other_RS & (row_S[None, :] == first_R[:, None])
+
+
+def _sample_numbers(batch: TaskBatch) -> torch.Tensor:
+    """int64 (R,): equal for rows of the same sample, on all ranks that share the batch."""
     device = batch.weight.device
-    number = {key: index for index, key in enumerate(dict.fromkeys(batch.keys))}
+    if sharing_ranks() is None:
+        number = {key: index for index, key in enumerate(dict.fromkeys(batch.keys))}
+    else:
+        # A digest and not a count: ranks do not know each other's keys.
+        number = {key: int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), signed=True) for key in batch.keys}
     sample_B = torch.tensor([number[key] for key in batch.keys], pin_memory=device.type == "cuda")
     # R numbers are sent and compared there: a mask made here would be R^2 bytes, and a copy from memory that is not
     # pinned waits until the device has done all earlier steps.
-    sample_R = sample_B.to(device, non_blocking=True).repeat_interleave(len(batch.inputs) // len(batch.keys))
-    return sample_R[:, None] != sample_R[None, :]
+    return sample_B.to(device, non_blocking=True).repeat_interleave(len(batch.inputs) // len(batch.keys))

@@ -36,9 +36,10 @@ class LossAverages:
         weights_N = torch.ones_like(values_N)
         if self._ranks.world_size > 1:
             weight_sum = weight.sum()
-            over = [loss.weight_sums.get(name, weight_sum).double() for name in values]
+            # Of the loss, each rank has its part already: the plain mean of the parts is the loss of all rows.
+            over = [torch.ones_like(weight_sum), *(loss.weight_sums.get(name, weight_sum) for name in loss.metrics)]
             # Never 0: where no rank has any weight, the plain mean of their zeros is left, not 0 / 0.
-            weights_N = torch.stack(over).clamp_min(1e-12)
+            weights_N = torch.stack([one.double() for one in over]).clamp_min(1e-12)
         # Kept on the device, whether finite or not: asking now would wait for every step.
         row = torch.stack([values_N * weights_N, weights_N])
         self._names[task] = tuple(values)

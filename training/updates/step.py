@@ -17,7 +17,9 @@ from torch import nn
 from pipelines.base.rng import rng_for
 from pipelines.tasks.base import TaskBatch, TaskConfig
 from training.model import Model
-from training.parallel import average_gradients
+from training.parallel import Ranks
+from training.ranks.gradient_buckets import GradientBuckets
+from training.ranks.shared_batch import shared_batch
 from training.updates.balance import Balance, LossUncertainty, without_conflicts
 from training.updates.losses import Loss
 from training.updates.optimizer import OptimizerConfig, build_optimizer, is_decayed, parameter_groups, set_lr
@@ -59,15 +61,17 @@ class Updater:
         balance: Balance = "none",
         ema: EmaConfig | None = None,
         seed: int = 0,
-        world_size: int = 1,
+        ranks: Ranks | None = None,
     ) -> None:
-        """`model` is on its device already: optimizers keep references to its parameters."""
+        """`model` is on its device already: optimizers keep references to its parameters. `ranks` share the batches."""
         self._model, self._tasks, self._config = model, dict(tasks), optimizer
-        self._way, self._balance, self._seed, self._world_size = way, balance, seed, world_size
+        self._way, self._balance, self._seed = way, balance, seed
+        self._ranks = ranks or Ranks()
         device = next(model.trunk.parameters()).device
         self.uncertainty = LossUncertainty(list(tasks)).to(device) if balance == "uncertainty" else None
         self._trunk = list(model.trunk.parameters())
         self._parameters = {task: self._parameters_of(task) for task in tasks}
+        self._buckets = GradientBuckets(self._parameters, self._ranks)
         self.optimizers = self._build_optimizers()
         self.average = None if ema is None else TrunkAverage(ema, model.trunk)
         self.counts = UpdateCounts(
@@ -85,16 +89,17 @@ class Updater:
 
         lr: the learning rate of the step, before the task's `lr_scale`.
         """
-        # 1. Forward and backward. The loss that is returned, for the log, is the task's own.
+        # 1. Forward and backward. The loss that is returned, for the log, is the task's own. Gradients are averaged
+        # over ranks as they come, so that every rank updates alike, and resumes with the same.
         task = batch.task
-        loss = self.forward(batch)
-        total = loss.total if self.uncertainty is None else self.uncertainty.weigh(task, loss.total)
-        total.backward()  # type: ignore[no-untyped-call]
+        with shared_batch(self._ranks), self._buckets.averaging(task):
+            loss = self.forward(batch)
+            total = loss.total if self.uncertainty is None else self.uncertainty.weigh(task, loss.total)
+            total.backward()  # type: ignore[no-untyped-call]
         # 2. A task that accumulates waits until its gradient is the mean over all its batches.
         if self._tasks[task].accumulate > 1 and not self._accumulate(task):
             return loss
-        # 3. Averaged over ranks once it is whole, so that every rank updates alike.
-        average_gradients(self._parameters[task], self._world_size)
+        # 3. Update, or leave the gradients for `finish`.
         if self._way == "per_task":
             self._update(task, lr)
             self.counts.trunk += 1

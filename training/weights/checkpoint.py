@@ -81,10 +81,14 @@ class CheckpointClock:
         self._config = config
         self._saved_s = time.monotonic()
 
-    def is_due(self, step: int) -> bool:
-        if self._config.every_steps is not None:
-            return step % self._config.every_steps == 0
-        return time.monotonic() - self._saved_s >= self._config.every_s
+    def is_step_due(self, step: int) -> bool:
+        """Whether to save after this step because of its number: the same on all ranks."""
+        return self._config.every_steps is not None and step % self._config.every_steps == 0
+
+    @property
+    def is_time_due(self) -> bool:
+        """Whether to save because of the time by this rank's clock; never where steps are counted."""
+        return self._config.every_steps is None and time.monotonic() - self._saved_s >= self._config.every_s
 
     def restart(self) -> None:
         self._saved_s = time.monotonic()

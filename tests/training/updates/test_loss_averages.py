@@ -36,7 +36,7 @@ def beside(other: list[float]) -> Ranks:
 
 
 def test_ranks_count_by_what_their_means_were_over() -> None:
-    # The other rank: a loss of 4 over a weight of 1, an accuracy of 0 over 2 rows.
+    # The other rank: 4 as its part of the loss, an accuracy of 0 over 2 rows.
     averages = LossAverages(beside([4.0, 0.0, 1.0, 2.0]))
     loss = Loss(
         total=torch.tensor(2.0),
@@ -44,11 +44,11 @@ def test_ranks_count_by_what_their_means_were_over() -> None:
         weight_sums={"accuracy": torch.tensor(4.0)},
     )
     averages.add("a", 0, loss, torch.tensor([1.0, 2.0]))
-    assert averages.take()["a"] == pytest.approx({"loss": (3 * 2 + 1 * 4) / 4, "accuracy": 4 * 0.6 / 6})
+    assert averages.take()["a"] == pytest.approx({"loss": (2 + 4) / 2, "accuracy": 4 * 0.6 / 6})
 
 
 def test_a_batch_without_weight_on_any_rank_has_the_loss_0() -> None:
-    averages = LossAverages(beside([0.0, 1e-12]))
+    averages = LossAverages(beside([0.0, 1.0]))
     averages.add("a", 0, Loss(total=torch.tensor(0.0)), torch.zeros(2))
     assert averages.take() == {"a": {"loss": 0.0}}
 

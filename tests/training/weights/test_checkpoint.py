@@ -102,7 +102,8 @@ def test_another_format_is_refused(tmp_path, version) -> None:
 
 def test_due_by_steps() -> None:
     clock = CheckpointClock(CheckpointConfig(every_steps=3, every_s=1e-9))
-    assert [step for step in range(1, 10) if clock.is_due(step)] == [3, 6, 9]
+    assert [step for step in range(1, 10) if clock.is_step_due(step)] == [3, 6, 9]
+    assert not clock.is_time_due
 
 
 def test_due_by_the_clock(monkeypatch) -> None:
@@ -110,8 +111,9 @@ def test_due_by_the_clock(monkeypatch) -> None:
     monkeypatch.setattr("training.weights.checkpoint.time.monotonic", lambda: now[0])
     clock = CheckpointClock(CheckpointConfig(every_s=60))
     now[0] = 159.0
-    assert not clock.is_due(1)
+    assert not clock.is_time_due
     now[0] = 160.0
-    assert clock.is_due(2)
+    assert clock.is_time_due
     clock.restart()
-    assert not clock.is_due(3)
+    assert not clock.is_time_due
+    assert not clock.is_step_due(3)

@@ -1,0 +1,52 @@
+"""Processes that are ranks of one run, started once for all checks of a test file."""
+
+import os
+import traceback
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+__all__ = ["LONGEST_S", "play"]
+
+LONGEST_S = 240.0
+
+
+def play(scene: Callable[[int, Path], None], world_size: int, folder: Path) -> None:
+    """Call `scene(rank, folder)` in `world_size` processes of one gloo group, and return when all have ended.
+
+    A scene writes what it found into the folder: a rank that fails leaves `error<rank>.txt` there, which is raised.
+    """
+    # A server that has imported torch once, and forks: importing it in every process takes longer than the scenes.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["torch", "training.loop", "tests.made.task_batches"])
+    processes = [
+        context.Process(target=_one_rank, args=(scene, rank, world_size, folder)) for rank in range(world_size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=LONGEST_S)
+    # A rank that is still there hangs; its files are missing, and the tests say which.
+    for process in processes:
+        process.kill()
+    errors = [path.read_text() for path in sorted(folder.glob("error*.txt"))]
+    assert not errors, "\n".join(errors)
+
+
+def _one_rank(scene: Callable[[int, Path], None], rank: int, world_size: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
+    try:
+        scene(rank, folder)
+        # All are here: a rank that ends while others still send to it would fail them.
+        distributed.barrier()
+    except BaseException:
+        (folder / f"error{rank}.txt").write_text(f"rank {rank}: {traceback.format_exc()}")
+    finally:
+        # Not an ordinary end: leaving the group of a killed rank waits for it.
+        os._exit(0)
