@@ -210,6 +210,7 @@ class Session:
             model=self.model.state_dict(),
             optimizers=self.updater.state_dict(),
             cpu_seconds=self.meter.cpu_seconds,
+            world_size=self.ranks.world_size,
         )
         writer.save(checkpoint)
 
@@ -237,6 +238,8 @@ class Session:
         self.updater.load_state_dict(checkpoint.optimizers)
         self.pipeline.restore(checkpoint.position)
         self.step, self.samples_seen = checkpoint.step, dict(checkpoint.samples_seen)
+        if self.ranks.is_first and checkpoint.world_size not in (0, self.ranks.world_size):
+            print_line(_other_ranks_line(self.config, checkpoint.world_size, self.ranks.world_size))
         self.meter = Meter(self.samples_seen, checkpoint.seconds, checkpoint.cpu_seconds)
 
     def close(self) -> None:
@@ -276,6 +279,14 @@ class Session:
         is_constant = all(task.task_weight == 1.0 and task.every == 1 for task in options)
         active = partial(active_tasks, self.config.pipeline, self.config.seed)
         return count_steps(budget, cost, active, is_constant=is_constant)
+
+
+def _other_ranks_line(config: PretrainConfig, before: int, now: int) -> str:
+    """Say what a run changes by resuming on another number of ranks."""
+    line = f"resumes on {now} ranks from a checkpoint of {before}: batches over all ranks stay the same"
+    if config.trunk.norm != "batch":
+        return f"{line}, and so do the weights but for rounding."
+    return f"{line}; batch norm sees other parts of them, so weights differ. trunk.norm synced and group avoid that."
 
 
 def model_of(config: PretrainConfig, tasks: Mapping[str, Task], num_labels: int) -> Model:

@@ -69,8 +69,8 @@ class TrunkConfig(Config):
     """Multiplies all channels, rounded to multiples of 8. Compute grows with its square."""
     norm: NormLayer = "batch"
     """"batch": each rank's part of a batch is normalised by itself in training. "synced": by the statistics of all
-    ranks' parts; costs two messages per layer. "group": by groups of an image's channels, in the heads too; batches and
-    ranks do not matter."""
+    ranks' parts, so that their number changes nothing; costs two messages per layer. "group": by groups of an image's
+    channels, in the heads too; batches and ranks do not matter."""
     statistics: Literal["shared", "per_task"] = "shared"
     """Running statistics of batch norm, for evaluation: one set, or one per task."""
     layout: Literal["timm", "slim"] = "timm"

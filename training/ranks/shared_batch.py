@@ -64,7 +64,7 @@ class _Gathered(torch.autograd.Function):
     """Rows of all ranks; backward, the sum over ranks of the gradients of the own ones."""
 
     @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, ranks: Ranks) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, rows: torch.Tensor, ranks: Ranks) -> torch.Tensor:
         ctx.ranks, ctx.num_rows = ranks, len(rows)
         parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(ranks.world_size)]
         with rank_message():

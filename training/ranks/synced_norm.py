@@ -66,14 +66,15 @@ def _normalised(norm: nn.BatchNorm2d, x: torch.Tensor, ranks: Ranks) -> torch.Te
     if x.device.type == "cuda":
         group = ranks.group or distributed.group.WORLD
         return GpuStatistics.apply(*given, group, ranks.world_size)  # type: ignore[no-any-return]
-    return _CpuStatistics.apply(*given, ranks)
+    normalised: torch.Tensor = _CpuStatistics.apply(*given, ranks)
+    return normalised
 
 
 class _CpuStatistics(torch.autograd.Function):
     """Normalise by mean and variance over all ranks, and update the running ones as batch norm of all rows would."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: torch.Tensor,
         weight: torch.Tensor,

@@ -62,7 +62,7 @@ class CheckpointConfig(Config):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """State after `step` steps. `samples_seen` per task; `seconds` and `cpu_seconds` of training so far, over all
-    resumes; `optimizers`: the updater's state."""
+    resumes; `optimizers`: the updater's state; `world_size`: ranks that trained, 0 in files that do not tell."""
 
     step: int
     seconds: float
@@ -71,6 +71,7 @@ class Checkpoint:
     model: dict[str, Any]
     optimizers: dict[str, dict[str, Any]]
     cpu_seconds: float = 0.0
+    world_size: int = 0
     format_version: int = FORMAT_VERSION
 
 

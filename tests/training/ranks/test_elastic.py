@@ -1,0 +1,113 @@
+"""A run that is stopped and resumed on other numbers of ranks: 2, then 1, then 4; beside one that ran on 1 rank."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed
+
+from pipelines.base.config import validate
+from pipelines.base.progress import quiet_progress
+from tests.made.patience import wait_until
+from tests.made.rank_processes import play
+from tests.made.tiny_shards import coloured, write_shards
+from training.config import PretrainConfig
+from training.journal import read_log
+from training.loop import pretrain
+from training.session import Session
+from training.weights.checkpoint import load_checkpoint
+
+NUM_STEPS = 20
+PHASES = {"alone": 1, "first": 2, "second": 1, "third": 4}
+"""Number of ranks; the last three are parts of one run."""
+STOPS = {"first": 6, "second": 12}
+"""Step in which the last rank gets a signal."""
+
+
+def config_of(shards: Path) -> PretrainConfig:
+    tasks = {"colorization": {}, "exemplar": {}}
+    config: dict[str, Any] = {
+        "pipeline": {"images": str(shards), "canvas_px": 32, "batch_size": 8, "num_threads": 1, "tasks": tasks},
+        "trunk": {"depth": 10, "width": 0.125, "norm": "group"},
+        "heads": {"preset": "small"},
+        # As in test_equal_results.py: small steps, so that rounding stays rounding.
+        "optimizer": {"lr": 3e-4, "eps": 1e-2},
+        "budget": {"steps": NUM_STEPS},
+        "precision": "fp32",
+        "cpu_threads": 1,
+        "log_every_steps": 5,
+        "held_out": "off",
+    }
+    return validate(PretrainConfig, config, source="test")
+
+
+def one_phase(name: str, rank: int, shards: Path, folder: Path) -> None:
+    world_size, learn = PHASES[name], Session.learn
+    os.environ |= {"WORLD_SIZE": str(world_size)}
+    if world_size > 1:
+        store = f"file://{folder}/store-{name}"
+        distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
+
+    def stopped(self: Session, step: Any) -> None:
+        if self.step == STOPS.get(name) and rank == world_size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        learn(self, step)
+
+    Session.learn = stopped  # type: ignore[method-assign]
+    try:
+        pretrain(config_of(shards), folder / ("alone" if name == "alone" else "moved"), device="cpu")
+    except KeyboardInterrupt:
+        checkpoint = load_checkpoint(folder / "moved")
+        assert checkpoint is not None
+        (folder / f"{name}{rank}.step").write_text(f"{checkpoint.step} of {checkpoint.world_size}")
+    Session.learn = learn  # type: ignore[method-assign]
+    if world_size > 1:
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+def all_phases(rank: int, folder: Path) -> None:
+    shards = folder / "shards"
+    distributed.destroy_process_group()
+    for name, world_size in PHASES.items():
+        if rank < world_size:
+            with quiet_progress():
+                one_phase(name, rank, shards, folder)
+        (folder / f"{name}{rank}.done").touch()
+        wait_until(lambda name=name: len(list(folder.glob(f"{name}*.done"))) == max(PHASES.values()))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    rng = np.random.default_rng(0)
+    write_shards(folder / "shards", {"train": [(label, coloured(label, rng)) for label in (0, 1, 2, 3) * 6]})
+    play(all_phases, max(PHASES.values()), folder)
+    return folder
+
+
+def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(folder / name / "trunk.pt", weights_only=True)["weights"]
+    return found
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(folder: Path) -> None:
+    # In step 6 (the 7th), and the votes that are cast after it are read after the 8th; of one rank, at once.
+    assert [(folder / f"first{rank}.step").read_text() for rank in range(2)] == ["8 of 2"] * 2
+    assert (folder / "second0.step").read_text() == "13 of 1"
+
+
+def test_the_weights_are_those_of_a_run_on_one_rank(folder: Path) -> None:
+    expected, found = weights(folder, "alone"), weights(folder, "moved")
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-5)
+
+
+def test_no_step_is_lost_or_taken_twice(folder: Path) -> None:
+    alone, moved = (read_log(folder / name / "log.jsonl") for name in ("alone", "moved"))
+    assert [line["step"] for line in moved] == [line["step"] for line in alone] == [5, 10, 15, 20]
+    assert moved[-1]["passes"] == alone[-1]["passes"]
