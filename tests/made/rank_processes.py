@@ -46,7 +46,6 @@ def _one_rank(scene: Callable[[int, Path], None], rank: int, world_size: int, fo
         scene(rank, folder)
         # Gloo's threads may still send the last message to another rank.
         time.sleep(0.25)
-        distributed.barrier()
     except BaseException:
         (folder / f"error{rank}.txt").write_text(f"rank {rank}: {traceback.format_exc()}")
     finally:
