@@ -35,7 +35,7 @@ def config_of(shards: Path) -> PretrainConfig:
         "trunk": {"depth": 10, "width": 0.125, "norm": "group"},
         "heads": {"preset": "small"},
         # As in test_equal_results.py: small steps, so that rounding stays rounding.
-        "optimizer": {"lr": 3e-4, "eps": 1e-2},
+        "optimizer": {"lr": 1e-4, "eps": 1e-2},
         "budget": {"steps": NUM_STEPS},
         "precision": "fp32",
         "cpu_threads": 1,

@@ -32,8 +32,13 @@ WORLD_SIZES = (1, 2, 4)
 RUNS: dict[str, dict[str, Any]] = {
     "group, per task": {"norm": "group", "way": "per_task", "negatives": "all", "foreground": "balanced"},
     "group, summed": {"norm": "group", "way": "summed", "lasso": True, "accumulate": 2},
-    # Every layer sends two messages: two ranks, and two tasks.
-    "synced, per task": {"norm": "synced", "way": "per_task", "tasks": ("exemplar", "relative_position")},
+    # Every layer sends two messages, so two ranks are enough. Without relative position, whose head normalises single
+    # numbers: of few rows, that makes a rounding large (gradients of 200 differ by 12).
+    "synced, per task": {
+        "norm": "synced",
+        "way": "per_task",
+        "tasks": ("colorization", "exemplar", "motion_segmentation"),
+    },
 }
 CASES = [(name, size) for name in RUNS for size in WORLD_SIZES[1:] if size == 2 or "synced" not in name]
 
