@@ -11,8 +11,12 @@ import pytest
 import torch
 
 from tests.made.pictures import stored_clips, stored_images, write_folder
+from tests.made.stand_in_device import StandIn, stand_in_device
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+IS_STAND_IN = os.environ.get("FOURFOLD_TEST_DEVICE") == "cpu"
+"""Tests of a GPU run on the stand-in of tests/made/stand_in_device.py where there is no GPU."""
 
 
 def pytest_configure() -> None:
@@ -23,6 +27,10 @@ def pytest_configure() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("cuda") is None or torch.cuda.is_available():
+        return
+    if IS_STAND_IN:
+        if item.get_closest_marker("gpu_only") is not None:
+            pytest.skip("needs a real GPU, and the stand-in is none")
         return
     if os.environ.get("REQUIRE_CUDA") == "1":
         pytest.fail("REQUIRE_CUDA=1, but torch sees no GPU")
@@ -36,6 +44,19 @@ def _rng_as_before() -> Iterator[None]:
     random.setstate(before[0])
     np.random.set_state(before[1])  # noqa: NPY002
     torch.random.set_rng_state(before[2])
+
+
+@pytest.fixture(autouse=True)
+def _stand_in_for_gpu_tests(request: pytest.FixtureRequest) -> None:
+    if IS_STAND_IN and request.node.get_closest_marker("cuda") is not None and not torch.cuda.is_available():
+        request.getfixturevalue("stand_in")
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A device "cuda" that computes on the CPU; `stand_in.no_reads()` makes reads by the host an error."""
+    with stand_in_device(monkeypatch) as device:
+        yield device
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ the first frame is decoded in color.
 
 import torch
 
-__all__ = ["NUM_COLORS", "chosen_frames", "planes_of", "planes_of_chosen"]
+__all__ = ["NUM_CHOSEN", "NUM_COLORS", "chosen_frames", "planes_of", "planes_of_chosen"]
 
 NUM_COLORS = 3
 NUM_CHOSEN = 3

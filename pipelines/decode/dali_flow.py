@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
+from pipelines.base.device_stream import DeviceStream, current_stream
 from pipelines.decode.dali import require_dali
 
 __all__ = ["GridPx", "HardwareFlow", "dense_flow", "flow_graph"]
@@ -26,6 +27,8 @@ class HardwareFlow:
         """Raises UsageError without DALI."""
         require_dali()
         self._device, self._grid_px = device, grid_px
+        # Of its own: the flow unit is no part of the GPU's cores, and works while these do something else.
+        self._stream = DeviceStream(device)
         self._pipelines: dict[int, Any] = {}
 
     def clip_flow(self, clips_BTHWC: torch.Tensor) -> torch.Tensor:
@@ -33,12 +36,18 @@ class HardwareFlow:
         height, width = clips_BTHWC.shape[2:4]
         # The unit tells where a pixel of the later frame was in the earlier one (DALI's tests warp the second frame).
         # Frames in reverse order give where a pixel goes.
-        backwards = clips_BTHWC.flip(1)
-        pipeline = self._pipeline(len(backwards))
-        pipeline.feed_input("clips", list(backwards.unbind(0)))
-        (output,) = pipeline.run()
-        grid_BThw2 = torch.utils.dlpack.from_dlpack(output.as_tensor()).flip(1)
-        return dense_flow(grid_BThw2, self._grid_px, height, width)
+        with self._stream.work_between([clips_BTHWC]):
+            backwards = clips_BTHWC.flip(1)
+            pipeline = self._pipeline(len(backwards))
+            # DALI takes torch's current stream for the copy. Results are given to it, too: without a stream `run`
+            # waits.
+            pipeline.feed_input("clips", list(backwards.unbind(0)))
+            (output,) = pipeline.run(current_stream(self._device))
+            grid_BThw2 = torch.utils.dlpack.from_dlpack(output.as_tensor()).flip(1)
+        # Outside: its memory is then the caller's, and `grid_BThw2` is kept until it is read.
+        flow_BTHW2 = dense_flow(grid_BThw2, self._grid_px, height, width)
+        self._stream.keep([grid_BThw2])
+        return flow_BTHW2
 
     def _pipeline(self, batch_size: int) -> Any:
         if batch_size not in self._pipelines:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from threading import Lock, current_thread
 
+import torch
+
 __all__ = ["CONSUMER", "Listener", "StageClock", "StageStats", "sum_stats", "bottleneck"]
 
 Listener = Callable[[str, float, float, str], None]
@@ -71,7 +73,9 @@ class StageClock:
         self.name = name
         self.listener: Listener | None = None
         self._lock = Lock()
-        self._num_items = self._num_failures = self._num_left_out = self._num_running = 0
+        self._num_items = self._num_failures = self._num_running = 0
+        # A sum that lies on a device stays there until it is read: reading it with every batch would wait every time.
+        self._num_left_out: int | torch.Tensor = 0
         self._busy_s = self._input_s = self._output_s = 0.0
         self._idle_since_s = time.perf_counter()
 
@@ -115,12 +119,12 @@ class StageClock:
         *,
         num_items: int = 0,
         num_failures: int = 0,
-        num_left_out: int = 0,
+        num_left_out: int | torch.Tensor = 0,
         busy_s: float = 0.0,
         blocked_on_input_s: float = 0.0,
         blocked_on_output_s: float = 0.0,
     ) -> None:
-        """Add counts and seconds of work that has just ended."""
+        """Add counts and seconds of work that has just ended. `num_left_out` may be a tensor on a device."""
         # Outside the lock: a listener may be slow, or may ask for the stats.
         if self.listener is not None and busy_s:
             now_s = time.perf_counter()
@@ -140,11 +144,19 @@ class StageClock:
                 name=self.name,
                 num_items=self._num_items,
                 num_failures=self._num_failures,
-                num_left_out=self._num_left_out,
+                num_left_out=_number(self._num_left_out),
                 busy_s=self._busy_s,
                 blocked_on_input_s=self._input_s,
                 blocked_on_output_s=self._output_s,
             )
+
+
+def _number(count: int | torch.Tensor) -> int:
+    """Return a count that may lie on a device."""
+    # It was summed on the pipeline's stream, of which the reader's stream knows nothing.
+    if isinstance(count, torch.Tensor) and count.is_cuda:
+        torch.cuda.synchronize(count.device)
+    return int(count)
 
 
 def sum_stats(parts: Sequence[tuple[StageStats, ...]]) -> tuple[StageStats, ...]:

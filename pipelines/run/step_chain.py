@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from pipelines.base.device_stream import DeviceStream
 from pipelines.base.errors import UsageError
 from pipelines.base.rng import rng_for
 from pipelines.base.thread_pool import InlineThreadPool, ThreadPool
@@ -154,6 +155,7 @@ class StepChain:
             threads=threads,
             # Measuring without augmentation looks at every sample.
             num_taken={name: config.batch_size_of_task(name) for name in self.tasks if augment},
+            stream=DeviceStream(self.device),
         )
 
 

@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
+import torch
+
+from pipelines.base.device_stream import DeviceStream
 from pipelines.base.errors import DataError
 from pipelines.base.thread_pool import ThreadPool
 from pipelines.decode.base import Backend
@@ -19,6 +22,10 @@ __all__ = ["POSITION_KEYS", "BegunStep", "MadeStep", "Step", "StepMaker"]
 POSITION_KEYS = ("step", "image_batch", "clip_batch")
 READING_STAGES = ("read", "decode")
 """Stages that run in the thread that begins a step, one after the other."""
+
+
+MarkedBatch = tuple[TaskBatch, torch.cuda.Event | None]
+"""A batch, and the place in the pipeline's stream behind its work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +55,7 @@ class BegunStep:
     """A step that is read and decoded, while a thread pool still makes its batches."""
 
     index: int
-    batches: dict[str, Future[TaskBatch]]
+    batches: dict[str, Future[MarkedBatch]]
     faults: tuple[Fault, ...]
     num_samples: int
     after: dict[str, int]
@@ -68,12 +75,15 @@ class StepMaker:
         shard_cache: ShardCache | None,
         threads: ThreadPool,
         num_taken: Mapping[str, int],
+        stream: DeviceStream,
     ) -> None:
         """`sources`: by kind of sample; tasks of other kinds are left out of the steps. `schedule`: step -> names of
         active tasks. `clocks`: "read", "decode", and one per task. `num_taken`: task -> samples of a global batch that
-        it takes; all where it is left out. `close` also closes `backends`, `shard_cache` and `threads`."""
+        it takes; all where it is left out. `stream`: where all work on a device is started. `close` also closes
+        `backends`, `shard_cache` and `threads`."""
         self.tasks, self.sources, self.threads, self._backends = dict(tasks), sources, threads, backends
         self._schedule, self._clocks, self._shard_cache = schedule, clocks, shard_cache
+        self._stream = stream
         self._rows = {
             name: sources[tasks[name].source].plan.rows_taken(count)
             for name, count in num_taken.items()
@@ -101,16 +111,17 @@ class StepMaker:
         names = self._schedule(position["step"])
         self.fetch_ahead(position)
         # 2. Kind by kind, and tasks start as soon as their pixels are there: image tasks work while clips are decoded.
-        batches: dict[str, Future[TaskBatch]] = {}
+        batches: dict[str, Future[MarkedBatch]] = {}
         faults: list[Fault] = []
         num_samples = 0
         for kind, source in self.sources.items():
             active = [name for name in names if self.tasks[name].source == kind]
             if not active:
                 continue
-            prepared, failed = source.load(position[f"{kind}_batch"], active)
-            # After failed samples are replaced: which sample takes a place must not depend on a task's batch size.
-            prepared = {name: self._taken(name, samples) for name, samples in prepared.items()}
+            with self._stream.work():
+                prepared, failed = source.load(position[f"{kind}_batch"], active)
+                # After failed samples are replaced: which one takes a place must not depend on a task's batch size.
+                prepared = {name: self._taken(name, samples) for name, samples in prepared.items()}
             _refuse_failed_batch(prepared.values(), failed)
             faults += failed
             num_samples += source.plan.local_batch_size
@@ -129,7 +140,11 @@ class StepMaker:
 
         Raises the error of a task, and FourfoldError within a second if a thread has died.
         """
-        batches = {name: self.threads.result_of(future) for name, future in begun.batches.items()}
+        batches: dict[str, TaskBatch] = {}
+        for name, future in begun.batches.items():
+            batches[name], mark = self.threads.result_of(future)
+            # Training's stream waits for this batch alone; steps after it may be at work already.
+            self._stream.hand_over(batches[name].all_tensors, mark)
         step = Step(index=begun.index, batches=batches, faults=begun.faults)
         return MadeStep(step=step, num_samples=begun.num_samples, after=begun.after)
 
@@ -172,12 +187,16 @@ class StepMaker:
     def _taken(self, name: str, prepared: TaskSamples) -> TaskSamples:
         return prepared.of_rows(self._rows[name]) if name in self._rows else prepared
 
-    def _submit(self, name: str, prepared: TaskSamples, room_wait_s: float) -> Future[TaskBatch]:
+    def _submit(self, name: str, prepared: TaskSamples, room_wait_s: float) -> Future[MarkedBatch]:
         clock = self._clocks[name]
         clock.arrival(room_wait_s)
-        future = self.threads.submit(self.make, name, prepared)
+        future = self.threads.submit(self._make_marked, name, prepared)
         future.add_done_callback(lambda _: clock.departure())
         return future
+
+    def _make_marked(self, name: str, prepared: TaskSamples) -> MarkedBatch:
+        with self._stream.work():
+            return self.make(name, prepared), self._stream.mark()
 
 
 def _zero_weights(batch: TaskBatch, failed: tuple[int, ...], examples_per_sample: int) -> TaskBatch:

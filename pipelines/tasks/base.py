@@ -88,7 +88,8 @@ class TaskBatch:
     weight: float32, (R,), (R, K) for K questions about one example, or (R, h, w); 0 leaves an example, a question or a
     cell out of the loss. keys: of the B samples.
     geometry: every random number, for audit, with leading axis B. If a task can fail to find a target, also "verdict"
-    (B,): 0 for samples that have one, the reason's number for others.
+    (B,): 0 for samples that have one, the reason's number for others. Of targets made on a device the verdicts stay
+    there, as `verdict_on_device`, so that nothing waits for them; `to("cpu")` puts them into the geometry.
     """
 
     task: str
@@ -97,6 +98,7 @@ class TaskBatch:
     weight: torch.Tensor
     keys: tuple[str, ...]
     geometry: Geometry = field(default_factory=dict)
+    verdict_on_device: torch.Tensor | None = None
 
     def __repr__(self) -> str:
         target = ", ".join(f"{name}={tuple(value.shape)}" for name, value in self.target.items())
@@ -104,15 +106,27 @@ class TaskBatch:
         return f"TaskBatch({self.task}, inputs={tuple(self.inputs.shape)} {dtype}, {target}, keys={len(self.keys)})"
 
     @property
-    def num_left_out(self) -> int:
-        """Number of samples without a target."""
+    def num_left_out(self) -> int | torch.Tensor:
+        """Number of samples without a target; a tensor on the device if only the device knows yet."""
+        if self.verdict_on_device is not None:
+            return torch.count_nonzero(self.verdict_on_device)
         return int(np.count_nonzero(self.geometry.get("verdict", 0)))
+
+    @property
+    def all_tensors(self) -> tuple[torch.Tensor, ...]:
+        """Inputs, targets and weight, and verdicts that lie on a device."""
+        verdict = () if self.verdict_on_device is None else (self.verdict_on_device,)
+        return (self.inputs, *self.target.values(), self.weight, *verdict)
 
     def to(self, device: torch.device | str) -> "TaskBatch":
         """Return the same batch with its tensors on `device`."""
         # Geometry stays where it is: it is for audit, and no step looks at it.
         target = {name: _moved(value, device) for name, value in self.target.items()}
-        return replace(self, inputs=_moved(self.inputs, device), target=target, weight=_moved(self.weight, device))
+        moved = replace(self, inputs=_moved(self.inputs, device), target=target, weight=_moved(self.weight, device))
+        if self.verdict_on_device is None or torch.device(device).type != "cpu":
+            return moved
+        verdict = {"verdict": self.verdict_on_device.cpu().numpy()}
+        return replace(moved, geometry={**self.geometry, **verdict}, verdict_on_device=None)
 
 
 def one_of_equal_planes(tensor: torch.Tensor) -> torch.Tensor:

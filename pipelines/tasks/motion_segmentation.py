@@ -7,13 +7,13 @@ Shortcuts: camera motion is subtracted, or "everything moves" would pay; cells t
 Source: Pathak et al. 2017 as in the multi-task paper (Doersch & Zisserman 2017, sections 2 and 3.4); camera from the
     border as in Fast Object Segmentation (Papazoglou & Ferrari 2013); colors as in GrabCut (Rother et al. 2004).
 
-The target is computed from the clip on the fly (pipelines/targets/motion/motion_mask.py), on the CPU. For clips on a
-device, the planes of the first three frames are copied to the CPU and the target back; the inputs stay on the device.
+The target is computed from the clip on the fly: on the CPU clip by clip (pipelines/targets/motion/motion_mask.py), on a
+device for the whole batch (pipelines/targets/motion/device/), where nothing is copied to the host.
 
 Letters: B clips, T frames, N frames that the target is computed from, H W clip size, h w = H / 8, W / 8 rounded up.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
@@ -41,7 +41,12 @@ REMOVED_OPTIONS = ("preset", "threshold_px", "reach_px", "min_coverage")
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Flow = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Target = tuple[Floats, Floats, np.uint8]
+"""Of a clip on the CPU."""
+MOVING, KNOWN = 1, 2
+VERDICT_BIT = 2
+"""Of a clip on a device the target is one uint8 (h, w): bits for moving and known, and from this bit on the verdict."""
 
 
 class MotionSegmentationConfig(TaskConfig):
@@ -49,7 +54,12 @@ class MotionSegmentationConfig(TaskConfig):
 
     engine: EngineName = "dis"
     """Dense flow. "farneback" has less exact borders at a similar cost. "raft" is a network that was trained with true
-    flow, about a second a clip on a CPU; "nvof" is the GPU's flow unit. Masks were tuned with "dis" only."""
+    flow, about a second a clip on a CPU; "nvof" is the GPU's flow unit. Masks were tuned with "dis" only. For clips on
+    a device, "dis" and "farneback" are replaced by flow in torch (pipelines/targets/motion/device/torch_flow.py)."""
+    device_masks: bool = True
+    """Make masks of clips on a device there, all clips at once: 1 % of the cells differ from those made on the CPU.
+    False copies the planes of the first three frames to the CPU and the target back, and makes them in threads, by
+    `engine`."""
     raft_weights: str = "default"
     """Of "raft": "default" downloads torchvision's, "random" tries the chain without, else the path of a file."""
     num_threads: int = Field(default=0, ge=0)
@@ -85,7 +95,7 @@ class MotionSegmentation(Task):
     weight (B, h, w): 0 in clips that are flat or cut, and in cells that nobody can judge: they leave the view at once,
     flicker, or the evidence is near even. geometry["verdict"], uint8 (B,), indexes `VERDICTS` of motion_mask.py and
     counts the clips left out: 0 usable, 1 no texture, 2 a cut; geometry["known_ratio"], float32 (B,), is the share of
-    cells with weight.
+    cells with weight. Of masks made on a device, the verdict is `verdict_on_device`, and there is no known_ratio.
 
     Clips come as planes (pipelines/decode/clip_planes.py) or as RGB frames (B, T, H, W, 3).
     """
@@ -108,6 +118,7 @@ class MotionSegmentation(Task):
                 f"need at least {MIN_SIDE_PX} px a side to find the camera's motion, the paper has 240 x 320."
             )
         self._engines = EnginePool(self.config.engine, self.config.raft_weights)  # fails now if it cannot be had
+        self._flows: dict[torch.device, Flow] = {}
         num_targets = self.config.remembered_clips
         self.targets = TargetCache(num_targets) if num_targets else None
 
@@ -123,6 +134,8 @@ class MotionSegmentation(Task):
         self, pixels: torch.Tensor, geometry: Geometry, keys: Sequence[str], known: CachedTargets
     ) -> TaskBatch:
         planes = pixels if pixels.ndim == 4 else planes_of(pixels)
+        if planes.device.type != "cpu" and self.config.device_masks:
+            return self._make_on_device(planes, geometry, keys, known)
         targets = self._complete(planes, known)
         moving, weight, verdict = (np.stack(part) for part in zip(*targets, strict=True))
         return TaskBatch(
@@ -134,6 +147,47 @@ class MotionSegmentation(Task):
             # Into the geometry, where audits and `num_left_out` look.
             geometry={**geometry, "verdict": verdict, "known_ratio": weight.mean(axis=(1, 2))},
         )
+
+    def _make_on_device(
+        self, planes: torch.Tensor, geometry: Geometry, keys: Sequence[str], known: CachedTargets
+    ) -> TaskBatch:
+        """Make the batch on the planes' device; the host waits for no value."""
+        # Not at the top of the file: importing Kornia takes a second, which CPU pipelines and their workers need not
+        # wait.
+        from pipelines.targets.motion.device.batched_masks import mask_clips
+
+        # 1. Masks of the clips without a cached target, all at once.
+        targets: list[torch.Tensor | None] = list(known.target)
+        if unknown := [row for row, target in enumerate(targets) if target is None]:
+            chosen = planes if len(unknown) == len(targets) else planes[torch.tensor(unknown).to(planes.device)]
+            masks = mask_clips(chosen, flow=self._flow_on(planes.device))
+            packed = (
+                MOVING * masks.moving + KNOWN * masks.is_known + (masks.verdict << VERDICT_BIT)[:, None, None]
+            ).byte()
+            for row, target in zip(unknown, packed.unbind(), strict=True):
+                targets[row] = target
+                if self.targets is not None and known.address[row] is not None:
+                    # A copy: a view would keep the memory of the whole batch.
+                    self.targets.put(known.address[row], target.clone())
+        # 2. Unpacked, whether just made or cached.
+        whole = torch.stack([target for target in targets if target is not None])
+        return TaskBatch(
+            task=self.name,
+            inputs=self._inputs(planes[:, :NUM_COLORS]),
+            target={"moving": (whole & MOVING).float()},
+            weight=(whole & KNOWN).div(KNOWN),
+            keys=tuple(keys),
+            geometry=geometry,
+            verdict_on_device=whole[:, 0, 0] >> VERDICT_BIT,
+        )
+
+    def _flow_on(self, device: torch.device) -> Flow:
+        """Return the flow of `engine` on a device, built at first use."""
+        from pipelines.targets.motion.device.flows import flow_on
+
+        if device not in self._flows:
+            self._flows[device] = flow_on(device, self.config.engine, self.config.raft_weights)
+        return self._flows[device]
 
     def spec(self, batch_size: int) -> Mapping[str, TensorSpec]:
         height, width = self.canvas.clip_height_px, self.canvas.clip_width_px

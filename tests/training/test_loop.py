@@ -340,6 +340,7 @@ def test_the_labelled_baseline_runs_too(shards, tmp_path) -> None:
     assert set(summary.metrics["supervised"]) == {"accuracy"}
 
 
+@pytest.mark.gpu_only
 @pytest.mark.cuda
 def test_a_run_on_a_gpu(shards, tmp_path) -> None:
     summary = pretrain(config_of(shards, precision="bf16"), tmp_path, device="cuda")

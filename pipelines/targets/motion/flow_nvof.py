@@ -1,7 +1,7 @@
 """The GPU's flow unit as a flow engine, through DALI (pipelines/decode/dali_flow.py, which converts grid and units).
 
-Labels are computed on the CPU, so frames go to the device and flow comes back: 9 bytes a pixel and pair. It pays only
-where CPU cores are fewer than the GPU needs.
+For masks made on the CPU: frames go to the device and flow comes back, 9 bytes a pixel and pair. It pays only where CPU
+cores are fewer than the GPU needs. Masks of clips on a device use the unit there (device/flows.py).
 """
 
 from functools import lru_cache
@@ -18,7 +18,7 @@ from pipelines.targets.motion.dense_flow import DenseFlow
 if TYPE_CHECKING:
     from pipelines.decode.dali_flow import HardwareFlow
 
-__all__ = ["NvofFlow"]
+__all__ = ["NvofFlow", "extended_size"]
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -50,9 +50,15 @@ class NvofFlow(DenseFlow):
 
 def extended(gray_THW: Bytes) -> Bytes:
     """The frames with their last row and column repeated, up to one of few sizes."""
-    sides = [max(-(-side // SIZE_STEP_PX) * SIZE_STEP_PX, MIN_SIDE_PX) for side in gray_THW.shape[1:]]
+    sides = extended_size(*gray_THW.shape[1:])
     padding = [(0, wanted - side) for wanted, side in zip(sides, gray_THW.shape[1:], strict=True)]
     return np.pad(gray_THW, [(0, 0), *padding], mode="edge")
+
+
+def extended_size(height_px: int, width_px: int) -> tuple[int, int]:
+    """Return height and width that frames of this size are extended to."""
+    height, width = (max(-(-side // SIZE_STEP_PX) * SIZE_STEP_PX, MIN_SIDE_PX) for side in (height_px, width_px))
+    return height, width
 
 
 @lru_cache(maxsize=1)

@@ -43,18 +43,27 @@ class RaftFlow(DenseFlow):
 
     @torch.inference_mode()
     def clip_flow(self, gray_THW: Bytes) -> Floats:
-        frames_T3HW = _prepared(gray_THW).to(self._device)
+        frames_T3HW = _prepared(torch.from_numpy(np.ascontiguousarray(gray_THW))[:, None].to(self._device))
         with _network_lock:
             flow_T2HW = self._network(frames_T3HW[:-1], frames_T3HW[1:], num_flow_updates=self._num_updates)[-1]
         height, width = gray_THW.shape[1:]
         return np.asarray(flow_T2HW[..., :height, :width].permute(0, 2, 3, 1).cpu().numpy(), np.float32)
 
+    @torch.no_grad()
+    def batched(self, first_B1HW: torch.Tensor, later_B1HW: torch.Tensor) -> torch.Tensor:
+        """Return the flow (B, 2, H, W) of many pairs, float32 gray (B, 1, H, W) each, on their device."""
+        height, width = first_B1HW.shape[-2:]
+        with _network_lock:
+            pair = _prepared(first_B1HW), _prepared(later_B1HW)
+            flow_B2HW: torch.Tensor = self._network(*pair, num_flow_updates=self._num_updates)[-1]
+        return flow_B2HW[..., :height, :width]
 
-def _prepared(gray_THW: Bytes) -> torch.Tensor:
-    """float32 (T, 3, H', W') in [-1, 1], gray three times."""
-    frames = torch.from_numpy(np.ascontiguousarray(gray_THW)).to(torch.float32)[:, None] / 127.5 - 1
-    height, width = (max(-(-side // STRIDE_PX) * STRIDE_PX, MIN_SIDE_PX) for side in gray_THW.shape[1:])
-    padding = (0, width - gray_THW.shape[2], 0, height - gray_THW.shape[1])
+
+def _prepared(gray_T1HW: torch.Tensor) -> torch.Tensor:
+    """Return float32 (T, 3, H', W') in [-1, 1], gray three times, of gray levels (T, 1, H, W)."""
+    frames = gray_T1HW.to(torch.float32) / 127.5 - 1
+    height, width = (max(-(-side // STRIDE_PX) * STRIDE_PX, MIN_SIDE_PX) for side in gray_T1HW.shape[-2:])
+    padding = (0, width - gray_T1HW.shape[-1], 0, height - gray_T1HW.shape[-2])
     return F.pad(frames, padding, mode="replicate").expand(-1, 3, -1, -1)
 
 

@@ -14,6 +14,7 @@ from pipelines.base.buffer_pool import BufferPool
 from pipelines.kernels.compiled import compiled
 from pipelines.kernels.packed_pixels import PackedPixels, channel_level
 from pipelines.kernels.powers import power
+from pipelines.targets.views.symmetric_eigen import eigh_3x3
 
 __all__ = [
     "component_affine",
@@ -50,8 +51,8 @@ def component_affine(patches: torch.Tensor, factor: Float64s) -> torch.Tensor:
     colors = patches[:, ::2, ::2].permute(0, 3, 1, 2).flatten(2).float()
     mean = colors.mean(2, keepdim=True)
     colors -= mean
-    _, components = torch.linalg.eigh(colors @ colors.mT)
-    matrix = components * torch.from_numpy(factor).to(components).unsqueeze(1) @ components.mT
+    _, components = eigh_3x3(colors @ colors.mT)
+    matrix = (components * torch.from_numpy(factor).to(components).unsqueeze(1) @ components.mT).float()
     return torch.cat([matrix, mean - matrix @ mean], 2).div_(255)
 
 

@@ -47,7 +47,7 @@ class Later:
         assert name == "clips"
         self.clips = clips
 
-    def run(self):
+    def run(self, stream):
         level = torch.stack(self.clips)[..., 0].float()[:, :, ::4, ::4]
         self.made = torch.stack([level[:, :-1] - level[:, 1:]] * 2, dim=-1)
         return (self,)
@@ -70,6 +70,7 @@ def test_entry_t_goes_from_frame_t_to_the_next(monkeypatch):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("grid_px", [1, 4])
+@pytest.mark.gpu_only
 def test_a_pan_is_found_with_its_direction_and_length(grid_px):
     wide = smooth_picture(3, 420, 260)
     # The camera goes 3 px right and 2 down a frame, so the picture goes 3 left and 2 up.

@@ -7,7 +7,6 @@ that nothing waits for a value of the device, and nothing is copied to the host.
 Letters: B clips, H W size of a work frame, h w rows and columns of nodes and, in results, of cells. Planes are float32.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,7 @@ from kornia.filters import box_blur, spatial_gradient
 from pipelines.decode.clip_planes import NUM_COLORS
 from pipelines.targets.motion import camera_fit, motion_mask
 from pipelines.targets.motion.color_model import CHROMA_STRETCH, MIN_NODES, NUM_BINS
-from pipelines.targets.motion.device.torch_flow import dense_flow, sampled
+from pipelines.targets.motion.device.torch_flow import Flow, dense_flow, sampled
 from pipelines.targets.motion.mean_field import DAMPING, MARGIN, MIN_CONTRAST
 from pipelines.targets.motion.motion_mask import SETTINGS, MaskSettings
 from pipelines.targets.motion.pair_motion import MAX_DIFFERENCE
@@ -27,7 +26,6 @@ from pipelines.targets.motion.work_frames import CELL_PX, WORK_PER_NODE, node_gr
 
 __all__ = ["BatchedMasks", "mask_clips"]
 
-Flow = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 NUM_LABEL_STEPS = 120
 """Of label propagation: a region may wind over this many nodes and is still one."""
 
@@ -41,7 +39,7 @@ class BatchedMasks:
     verdict: torch.Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mask_clips(planes: torch.Tensor, settings: MaskSettings = SETTINGS, flow: Flow = dense_flow) -> BatchedMasks:
     """Find the moving cells of all clips, given planes uint8 (B, 3 + N, H, W) of clip_planes.py with N = 2 or 3.
 

@@ -24,6 +24,7 @@ def test_frames_come_in_few_sizes_and_keep_their_place():
 
 
 @pytest.mark.cuda
+@pytest.mark.gpu_only
 def test_a_known_shift_is_recovered_on_the_gpu():
     x = np.cumsum(np.random.default_rng(0).normal(size=(260, 380)), axis=1)
     large = np.uint8(np.clip(128 + 20 * (x - x.mean(axis=1, keepdims=True)) / x.std(), 0, 255))

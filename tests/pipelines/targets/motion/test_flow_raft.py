@@ -33,7 +33,7 @@ def test_threads_that_share_the_network_do_not_read_each_others_correlations():
 
 def test_frames_are_extended_and_scaled():
     frames = gray(2, 130, 133)
-    prepared = _prepared(frames)
+    prepared = _prepared(torch.from_numpy(frames)[:, None])
     assert tuple(prepared.shape) == (2, 3, 136, 136)
     np.testing.assert_allclose(prepared[0, 1, :130, :133], frames[0] / 127.5 - 1, atol=1e-6)
     assert torch.equal(prepared[..., 132], prepared[..., 135])
@@ -63,3 +63,13 @@ def test_weights_that_cannot_be_downloaded_are_a_clear_error(monkeypatch):
     load_raft.cache_clear()
     with pytest.raises(UsageError, match=r"raft_weights = default; cannot be had \(OSError: no network\).*https://"):
         load_raft("default")
+
+
+def test_a_batch_of_pairs_has_the_flow_of_each_pair():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 130, 140), dtype=np.uint8)
+    engine = RaftFlow("random", num_updates=2)
+    pairs = torch.from_numpy(frames)[:, None].float()
+    found = engine.batched(pairs, pairs.flip(0))
+    for row, pair in enumerate((frames, frames[::-1])):
+        expected = engine.pair_flow(*pair)
+        torch.testing.assert_close(found[row].permute(1, 2, 0), torch.from_numpy(expected), rtol=1e-3, atol=1e-3)
