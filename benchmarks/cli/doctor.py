@@ -27,6 +27,8 @@ EXTRAS_FOR = {
     "peers": "other loaders to compare with (profile --loaders)",
 }
 """What each extra is for. Not here: DALI's two, which have a check of their own, and what only developers need."""
+PURPOSE_OF = {"kornia": "motion masks of clips on a GPU"}
+"""What a required package is for, where its name does not say it."""
 DALI_PACKAGES = ("nvidia-dali-cuda130", "nvidia-dali-cuda120", "nvidia-dali-cuda110")
 CLIP_ENCODERS = {"vp9": "libvpx-vp9", "mjpeg": "mjpeg"}
 VIDEO_DECODERS = ("h264", "hevc", "mpeg4", "vp9", "mjpeg")
@@ -87,7 +89,8 @@ def _required(needed: Requirement) -> Check:
     if not needed.is_met_by(found):
         too_old = f"{found}, need {needed.at_least} or later"
         return Check(name=needed.name, found=too_old, status="missing", fix=f"pip install --upgrade {needed.pip}")
-    return Check(name=needed.name, found=found)
+    purpose = PURPOSE_OF.get(needed.name)
+    return Check(name=needed.name, found=f"{found}, for {purpose}" if purpose else found)
 
 
 def _extras() -> Iterator[Check]:

@@ -36,6 +36,11 @@ def test_every_hard_dependency_is_looked_for_and_nothing_else_is_required() -> N
     assert [check.name for check in doctor._packages()] == ["python", *required]
 
 
+def test_it_says_what_kornia_is_for() -> None:
+    check = next(check for check in doctor._packages() if check.name == "kornia")
+    assert check.found.endswith(", for motion masks of clips on a GPU")
+
+
 def test_every_extra_is_listed_as_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(doctor.EXTRAS_FOR) == set(extras()) - {"cuda12", "cuda13", "dev"}
     hard = {needed.name for needed in hard_requirements()}
