@@ -1,0 +1,40 @@
+"""Costs that can be counted by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.studies.motion.device_cost import Cost, CostOptions, bounds_of, cost_of, measure
+
+IMAGE = torch.zeros(2, 1, 8, 10)
+CASES = {
+    "a sum reads two and writes one": (lambda: IMAGE + IMAGE, 320, 3 * 160 * 4, 1),
+    "a view costs nothing": (lambda: IMAGE.view(-1).unsqueeze(0).expand(3, -1)[:, ::2], 0, 0, 0),
+    "an expanded row is read once": (lambda: IMAGE[:1].expand(5, 1, 8, 10) * 2, 400, (80 + 400) * 4, 1),
+    "a convolution of 3 x 3": (
+        lambda: F.conv2d(IMAGE, torch.ones(1, 1, 3, 3)),
+        2 * 9 * (2 * 6 * 8) + 9,
+        (160 + 9 + 96 + 9) * 4,
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_costs_are_those_counted_by_hand(name):
+    call, flop, traffic_bytes, num_operations = CASES[name]
+    assert cost_of(call) == Cost(flop=flop, traffic_bytes=traffic_bytes, num_operations=num_operations)
+
+
+def test_bounds_follow_from_the_data_sheet():
+    found = bounds_of(Cost(flop=67e12, traffic_bytes=int(4.8e12), num_operations=1000), 10)
+    assert found == pytest.approx({"by_memory_per_s": 10, "by_arithmetic_per_s": 10, "by_launches_per_s": 2000})
+
+
+def test_a_clip_costs_the_same_in_a_larger_batch():
+    rows = measure(CostOptions(batch_sizes=(1, 2), height_px=64, width_px=96))["rows"]
+    assert rows[0]["num_operations"] == rows[1]["num_operations"] > 1000
+    assert rows[0]["mflop_a_clip"] == pytest.approx(rows[1]["mflop_a_clip"], rel=0.01)
+    with FakeTensorMode():
+        assert cost_of(lambda: torch.empty(3) + 1).num_operations == 2
