@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
@@ -93,8 +93,8 @@ class Study(Generic[Options]):
     label: str
     description: str | None
     options: type[Options]
-    measure: Callable[[Options], dict[str, Any]]
-    """From options to the record's results."""
+    measure: Callable[[Options], dict[str, Any] | Iterator[dict[str, Any]]]
+    """From options to the record's results; or results that grow, written each time, so that a killed run counts."""
     lines: Callable[[dict[str, Any]], Iterable[str]] = lambda _: ()
     """What to print of the results at the end."""
     is_failed: Callable[[dict[str, Any]], bool] = lambda _: False
@@ -137,10 +137,11 @@ class Study(Generic[Options]):
                     config=config | dict(self.constants) | {"command": command},
                     inputs=versions_of(self.packages) | dict(self.inputs),
                 )
-                results = self.measure(options)
+                measured = self.measure(options)
+                for results in [measured] if isinstance(measured, dict) else measured:
+                    record.write(results)
                 for line in self.lines(results):
                     say(line)
-                record.write(results)
         except FourfoldError as error:
             print(f"{self.kind}: {error}", file=sys.stderr)
             raise SystemExit(error.exit_code) from error
@@ -168,11 +169,15 @@ def _default(options: Any, name: str) -> Any:
 
 
 def _add(parser: argparse.ArgumentParser, default: Any, name: str, hint: Any, text: str, flag: str = "") -> None:
-    """Add one field as an option: a number, text, Path, Literal, one of these or None, or a tuple of them."""
+    """Add one field as an option: a number, text, Path, Literal, one of these or None, a tuple of them, or a bool that
+    is false without the option."""
     flag = flag or "--" + name.removeprefix("num_").replace("_", "-")
     kinds = [kind for kind in get_args(hint) if kind not in (NoneType, ...)]
     is_shown = default is not None and not isinstance(default, tuple)
     given: dict[str, Any] = {"help": f"{text}; default {default}" if is_shown else text}
+    if hint is bool:
+        parser.add_argument(flag, dest=name, action="store_true", help=text)
+        return
     if get_origin(hint) is Literal:
         given |= {"choices": kinds, "type": str}
     else:

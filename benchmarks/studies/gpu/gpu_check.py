@@ -1,52 +1,56 @@
-"""Check a GPU, once, by its owner: is its path right, and how fast is it? Writes one JSON.
+"""Check a GPU, once, by its owner: is its path right, and how fast is it? Writes one JSON, again after every section.
 
-    python -m benchmarks.studies.gpu.gpu_check --out gpu_check.json
+    python -m benchmarks.studies.gpu_check --prepare gpu_check_data
+    python -m benchmarks.studies.gpu_check --shards gpu_check_data/shards --out gpu_check.json
 
-Needs DALI (pip install 'fourfold[cuda13]') and no data: shards are made in a temporary folder, or give --shards with
-images and clips of your own. First every operation, task and restart is compared with the CPU (gpu_checks.py); only if
-all agree is anything timed. Timed are decoding, each task alone, copies to the device, whole pipelines with either
-backend, and what `torch.compile` makes of the tasks' arithmetic, which is a trial; sections are NVTX ranges (nsys
-profile -t cuda,nvtx python -m ...). With --device cpu the same runs without a GPU but for the trial, which proves the
-script and nothing else. Exit code 1 if something differs.
+The first line makes the data, anywhere and without a GPU: 20 MB of shards. The second needs DALI (pip install
+'fourfold[cuda13]') and downloads nothing; without --shards the data is made first. It is done within --budget-s:
+sections that would begin later are left out and named in "skipped". A run that is killed has written all sections
+before.
+
+First every operation, task and restart is compared with the CPU (gpu_checks.py); only if all agree is anything timed.
+Timed are decoding (DALI's own limit), each task alone, motion masks on the device and in threads, pipelines of the
+image tasks, of motion segmentation and of all tasks (gpu_jobs.py), the trainer's step of the recipe `paper` for each
+task, plain and compiled, and its wait for data (trainer_parts.py); sections are NVTX ranges (nsys profile -t cuda,nvtx
+python -m ...).
+
+With --device cpu --quick the same runs small and without a GPU, which proves the script and nothing else. Exit code 1
+if something differs.
 """
 
-import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 from benchmarks.harness.study import Study, say
 from benchmarks.harness.temporary import temporary_folder
-from benchmarks.harness.turns import Job, Timed, time_in_turns
-from benchmarks.profile.measure.consumers import nvtx_range, wait_for
-from benchmarks.studies.gpu import gpu_checks
-from benchmarks.studies.gpu.gpu_checks import Sizes, pipeline_config, pixel_arithmetic, read_samples, task_inputs
+from benchmarks.harness.turns import Timed
+from benchmarks.studies.gpu import gpu_checks, gpu_jobs, trainer_parts
+from benchmarks.studies.gpu.gpu_checks import Comparison, Sizes
 from benchmarks.studies.throughput.made_shards import make_shards
 from pipelines.base.errors import UsageError
-from pipelines.build import Pipeline, build_pipeline
-from pipelines.decode.base import Backend, Decoded, thread_count
 from pipelines.decode.choice import choose_backend
-from pipelines.decode.dali import DaliBackend
-from pipelines.decode.opencv import OpenCVBackend
-from pipelines.tasks import TASKS
 from pipelines.tasks.base import CanvasSpec
 
-__all__ = ["STUDY", "GpuOptions", "auto_is_right", "compiled", "run", "time_jobs"]
+__all__ = ["STUDY", "GpuOptions", "auto_is_right", "check_sections", "run", "time_sections"]
 
-IMAGE_TASKS = ("relative_position", "colorization", "exemplar")
-MIB = 1 << 20
-STEPS_PER_REPEAT = 8
+MAX_DATA_MIB = 60
+NUM_IMAGES, NUM_CLIPS = 256, 32
+QUICK = Sizes(
+    batch_size=8,
+    clip_batch_size=4,
+    canvas=CanvasSpec(canvas_px=64, clip_height_px=48, clip_width_px=64, num_frames=6),
+)
+QUICK_REPEATS = 2
 
-Work = tuple[str, float, Callable[[], object]]
-"""Unit, items a call, and the call."""
+Section = tuple[str, Callable[[dict[str, Any]], None]]
+"""Name, and what adds its results to those so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,145 +58,114 @@ class GpuOptions:
     """Device, shards and sizes of batches of the check."""
 
     shards: Annotated[Path | None, "folder of shards with images and clips; left out, some are made"] = None
+    prepare: Annotated[Path | None, "make the data in this folder and check nothing"] = None
     device: Annotated[Literal["cuda", "cpu"], "cpu proves the script without a GPU"] = "cuda"
+    is_quick: Annotated[bool, "small batches, pictures and nets, and 2 repeats", "--quick"] = False
+    budget_s: Annotated[float, "sections that would begin later are left out"] = 480.0
     num_repeats: Annotated[int, "of every job; fewer than 6 give no interval"] = 7
     batch_size: Annotated[int, "images of a batch"] = 256
     clip_batch_size: Annotated[int, "clips of a batch"] = 16
+    trained_batch_size: Annotated[int, "images and, a quarter of it, clips of a batch of the trainer's step"] = 32
     canvas_px: Annotated[int, "side of a canvas"] = 256
 
     def __post_init__(self) -> None:
-        if self.device == "cuda" and not torch.cuda.is_available():
+        if self.device == "cuda" and self.prepare is None and not torch.cuda.is_available():
             raise UsageError("torch sees no GPU here; --device cpu proves the script without one.")
 
+    @property
+    def sizes(self) -> Sizes:
+        if self.is_quick:
+            return QUICK
+        canvas = CanvasSpec(canvas_px=self.canvas_px)
+        return Sizes(batch_size=self.batch_size, clip_batch_size=self.clip_batch_size, canvas=canvas)
 
-def time_jobs(jobs: Mapping[str, Work], device: torch.device, num_repeats: int) -> dict[str, Timed]:
-    """Time jobs in turns, each until the device has done its work, as an NVTX range on a GPU."""
-
-    def on_device(name: str, call: Callable[[], object]) -> Callable[[], None]:
-        def run() -> None:
-            with nvtx_range(name, device):
-                call()
-                wait_for(device)
-
-        return run
-
-    found = {
-        name: Job(unit=unit, num_items=items, run=on_device(name, call), prepare=lambda: wait_for(device))
-        for name, (unit, items, call) in jobs.items()
-    }
-    return time_in_turns(found, num_repeats, report=say)
+    @property
+    def trained_sizes(self) -> Sizes:
+        """Sizes of the trainer's batches, which take more memory than those of a pipeline alone."""
+        if self.is_quick:
+            return QUICK
+        return Sizes(batch_size=self.trained_batch_size, clip_batch_size=max(self.trained_batch_size // 4, 1))
 
 
-def decode_jobs(shards: Path, device: torch.device, sizes: Sizes, stack: ExitStack) -> dict[str, Work]:
-    """Decode by both backends on the same bytes, images and clips, to the device's memory."""
-    table, images = read_samples(shards, "image", sizes.batch_size)
-    _, clips = read_samples(shards, "clip", sizes.clip_batch_size)
-    rows = np.arange(len(images)) % len(table)
-    side = np.minimum(table.width[rows], table.height[rows])
-    # The largest square, so that every image is cropped and resized whatever its shape.
-    boxes = np.stack([side * 0, side * 0, side, side], axis=1).astype(np.int32)
-    canvas, num_threads, is_gpu = sizes.canvas, thread_count(0), device.type == "cuda"
-    size = (canvas.num_frames, canvas.clip_height_px, canvas.clip_width_px)
-    backends: dict[str, Backend] = {
-        "dali": DaliBackend(device=device, num_threads=num_threads),
-        "opencv": OpenCVBackend(num_threads=num_threads, pin_memory=is_gpu),
-    }
+def check_sections(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Section]:
+    """Yield the comparisons with the CPU, one section each."""
 
-    def to_device(decode: Callable[..., Decoded], encoded: list[memoryview], *more: Any) -> None:
-        decode(encoded, *more).pixels.to(device)
+    def section(check: Callable[[], Iterator[Comparison]]) -> Callable[[dict[str, Any]], None]:
+        def add(results: dict[str, Any]) -> None:
+            for one in check():
+                verdict = "ok" if one.is_ok else "DIFFERS"
+                say(f"{one.name}: {one.found:.4g} {one.unit}, {one.allowed:g} allowed: {verdict}")
+                results["checks"].append(asdict(one) | {"is_ok": one.is_ok})
+                results["num_failed"] += not one.is_ok
 
-    jobs: dict[str, Work] = {}
-    for name, backend in backends.items():
-        stack.callback(backend.close)
-        of_images = images, boxes, np.zeros(len(images), bool), canvas.canvas_px
-        jobs[f"decode images, {name}"] = "images", len(images), partial(to_device, backend.canvases, *of_images)
-        of_clips = clips, np.zeros(len(clips), bool), *size
-        jobs[f"decode clips, {name}"] = "clips", len(clips), partial(to_device, backend.clips, *of_clips)
-    return jobs
+        return add
+
+    for name, check in gpu_checks.checks(shards, device, sizes).items():
+        yield f"check {name}", section(check)
 
 
-def task_jobs(shards: Path, device: torch.device, sizes: Sizes) -> dict[str, Work]:
-    """Make the batch of each task alone, its pixels being on the device."""
-    opencv = OpenCVBackend(num_threads=thread_count(0))
-    jobs: dict[str, Work] = {}
-    for name in TASKS:
-        task, pixels, geometry, keys = task_inputs(name, shards, sizes, opencv)
-        jobs[f"task {name}"] = "samples", len(keys), partial(task.make, pixels.to(device), geometry, keys)
-    opencv.close()
-    return jobs
+def time_sections(shards: Path, device: torch.device, options: GpuOptions) -> Iterator[Section]:
+    """Yield what is timed, the most wanted first, since a run may be cut off."""
+    is_quick, sizes = options.is_quick, options.sizes
+    num_repeats = QUICK_REPEATS if is_quick else options.num_repeats
+    timings: dict[str, Timed] = {}
 
+    def jobs(jobs_of: Callable[[ExitStack], Mapping[str, gpu_jobs.Work]]) -> Callable[[dict[str, Any]], None]:
+        def add(results: dict[str, Any]) -> None:
+            # Closed after each group: pipelines that are open hold threads, and memory of the device.
+            with ExitStack() as stack:
+                timings.update(gpu_jobs.time_jobs(jobs_of(stack), device, num_repeats))
+            results["timings"] = [timing.row() for timing in timings.values()]
 
-def copy_jobs(device: torch.device, sizes: Sizes) -> dict[str, Work]:
-    """Copy a batch of canvases to the device, from ordinary and from page-locked memory."""
-    side = sizes.canvas.canvas_px
-    batch = torch.zeros(sizes.batch_size, side, side, 3, dtype=torch.uint8)
-    jobs: dict[str, Work] = {
-        "copy to device, pageable": ("mib", batch.nbytes / MIB, lambda: batch.to(device, copy=True))
-    }
+        return add
+
+    given = shards, device, sizes
+    yield "decode", jobs(partial(gpu_jobs.decode_jobs, *given))
+    yield "tasks", jobs(lambda _: gpu_jobs.task_jobs(*given) | gpu_jobs.copy_jobs(device, sizes))
+    yield "motion masks", jobs(partial(gpu_jobs.motion_jobs, *given))
+    yield "pipelines", jobs(partial(gpu_jobs.pipeline_jobs, *given))
+    yield "auto", lambda results: results.update(auto=auto_is_right(timings, device), limits=limits_of(timings))
     if device.type == "cuda":
-        locked = batch.pin_memory()
-        jobs["copy to device, page-locked"] = ("mib", batch.nbytes / MIB, lambda: locked.to(device, non_blocking=True))
-    return jobs
+        yield "copies", lambda results: results.update(copies=gpu_jobs.copies_per_step(*given))
+    yield from trainer_sections(shards, device, options.trained_sizes, num_repeats, is_quick=is_quick)
+    # Last, because no task needs it.
+    if device.type == "cuda":
+        compiled = partial(gpu_jobs.compiled, device, sizes, num_repeats)
+        yield "compiled arithmetic", lambda results: results.update(compiled=list(compiled()))
 
 
-def pipeline_jobs(shards: Path, device: torch.device, sizes: Sizes, stack: ExitStack) -> dict[str, Work]:
-    """Run pipelines: the image tasks from one decode, and motion segmentation, with either backend."""
-    jobs: dict[str, Work] = {}
-    for backend in ("dali", "opencv"):
-        for label, tasks, unit, count in (
-            ("image tasks", IMAGE_TASKS, "samples", sizes.batch_size),
-            ("motion_segmentation", ("motion_segmentation",), "clips", sizes.clip_batch_size),
-        ):
-            # Nothing is remembered, so that clips are labelled anew each time.
-            options = {name: {"remembered_clips": 0} if name == "motion_segmentation" else {} for name in tasks}
-            config = pipeline_config(shards, sizes, options, backend=backend)
-            pipeline = stack.enter_context(build_pipeline(config, seed=0, device=device))
-            # What was prepared while another job ran is taken, too, but does not count.
-            steps = partial(_take, pipeline, config.prefetch_batches + 1 + STEPS_PER_REPEAT)
-            jobs[f"pipeline {label}, {backend}"] = unit, count * STEPS_PER_REPEAT, steps
-    return jobs
+def trainer_sections(
+    shards: Path, device: torch.device, sizes: Sizes, num_repeats: int, *, is_quick: bool
+) -> Iterator[Section]:
+    """Yield the trainer's step for each task of the recipe, its wait for data, and then the compiled steps."""
+    recipe = trainer_parts.recipe_config(shards, sizes, is_small=is_quick)
+    tasks = recipe.model_dump(mode="json", exclude_unset=True)["pipeline"]["tasks"]
+
+    def step(name: str, backend: str | None) -> Callable[[dict[str, Any]], None]:
+        def add(results: dict[str, Any]) -> None:
+            config = trainer_parts.recipe_config(shards, sizes, {name: tasks[name]}, is_small=is_quick)
+            found = trainer_parts.step_time(config, device, min(num_repeats, 3), backend=backend)
+            results.setdefault("trainer_steps", []).append({"task": name, **found})
+
+        return add
+
+    for name in tasks:
+        yield f"trainer's step, {name}", step(name, None)
+    yield "trainer's wait for data", lambda results: results.update(data_wait=trainer_parts.data_wait(recipe, device))
+    # Inductor compiles for minutes on a CPU; "eager" only cuts the graphs, which proves that they can be cut.
+    backend = "inductor" if device.type == "cuda" else "eager"
+    for name in tasks:
+        yield f"trainer's step compiled, {name}", step(name, backend)
 
 
-def _take(pipeline: Pipeline, num_steps: int) -> None:
-    for _ in islice(pipeline, num_steps):
-        pass
-
-
-def copies_per_step(shards: Path, device: torch.device, sizes: Sizes) -> list[dict[str, Any]]:
-    """Return what the CUDA profiler saw copied in a step of the image tasks with DALI. Only exemplar's `eigh` may send
-    some bytes to the host: whether it failed."""
-    config = pipeline_config(shards, sizes, {name: {} for name in IMAGE_TASKS}, backend="dali")
-    with build_pipeline(config, seed=0, device=device) as pipeline:
-        # Untimed steps first: what is copied once, later steps find on the device.
-        _take(pipeline, STEPS_PER_REPEAT)
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            _take(pipeline, STEPS_PER_REPEAT)
-            wait_for(device)
-    return [
-        {
-            "name": event.key,
-            "copies_per_step": event.count / STEPS_PER_REPEAT,
-            "ms_per_step": event.device_time_total / 1e3 / STEPS_PER_REPEAT,
-        }
-        for event in profile.key_averages()
-        if "memcpy" in event.key.lower()
-    ]
-
-
-def compiled(device: torch.device, sizes: Sizes, num_repeats: int) -> Iterator[dict[str, Any]]:
-    """Yield how many times as fast `torch.compile` makes the tasks' arithmetic, and how far off in [0, 1]."""
-    for name, call in pixel_arithmetic(device, sizes).items():
-        faster = torch.compile(call, fullgraph=True)
-        apart = float((faster() - call()).abs().max())
-        jobs: dict[str, Work] = {name: ("samples", sizes.batch_size, call)}
-        jobs[f"{name}, compiled"] = ("samples", sizes.batch_size, faster)
-        plain, other = time_jobs(jobs, device, num_repeats).values()
-        yield {
-            "name": name,
-            "largest_difference": apart,
-            "times_as_fast": other.median_per_s / plain.median_per_s,
-            "timings": [plain.row(), other.row()],
-        }
+def limits_of(timings: Mapping[str, Timed]) -> dict[str, float]:
+    """Return the speed of each pipeline as a share of DALI's bare decoding of the same samples."""
+    limits = {"image": timings["decode images, dali"].median_per_s, "clip": timings["decode clips, dali"].median_per_s}
+    return {
+        name: timing.median_per_s / limits["clip" if "motion" in name else "image"]
+        for name, timing in timings.items()
+        if name.startswith("pipeline") and "all tasks" not in name
+    }
 
 
 def auto_is_right(timings: Mapping[str, Timed], device: torch.device) -> dict[str, Any]:
@@ -205,45 +178,59 @@ def auto_is_right(timings: Mapping[str, Timed], device: torch.device) -> dict[st
     return {"choice": choice.name, "reason": choice.reason, "faster": faster}
 
 
-def measure(options: GpuOptions) -> dict[str, Any]:
+def measure(options: GpuOptions) -> Iterator[dict[str, Any]]:
+    """Yield the results after every section."""
     device = torch.device("cuda", 0) if options.device == "cuda" else torch.device("cpu")
-    canvas = CanvasSpec(canvas_px=options.canvas_px)
-    sizes = Sizes(batch_size=options.batch_size, clip_batch_size=options.clip_batch_size, canvas=canvas)
     with temporary_folder() as folder:
-        return run(options.shards or make_shards(folder), device, sizes, options.num_repeats)
+        if options.prepare is not None:
+            yield {"prepared": str(prepared(options.prepare)), "num_failed": 0}
+            return
+        yield from run(options.shards or make_shards(folder, num_images=64, num_clips=8), device, options)
 
 
-def run(shards: Path, device: torch.device, sizes: Sizes, num_repeats: int) -> dict[str, Any]:
-    """Return checks, then timings, then copies; without timings if a check fails."""
-    checks = []
-    for check in gpu_checks.check_all(shards, device, sizes):
-        verdict = "ok" if check.is_ok else "DIFFERS"
-        say(f"{check.name}: {check.found:.4g} {check.unit}, {check.allowed:g} allowed: {verdict}")
-        checks.append(asdict(check) | {"is_ok": check.is_ok})
-    results: dict[str, Any] = {"checks": checks, "num_failed": sum(not check["is_ok"] for check in checks)}
+def prepared(folder: Path) -> Path:
+    """Make the shards of the check. Raises UsageError if they are too large to be carried to another machine."""
+    shards = make_shards(folder, num_images=NUM_IMAGES, num_clips=NUM_CLIPS)
+    mib = sum(path.stat().st_size for path in shards.rglob("*") if path.is_file()) / 2**20
+    if mib > MAX_DATA_MIB:
+        raise UsageError(f"{shards}: {mib:.0f} MiB, at most {MAX_DATA_MIB} allowed; prepare in an empty folder.")
+    say(f"{shards}: {mib:.0f} MiB. Next: python -m benchmarks.studies.gpu_check --shards {shards}")
+    return shards
+
+
+def run(shards: Path, device: torch.device, options: GpuOptions) -> Iterator[dict[str, Any]]:
+    """Yield results after every section: checks, then timings; none of these if a check fails."""
+    start_s = time.monotonic()
+    results: dict[str, Any] = {"sections": [], "skipped": [], "failed": {}, "checks": [], "num_failed": 0}
+    for name, add in check_sections(shards, device, options.sizes):
+        _do(name, add, results)
+        yield results
     # How fast a wrong path is, nobody needs to know.
     if results["num_failed"]:
-        return results
-    timings: dict[str, Timed] = {}
-    # Group by group, closed in between: pipelines that are open hold threads, and memory of the device.
-    for jobs_of in (decode_jobs, pipeline_jobs):
-        with ExitStack() as stack:
-            timings |= time_jobs(jobs_of(shards, device, sizes, stack), device, num_repeats)
-    timings |= time_jobs(task_jobs(shards, device, sizes) | copy_jobs(device, sizes), device, num_repeats)
-    results["timings"] = [timing.row() for timing in timings.values()]
-    results["auto"] = auto_is_right(timings, device)
-    results["copies"] = copies_per_step(shards, device, sizes) if device.type == "cuda" else []
-    # Last, because no task needs it: that it fails is worth knowing, and no reason to lose the rest.
-    try:
-        results["compiled"] = list(compiled(device, sizes, num_repeats)) if device.type == "cuda" else []
-    except TorchDynamoException as error:
-        results["compiled"] = f"torch.compile failed: {error}"
-        print(results["compiled"], file=sys.stderr)
-    return results
+        return
+    for name, add in time_sections(shards, device, options):
+        if time.monotonic() - start_s > options.budget_s:
+            results["skipped"].append(name)
+            continue
+        try:
+            _do(name, add, results)
+        # One section that fails (memory, a compiler) is no reason to lose the others.
+        except RuntimeError as error:
+            results["failed"][name] = f"{type(error).__name__}: {error}"[:500]
+            say(f"{name}: {results['failed'][name]}")
+        yield results
+    yield results
+
+
+def _do(name: str, add: Callable[[dict[str, Any]], None], results: dict[str, Any]) -> None:
+    say(f"-- {name}")
+    start_s = time.monotonic()
+    add(results)
+    results["sections"].append({"name": name, "seconds": time.monotonic() - start_s})
 
 
 STUDY = Study(
-    module="benchmarks.studies.gpu.gpu_check",
+    module="benchmarks.studies.gpu_check",
     kind="gpu_check",
     label="DALI on a device",
     description=__doc__,

@@ -24,7 +24,7 @@ from pipelines.tasks import TASKS
 from pipelines.tasks.base import CanvasSpec, Geometry, Task, TaskBatch, stack_geometry
 from pipelines.tasks.exemplar import DRAWN, Exemplar, ExemplarConfig
 
-__all__ = ["Comparison", "Sizes", "check_all", "pixel_arithmetic", "read_samples"]
+__all__ = ["Comparison", "Sizes", "checks", "pixel_arithmetic", "read_samples"]
 
 OPERATIONS = (
     ("crop", 1.0, False, 0.5, 3.0),
@@ -43,6 +43,8 @@ INPUT_TOLERANCE = 2 / 255
 MAX_CHANGED_TARGETS = 2e-3
 """Share of target values that may differ, given equal pixels: colors half-way between two steps of 1/64, and with them
 the weights of their bins. An H200 gave 0.0013."""
+MAX_CHANGED_CELLS = 0.05
+"""Of motion masks, moving or known: flow on a device is not the CPU's."""
 NUM_STEPS = 8
 PAN_XY = (-3.0, -2.0)
 
@@ -70,14 +72,17 @@ class Sizes:
     canvas: CanvasSpec = field(default_factory=CanvasSpec)
 
 
-def check_all(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Comparison]:
-    """Yield every comparison in turn."""
-    yield from check_images(shards, device, sizes)
-    yield from check_clips(shards, device, sizes)
-    yield from check_tasks(shards, device, sizes)
+def checks(shards: Path, device: torch.device, sizes: Sizes) -> dict[str, Callable[[], Iterator[Comparison]]]:
+    """Return every comparison by name."""
+    given = shards, device, sizes
+    found: dict[str, Callable[[], Iterator[Comparison]]] = {
+        "images": lambda: check_images(*given),
+        "clips": lambda: check_clips(*given),
+        "tasks": lambda: check_tasks(*given),
+    }
     if device.type == "cuda":
-        yield check_flow(device)
-    yield check_restarts(shards, device, sizes)
+        found["flow"] = lambda: iter([check_flow(device)])
+    return found | {"restarts": lambda: iter([check_restarts(*given)])}
 
 
 def read_samples(shards: Path, kind: str, count: int) -> tuple[SampleTable, list[memoryview]]:
@@ -132,7 +137,8 @@ def check_tasks(shards: Path, device: torch.device, sizes: Sizes) -> Iterator[Co
         cpu, ours = task.make(pixels, geometry, keys), task.make(pixels.to(device), geometry, keys).to("cpu")
         apart = float((cpu.inputs - ours.inputs).abs().mean())
         yield Comparison(name=f"{name} inputs, mean", unit="of [0, 1]", found=apart, allowed=INPUT_TOLERANCE)
-        yield Comparison(name=f"{name} targets", unit="share", found=_changed(cpu, ours), allowed=MAX_CHANGED_TARGETS)
+        allowed = MAX_CHANGED_CELLS if name == "motion_segmentation" else MAX_CHANGED_TARGETS
+        yield Comparison(name=f"{name} targets", unit="share", found=_changed(cpu, ours), allowed=allowed)
     opencv.close()
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from benchmarks.harness.turns import Timed
-from benchmarks.studies.gpu import gpu_check
-from benchmarks.studies.gpu.gpu_check import STUDY, auto_is_right, compiled, time_jobs
+from benchmarks.studies.gpu import gpu_check, gpu_jobs
+from benchmarks.studies.gpu.gpu_check import STUDY, GpuOptions, auto_is_right, limits_of
 from benchmarks.studies.gpu.gpu_checks import (
     Comparison,
     Sizes,
@@ -21,6 +21,7 @@ from benchmarks.studies.gpu.gpu_checks import (
     check_restarts,
     check_tasks,
 )
+from benchmarks.studies.gpu.gpu_jobs import compiled, time_jobs
 from pipelines.decode.choice import choose_backend
 from pipelines.tasks.base import CanvasSpec
 from tests.made.dali import needs_dali
@@ -83,7 +84,7 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys):
 
 def test_the_record_is_written_even_if_something_differs(monkeypatch, tmp_path):
     out = tmp_path / "check.json"
-    differs = {"checks": [{"name": "crop", "is_ok": False}], "num_failed": 1}
+    differs: dict = {"checks": [{"name": "crop", "is_ok": False}], "num_failed": 1}
     monkeypatch.setattr(gpu_check, "run", lambda *_: differs)
     with pytest.raises(SystemExit, match="1"):
         STUDY.main(["--device", "cpu", "--shards", str(tmp_path), "--out", str(out)])
@@ -114,7 +115,7 @@ def test_what_is_to_be_compiled_is_one_graph_each():
 
 def test_the_trial_of_compiling_tells_how_fast_and_how_far_off(monkeypatch):
     calls = {"a third of one": lambda: torch.ones(4) / 3}
-    monkeypatch.setattr(gpu_check, "pixel_arithmetic", lambda *_: calls)
+    monkeypatch.setattr(gpu_jobs, "pixel_arithmetic", lambda *_: calls)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     (row,) = compiled(CPU, SMALL, num_repeats=3)
     assert (row["name"], row["largest_difference"]) == ("a third of one", 0)
@@ -123,9 +124,75 @@ def test_the_trial_of_compiling_tells_how_fast_and_how_far_off(monkeypatch):
     assert len(plain["repeats"]) == len(other["repeats"]) == 3
 
 
+def sections_of(monkeypatch, *names: str, failing: str = "") -> list[dict]:
+    """Run sections of these names, with one check before them."""
+
+    def section(name: str):
+        def add(results):
+            if name == failing:
+                raise RuntimeError("out of memory")
+            results[name] = 1
+
+        return name, add
+
+    monkeypatch.setattr(gpu_check, "check_sections", lambda *_: iter([section("check")]))
+    monkeypatch.setattr(gpu_check, "time_sections", lambda *_: map(section, names))
+    options = GpuOptions(device="cpu", is_quick=True, budget_s=0.0 if failing == "all" else 60.0)
+    return [json.loads(json.dumps(results)) for results in gpu_check.run(Path(), CPU, options)]
+
+
+def test_results_grow_section_by_section(monkeypatch):
+    found = sections_of(monkeypatch, "one", "two")
+    assert [len(results["sections"]) for results in found] == [1, 2, 3, 3]
+    assert [("one" in results, "two" in results) for results in found[:3]] == [(0, 0), (1, 0), (1, 1)]
+
+
+def test_a_section_that_fails_is_named_and_the_next_is_done(monkeypatch):
+    (*_, last) = sections_of(monkeypatch, "one", "two", "three", failing="two")
+    assert (last["one"], last["three"]) == (1, 1)
+    assert last["failed"] == {"two": "RuntimeError: out of memory"}
+
+
+def test_sections_beyond_the_budget_are_named(monkeypatch):
+    (*_, last) = sections_of(monkeypatch, "one", "two", failing="all")
+    assert last["skipped"] == ["one", "two"]
+    assert [one["name"] for one in last["sections"]] == ["check"]
+
+
+def test_a_killed_run_has_written_the_sections_before(monkeypatch, tmp_path):
+    out = tmp_path / "check.json"
+
+    def cut_off(*_):
+        yield {"sections": ["one"], "num_failed": 0}
+        yield {"sections": ["one", "two"], "num_failed": 0}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu_check, "run", cut_off)
+    with pytest.raises(SystemExit, match="130"):
+        STUDY.main(["--device", "cpu", "--quick", "--shards", str(tmp_path), "--out", str(out)])
+    record = json.loads(out.read_text())
+    assert record["results"]["sections"] == ["one", "two"]
+    assert record["config"]["is_quick"] is True
+
+
+def test_speeds_are_held_against_bare_decoding():
+    def timed(seconds: float) -> Timed:
+        return Timed(name="", unit="images", num_items=10, seconds=(seconds,))
+
+    names = {"decode images, dali": 1.0, "decode clips, dali": 2.0, "pipeline image tasks, dali": 4.0}
+    names |= {"pipeline motion_segmentation, dali": 4.0, "pipeline all tasks, dali": 1.0, "task exemplar": 1.0}
+    assert limits_of({name: timed(seconds) for name, seconds in names.items()}) == {
+        "pipeline image tasks, dali": 0.25,
+        "pipeline motion_segmentation, dali": 0.5,
+    }
+
+
 @pytest.mark.cuda
+@pytest.mark.gpu_only
 def test_the_whole_check_on_a_gpu(small_shards, tmp_path):
-    results = gpu_check.run(small_shards(images=6, clips=3), torch.device("cuda", 0), SMALL, 2)
+    options = GpuOptions(device="cuda", is_quick=True)
+    (*_, results) = gpu_check.run(small_shards(images=16, clips=8), torch.device("cuda", 0), options)
+    assert results["failed"] == {}
     assert [check for check in results["checks"] if not check["is_ok"]] == []
     assert {row["name"] for row in results["timings"]} >= {"decode images, dali", "copy to device, page-locked"}
     assert len(results["compiled"]) == 2
