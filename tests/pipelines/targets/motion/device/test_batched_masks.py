@@ -7,6 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipelines.targets.motion.dense_flow import DenseFlow, DisFlow
+from pipelines.targets.motion.device import batched_masks, torch_flow
 from pipelines.targets.motion.device.batched_masks import mask_clips
 from pipelines.targets.motion.motion_mask import VERDICTS, mask_clip
 from tests.made.composites import Composite, MadeCameraPath, compose, cutout, iou, photo
@@ -78,6 +79,23 @@ def test_no_value_leaves_the_device():
     with FakeTensorMode():
         found = mask_clips(torch.empty(2, 6, 96, 128, dtype=torch.uint8))
         assert found.moving.shape == found.is_known.shape == (2, 12, 16)
+
+
+def test_kornia_does_what_it_can(monkeypatch):
+    """Colors, filters and regions of the chain are Kornia's, and each is really used."""
+    used = set()
+    for module, names in (
+        (batched_masks, ("rgb_to_lab", "connected_components", "box_blur", "spatial_gradient")),
+        (torch_flow, ("box_blur", "median_blur", "spatial_gradient")),
+    ):
+        for name in names:
+            call = getattr(module, name)
+            assert call.__module__.startswith("kornia.")
+            spy = lambda *a, call=call, where=f"{module.__name__}.{name}", **k: used.add(where) or call(*a, **k)  # noqa: E731
+            monkeypatch.setattr(module, name, spy)
+    with FakeTensorMode():
+        mask_clips(torch.empty(1, 6, 64, 64, dtype=torch.uint8))
+    assert len(used) == 7
 
 
 @pytest.mark.cuda
