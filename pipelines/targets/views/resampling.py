@@ -96,6 +96,7 @@ def _resampled_device(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor
     rows = np.flatnonzero(resample_px < patch_px)
     if len(rows):
         which = torch.from_numpy(resample_px[rows] - smallest_px(patch_px)).to(planes.device)
+        # Kornia's resize is 2.5 levels from the CPU path.
         # Down and up again as one matrix for each axis, so that patches of different sizes share a batch.
         matrix = _resampling(patch_px, planes.device)[which]
         if planes.dim() == 4:

@@ -209,6 +209,7 @@ def _missing(sixths: np.float32) -> np.float32:
 
 def jitter_hsv_torch(rgb: torch.Tensor, views: Geometry) -> torch.Tensor:
     """Change saturation, value and hue by `views`: float32 (N, 3, P, P) of float32 (N, P, P, 3), both in [0, 1]."""
+    # Kornia takes 1.7 times as long.
     # 1. To hue, saturation, value. A chroma of 0 is divided by 1e-12, not by 0: its hue does not matter.
     colors = rgb.flatten(1, 2)
     value, brightest = colors.max(-1)

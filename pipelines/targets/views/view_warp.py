@@ -234,6 +234,7 @@ def warped_torch(pixels: torch.Tensor, affine: Float64s, scale: Float64s, patch_
 
 def _smoothed_torch(canvases: torch.Tensor, weights_NW: UInt16s) -> torch.Tensor:
     """Smooth each canvas with its weights along both axes: float32 (N, 3, S, S), whole levels."""
+    # Kornia's Gaussian is up to 5 levels from the whole 256ths of the CPU path.
     num_views, channels = canvases.shape[:2]
     radius = weights_NW.shape[1] // 2
     kernel = torch.from_numpy(weights_NW / 256).to(canvases).repeat_interleave(channels, 0)[:, None, None]

@@ -31,6 +31,7 @@ MIN_SIDE_PX = 8
 
 def dense_flow(first_B1HW: torch.Tensor, later_B1HW: torch.Tensor) -> torch.Tensor:
     """Return the flow (B, 2, H, W) from the first frames to the later ones."""
+    # Areas, not Kornia's pyramid, which blurs: up to 20 levels from OpenCV's halves.
     # 1. Halve the frames until motion is below the window's reach.
     pyramid = [(first_B1HW, later_B1HW)]
     while len(pyramid) < NUM_LEVELS and min(pyramid[-1][0].shape[-2:]) >= 2 * MIN_SIDE_PX:
