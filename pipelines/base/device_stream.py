@@ -13,7 +13,9 @@ class DeviceStream:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def work(self) -> Iterator[None]:
@@ -41,7 +43,10 @@ class DeviceStream:
 
     def mark(self) -> torch.cuda.Event | None:
         """Return a mark behind all that was started so far; None on a CPU."""
-        return None if self._stream is None else self._stream.record_event()
+        if self._stream is None:
+            return None
+        mark: torch.cuda.Event = self._stream.record_event()
+        return mark
 
     def hand_over(self, tensors: Iterable[torch.Tensor], mark: torch.cuda.Event | None) -> None:
         """Let the thread's own stream wait until `mark` is reached, and use the tensors from there on.
