@@ -48,7 +48,8 @@ def eigh_3x3(matrices_N33: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _determinant(matrices: torch.Tensor) -> torch.Tensor:
-    return (matrices[:, 0] * torch.linalg.cross(matrices[:, 1], matrices[:, 2])).sum(1)
+    result: torch.Tensor = (matrices[:, 0] * torch.linalg.cross(matrices[:, 1], matrices[:, 2])).sum(1)
+    return result
 
 
 def _times(matrices: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
@@ -61,7 +62,8 @@ def _null_vector(matrices: torch.Tensor) -> torch.Tensor:
     products = torch.stack([torch.linalg.cross(rows[i], rows[j]) for i, j in ((0, 1), (0, 2), (1, 2))], dim=1)
     longest = products.square().sum(2).argmax(1)
     found = products.gather(1, longest[:, None, None].expand(-1, 1, 3))[:, 0]
-    return found / found.norm(dim=1, keepdim=True).clamp_min(TINY)
+    result: torch.Tensor = found / found.norm(dim=1, keepdim=True).clamp_min(TINY)
+    return result
 
 
 def _across(axis: torch.Tensor) -> torch.Tensor:
@@ -70,4 +72,5 @@ def _across(axis: torch.Tensor) -> torch.Tensor:
     nothing = torch.zeros_like(x)
     with_x = (x.abs() > y.abs())[:, None]
     vector = torch.where(with_x, torch.stack([-z, nothing, x], 1), torch.stack([nothing, z, -y], 1))
-    return vector / vector.norm(dim=1, keepdim=True)
+    result: torch.Tensor = vector / vector.norm(dim=1, keepdim=True)
+    return result
