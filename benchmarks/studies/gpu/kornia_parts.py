@@ -78,7 +78,7 @@ def _colors(pixels: Pixels) -> Iterable[Part]:
     given, unit_rgb = torch.from_numpy(pixels), _planes(pixels) / LEVELS
     yield Part(
         name="lightness",
-        ours=lambda: lab._lightness_torch(given),
+        ours=lambda: lab.lightness_torch(given),
         kornia=lambda: rgb_to_lab(given.permute(0, 3, 1, 2).float() / LEVELS)[:, 0] / 100,
         reference=lambda: rgb2lab(pixels)[..., 0] / 100,
         allowed=3e-4,
@@ -87,7 +87,7 @@ def _colors(pixels: Pixels) -> Iterable[Part]:
     )
     yield Part(
         name="a and b of Lab",
-        ours=lambda: lab._linear_to_lab(lab._linear_table(given.device)[given.int()])[..., 1:],
+        ours=lambda: lab.linear_to_lab(lab.linear_table(given.device)[given.int()])[..., 1:],
         kornia=lambda: rgb_to_lab(given.permute(0, 3, 1, 2).float() / LEVELS)[:, 1:].permute(0, 2, 3, 1),
         reference=lambda: rgb2lab(pixels)[..., 1:],
         allowed=1 / lab.AB_STEPS_PER_UNIT,
@@ -106,7 +106,7 @@ def _colors(pixels: Pixels) -> Iterable[Part]:
 
     def with_kornia() -> torch.Tensor:
         hue, saturation, value = rgb_to_hsv(unit_rgb).unbind(1)
-        changed = view_colors._jitter_saturation_value(saturation.flatten(1), value.flatten(1), views)
+        changed = view_colors.jitter_saturation_value(saturation.flatten(1), value.flatten(1), views)
         saturation, value = (one.view_as(hue) for one in changed)
         turned = hue + torch.from_numpy(views["hue_shift"]).float()[:, None, None] * (2 * torch.pi)
         return hsv_to_rgb(torch.stack([turned.remainder(2 * torch.pi), saturation, value], 1))
@@ -148,7 +148,7 @@ def _warps(pixels: Pixels) -> Iterable[Part]:
     # Kornia wants the map from picture to patch, ours is from patch to picture.
     whole = np.concatenate([affine, np.broadcast_to([[[0.0, 0.0, 1.0]]], (count, 1, 3))], 1)
     forward = torch.from_numpy(np.linalg.inv(whole)[:, :2]).float()
-    grid_of = view_warp._grid
+    grid_of = view_warp.sampling_grid
 
     def warped() -> torch.Tensor:
         grid = grid_of(torch.from_numpy(affine), patch_px, height, width)
@@ -182,7 +182,7 @@ def _warps(pixels: Pixels) -> Iterable[Part]:
         reference_name="SciPy",
     )
     scale = np.linspace(1.05, 1.4, count)
-    weights = view_warp._weights(scale)[0]
+    weights = view_warp.gaussian_weights(scale)[0]
     size = weights.shape[1]
     # The deviation that the weights have, so that both smooth alike.
     offsets = np.arange(size) - size // 2
@@ -190,7 +190,7 @@ def _warps(pixels: Pixels) -> Iterable[Part]:
 
     def loops() -> npt.NDArray[Any]:
         smooth = [
-            view_warp._smoothed(
+            view_warp.smoothed_views(
                 np.pad(rgb, ((size // 2,) * 2, (size // 2,) * 2, (0, 0)), mode="reflect").reshape(
                     height + size - 1, -1
                 ),
@@ -202,7 +202,7 @@ def _warps(pixels: Pixels) -> Iterable[Part]:
 
     yield Part(
         name="Gaussian smoothing, a sigma a picture",
-        ours=lambda: view_warp._smoothed_torch(planes, weights),
+        ours=lambda: view_warp.smoothed_torch(planes, weights),
         kornia=lambda: gaussian_blur2d(planes, size, torch.from_numpy(np.stack([sigma, sigma], 1)).float()).round(),
         reference=loops,
         allowed=0.0,
@@ -252,9 +252,9 @@ def _sizes(pixels: Pixels) -> Iterable[Part]:
 
     yield Part(
         name="down and up again",
-        ours=lambda: resampling._resampled_device(gray.clone(), sides),
+        ours=lambda: resampling.resampled_device(gray.clone(), sides),
         kornia=lambda: resize(resize(gray[:, None], (small_px, small_px), antialias=True), (side, side))[:, 0],
-        reference=lambda: resampling._resampled_cpu(gray.clone(), sides).numpy(),
+        reference=lambda: resampling.resampled_cpu(gray.clone(), sides).numpy(),
         allowed=0.05,
         unit="levels",
         reference_name="CPU path",
@@ -270,9 +270,9 @@ def _saved(pixels: Pixels) -> Part:
 
     return Part(
         name="JPEG",
-        ours=lambda: guards._through_jpeg(given, quality).permute(0, 3, 1, 2),
+        ours=lambda: guards.through_jpeg(given, quality).permute(0, 3, 1, 2),
         kornia=codec,
-        reference=lambda: guards._through_libjpeg(given, quality).permute(0, 3, 1, 2).numpy(),
+        reference=lambda: guards.through_libjpeg(given, quality).permute(0, 3, 1, 2).numpy(),
         allowed=7.0,
         unit="levels",
         reference_name="libjpeg",

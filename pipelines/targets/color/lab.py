@@ -51,10 +51,10 @@ MAX_STRIDE = 256
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
     """Convert sRGB in [0, 1], floating (..., 3), to Lab of the same shape and dtype."""
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).pow(2.4), rgb / 12.92)
-    return _linear_to_lab(linear)
+    return linear_to_lab(linear)
 
 
-def _linear_to_lab(linear: torch.Tensor) -> torch.Tensor:
+def linear_to_lab(linear: torch.Tensor) -> torch.Tensor:
     r, g, b = linear.unbind(-1)
     # Not a matrix product: a GPU may round its factors to TF32, and gray would get a tint.
     x, y, z = (
@@ -85,7 +85,7 @@ def lightness(pixels: torch.Tensor, memory: BufferPool | None = None) -> torch.T
 
     The CPU and GPU paths agree within 3e-4: on a CPU light is summed in 16 bits, so that every step is a table.
     """
-    return _lightness_cpu(pixels, memory or BufferPool()) if pixels.device.type == "cpu" else _lightness_torch(pixels)
+    return _lightness_cpu(pixels, memory or BufferPool()) if pixels.device.type == "cpu" else lightness_torch(pixels)
 
 
 def _lightness_cpu(pixels: torch.Tensor, memory: BufferPool) -> torch.Tensor:
@@ -143,25 +143,25 @@ def _light(
 @lru_cache(maxsize=1)
 def light_tables() -> tuple[Uint16s, Uint16s, Uint16s, Float32s]:
     """Return what each level of R, G, B adds to Y, uint16 (256,), white 65535; and L / 100 of Y, float32 (65536,)."""
-    linear = _linear_table(torch.device("cpu")).double()
+    linear = linear_table(torch.device("cpu")).double()
     lights = torch.outer(torch.tensor(RGB_TO_XYZ[1], dtype=torch.float64), linear * 65535).round()
     red, green, blue = lights.numpy().astype(np.uint16)
     y = torch.arange(65536, dtype=torch.float64) / 65535
     return red, green, blue, (1.16 * _compressed(y) - 0.16).clamp(0, 1).float().numpy()
 
 
-def _lightness_torch(pixels: torch.Tensor) -> torch.Tensor:
+def lightness_torch(pixels: torch.Tensor) -> torch.Tensor:
     weights = torch.tensor(RGB_TO_XYZ[1])
     # A table per channel: powers of 3 S² levels become look-ups, and only S² cube roots are left. Kornia takes 3 times
     # as long.
-    tables = (_linear_table(torch.device("cpu"))[:, None] * weights).to(pixels.device)
+    tables = (linear_table(torch.device("cpu"))[:, None] * weights).to(pixels.device)
     red, green, blue = (tables[pixels[..., channel].int(), channel] for channel in range(3))
     y = red + green + blue
     return (1.16 * _compressed(y) - 0.16).clamp_(0, 1)
 
 
 @lru_cache(maxsize=8)
-def _linear_table(device: torch.device) -> torch.Tensor:
+def linear_table(device: torch.device) -> torch.Tensor:
     """Return the linear light of the 256 levels of sRGB, float32 (256,)."""
     level = torch.arange(256, dtype=torch.float64) / 255
     linear = torch.where(level > 0.04045, ((level + 0.055) / 1.055).pow(2.4), level / 12.92)
@@ -178,7 +178,7 @@ def ab_at_stride(pixels: torch.Tensor, stride: int = 8) -> torch.Tensor:
     _check_stride(pixels, stride)
     if pixels.device.type == "cpu":
         return _in_steps(_ab_cpu(_blocks_cpu(pixels, stride)))
-    return _in_steps(_linear_to_lab(_linear_table(pixels.device)[_blocks_torch(pixels, stride).int()])[..., 1:])
+    return _in_steps(linear_to_lab(linear_table(pixels.device)[_blocks_torch(pixels, stride).int()])[..., 1:])
 
 
 def _check_stride(pixels: torch.Tensor, stride: int) -> None:
@@ -206,7 +206,7 @@ def _ab_cpu(blocks: torch.Tensor) -> torch.Tensor:
     """Return a and b, float32 (B, h, w, 2), of block colors, uint8 (B, h, w, 3)."""
     ab = np.empty((*blocks.shape[:3], 2), np.float32)
     light_of_rgb = np.array(RGB_TO_XYZ, np.float32) / np.array(WHITE_D65, np.float32)[:, None]
-    _write_ab(_colors(blocks), _linear_table(blocks.device).numpy(), light_of_rgb, ab.reshape(-1, 2))
+    _write_ab(_colors(blocks), linear_table(blocks.device).numpy(), light_of_rgb, ab.reshape(-1, 2))
     return torch.from_numpy(ab)
 
 

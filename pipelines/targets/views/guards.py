@@ -146,14 +146,14 @@ def recompressed(pixels: torch.Tensor, quality: Int64s | None) -> torch.Tensor:
     rows = np.flatnonzero(levels != JPEG_UNTOUCHED)
     if not len(rows):
         return pixels
-    through = _through_libjpeg if pixels.device.type == "cpu" else _through_jpeg
+    through = through_libjpeg if pixels.device.type == "cpu" else through_jpeg
     chosen = torch.from_numpy(rows).to(pixels.device)
     out = pixels.clone()
     out[chosen] = through(pixels[chosen], levels[rows])
     return out
 
 
-def _through_libjpeg(pixels: torch.Tensor, quality: Int64s) -> torch.Tensor:
+def through_libjpeg(pixels: torch.Tensor, quality: Int64s) -> torch.Tensor:
     out = np.empty(pixels.shape, np.uint8)
     for rgb, level, saved in zip(pixels.numpy(), quality.tolist(), out, strict=True):
         _, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, level])
@@ -161,7 +161,7 @@ def _through_libjpeg(pixels: torch.Tensor, quality: Int64s) -> torch.Tensor:
     return torch.from_numpy(out)
 
 
-def _through_jpeg(pixels: torch.Tensor, quality: Int64s) -> torch.Tensor:
+def through_jpeg(pixels: torch.Tensor, quality: Int64s) -> torch.Tensor:
     # Kornia's is 8 levels from libjpeg at the 99th percentile, this 6, in half the time.
     # In float64, so that what is rounded to a step does not depend on the order in which sums are taken.
     steps_N2 = _steps(torch.from_numpy(quality.astype(np.float64)).to(pixels.device))

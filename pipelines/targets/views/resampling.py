@@ -28,10 +28,10 @@ def smallest_px(patch_px: int) -> int:
 
 def resampled(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor:
     """Planes (N, P, P) or (N, 3, P, P), those with resample_px (N,) below P scaled down and up again, in place."""
-    return (_resampled_cpu if planes.device.type == "cpu" else _resampled_device)(planes, resample_px)
+    return (resampled_cpu if planes.device.type == "cpu" else resampled_device)(planes, resample_px)
 
 
-def _resampled_cpu(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor:
+def resampled_cpu(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor:
     for row in np.flatnonzero(resample_px < planes.shape[-1]):
         for plane in planes[row].view(-1, *planes.shape[-2:]).numpy():
             resample_plane(plane, int(resample_px[row]))
@@ -91,7 +91,7 @@ def _turned(plane_HW: Float32s) -> Float32s:
     return out_WH
 
 
-def _resampled_device(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor:
+def resampled_device(planes: torch.Tensor, resample_px: Int64s) -> torch.Tensor:
     patch_px = planes.shape[-1]
     rows = np.flatnonzero(resample_px < patch_px)
     if len(rows):

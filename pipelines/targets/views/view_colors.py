@@ -219,7 +219,7 @@ def jitter_hsv_torch(rgb: torch.Tensor, views: Geometry) -> torch.Tensor:
     sixths = torch.stack([(g - b) / safe, (b - r) / safe + 2, (r - g) / safe + 4], -1)
     hue = sixths.gather(-1, brightest.unsqueeze(-1)).squeeze(-1) + _column(views["hue_shift"] * 6, value)
     # 2. Power, factor and shift.
-    saturation, value = _jitter_saturation_value(chroma / value.clamp_min(1e-12), value, views)
+    saturation, value = jitter_saturation_value(chroma / value.clamp_min(1e-12), value, views)
     # 3. Back to RGB: the channels are the same function of the hue, a third of a turn apart.
     planes = []
     for offset in (5, 3, 1):
@@ -228,7 +228,7 @@ def jitter_hsv_torch(rgb: torch.Tensor, views: Geometry) -> torch.Tensor:
     return torch.stack(planes, 1).clamp_(0, 1).view(len(rgb), 3, *rgb.shape[1:3])
 
 
-def _jitter_saturation_value(
+def jitter_saturation_value(
     saturation: torch.Tensor, value: torch.Tensor, views: Geometry
 ) -> tuple[torch.Tensor, torch.Tensor]:
     power, factor, shift = (views[name] for name in ("power", "factor", "shift"))

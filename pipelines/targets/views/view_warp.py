@@ -30,7 +30,7 @@ LARGEST_VARIANCE = 0.5
 HALF = 1 << 15
 
 
-def _weights(scale_N: Float64s) -> tuple[UInt16s, Int64s]:
+def gaussian_weights(scale_N: Float64s) -> tuple[UInt16s, Int64s]:
     """Return the weights that smooth a canvas before sampling, uint16 (N, W) in 256ths, and their reach in px, (N,).
 
     Weights beyond the reach are 0.
@@ -73,7 +73,7 @@ def warped_cpu(
     affine: (N, 2, 3), from a patch pixel's index (x, y, 1) to a canvas pixel's (x, y). scale: (N,), above 1 if content
     gets smaller.
     """
-    weights_NW, reach_N = _weights(scale)
+    weights_NW, reach_N = gaussian_weights(scale)
     out: PackedPixels = memory.empty((len(affine), patch_px, patch_px), np.uint32)
     sums_N9 = np.empty((len(affine), 9), np.int64)
     lines = canvases.reshape(len(canvases), canvases.shape[1], -1)
@@ -109,7 +109,7 @@ def _write_views(
         part = np.empty((height + 2 * reach, 3 * (width + 2 * reach)), np.uint8)
         _cut(lines_BST[n // per_canvas], x0 - reach, y0 - reach, part)
         if reach:
-            part = _smoothed(part, weights_NW[n, middle - reach : middle + reach + 1])
+            part = smoothed_views(part, weights_NW[n, middle - reach : middle + reach + 1])
         words = np.empty((height, width), np.uint32)
         for y in range(height):
             line, line_of_words = part[y], words[y]
@@ -148,7 +148,7 @@ def _mirrored(index: int, size: int) -> int:
 
 
 @compiled
-def _smoothed(part: UInt8s, weights_W: UInt16s) -> UInt8s:
+def smoothed_views(part: UInt8s, weights_W: UInt16s) -> UInt8s:
     """Smooth a part along both axes, without its border of the weights' reach. Whole numbers, halves rounded up."""
     # Rows first, into 16 bits: 255 * 256 just fits, and keeps all bits until the single rounding after the columns.
     reach = len(weights_W) // 2
@@ -226,13 +226,13 @@ def warped_torch(pixels: torch.Tensor, affine: Float64s, scale: Float64s, patch_
     """Cut views on a device: uint8 (N, P, P, 3) of pixels (B, S, S, 3). Arguments as for `warped_cpu`."""
     per_canvas = len(affine) // max(len(pixels), 1)
     canvases = pixels.permute(0, 3, 1, 2).float().repeat_interleave(per_canvas, 0)
-    smooth = _smoothed_torch(canvases, _weights(scale)[0])
-    grid = _grid(torch.from_numpy(affine).to(pixels.device), patch_px, pixels.shape[1], pixels.shape[2])
+    smooth = smoothed_torch(canvases, gaussian_weights(scale)[0])
+    grid = sampling_grid(torch.from_numpy(affine).to(pixels.device), patch_px, pixels.shape[1], pixels.shape[2])
     sampled = F.grid_sample(smooth, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
     return sampled.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def _smoothed_torch(canvases: torch.Tensor, weights_NW: UInt16s) -> torch.Tensor:
+def smoothed_torch(canvases: torch.Tensor, weights_NW: UInt16s) -> torch.Tensor:
     """Smooth each canvas with its weights along both axes: float32 (N, 3, S, S), whole levels."""
     # Kornia's Gaussian is up to 5 levels from the whole 256ths of the CPU path.
     num_views, channels = canvases.shape[:2]
@@ -245,7 +245,7 @@ def _smoothed_torch(canvases: torch.Tensor, weights_NW: UInt16s) -> torch.Tensor
     return columns.add_(0.5).floor_().view(canvases.shape)
 
 
-def _grid(affine: torch.Tensor, side_px: int, height_px: int, width_px: int) -> torch.Tensor:
+def sampling_grid(affine: torch.Tensor, side_px: int, height_px: int, width_px: int) -> torch.Tensor:
     """Return sampling positions for grid_sample, float32 (N, side, side, 2); -1 and 1 are centres of border pixels.
 
     affine: float64 (N, 2, 3) on the device.

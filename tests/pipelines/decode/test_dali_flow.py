@@ -59,7 +59,7 @@ class Later:
 @needs_dali
 def test_entry_t_goes_from_frame_t_to_the_next(monkeypatch):
     # The unit compares a frame with the one before it in the clip it is fed: fed backwards, with the one after it.
-    flow = HardwareFlow(device=torch.device("cuda", 0))
+    flow = HardwareFlow(device=torch.device("cpu"))
     monkeypatch.setattr(flow, "_pipeline", lambda _: Later())
     levels = torch.tensor([[1, 2, 4, 8], [7, 7, 7, 9]], dtype=torch.uint8)
     clips = levels.view(2, 4, 1, 1, 1).expand(2, 4, 16, 24, 3).contiguous()

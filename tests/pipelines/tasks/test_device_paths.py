@@ -89,9 +89,9 @@ def device_paths(monkeypatch):
         monkeypatch.setattr(patch_colors, "_crop_cpu", patch_colors._crop_device)
         monkeypatch.setattr(patch_colors, "_drop_cpu", drop_on_device)
         monkeypatch.setattr(patch_colors, "_gray_cpu", gray_on_device)
-        monkeypatch.setattr(resampling, "_resampled_cpu", resampling._resampled_device)
+        monkeypatch.setattr(resampling, "resampled_cpu", resampling.resampled_device)
         monkeypatch.setattr(exemplar.Exemplar, "_make_cpu", exemplar.Exemplar._make_device)
-        monkeypatch.setattr(guards, "_through_libjpeg", guards._through_jpeg)
+        monkeypatch.setattr(guards, "through_libjpeg", guards.through_jpeg)
 
     return use
 

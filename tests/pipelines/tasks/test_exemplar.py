@@ -107,7 +107,7 @@ def test_shrinking_does_not_alias(scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [0.5, 1, 1.02, 1.2, 1.4, 2, 3, 5])
 def test_smoothing_adds_the_blur_that_sampling_lacks(scale: float) -> None:
-    (weights,), (reach,) = view_warp._weights(np.array([scale]))
+    (weights,), (reach,) = view_warp.gaussian_weights(np.array([scale]))
     weights = weights / 256
     places = np.arange(len(weights)) - reach
     assert weights.sum() == 1
@@ -132,7 +132,7 @@ def test_a_view_is_the_same_beside_views_of_other_scales() -> None:
 def test_a_view_of_a_part_is_that_of_the_whole_canvas(centre_xy: tuple[int, int], scale: float) -> None:
     view = one_view(scale=scale, centre_xy=centre_xy, rotation_deg=17)
     affine, canvas = exemplar._inverse_affine(view, 96), photos(1, 256)
-    weights = view_warp._weights(np.array([scale]))[0][0] / 256
+    weights = view_warp.gaussian_weights(np.array([scale]))[0][0] / 256
     smooth = cv2.sepFilter2D(canvas[0].numpy(), -1, weights, weights, borderType=cv2.BORDER_REFLECT_101)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     expected = cv2.warpAffine(smooth, affine[0], (96, 96), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
@@ -141,7 +141,7 @@ def test_a_view_of_a_part_is_that_of_the_whole_canvas(centre_xy: tuple[int, int]
 
 
 def test_weights_of_views_that_differ_have_one_middle() -> None:
-    weights, reach = view_warp._weights(np.array([0.7, 1.4, 3.0]))
+    weights, reach = view_warp.gaussian_weights(np.array([0.7, 1.4, 3.0]))
     assert weights.sum(axis=1).tolist() == [256, 256, 256]
     assert np.array_equal(weights, weights[:, ::-1])
     for row, its_reach in zip(weights, reach, strict=True):

@@ -231,8 +231,8 @@ def test_gray_and_harmonized_inputs_are_lightness(options: dict[str, object]) ->
 @pytest.mark.parametrize("axes", [(), (3,)])
 def test_both_ways_of_resampling_are_equal(small_px: int, axes: tuple[int, ...]) -> None:
     planes = torch.rand(1, *axes, 36, 36)
-    matrices = resampling._resampled_device(planes.clone(), np.array([small_px]))
-    opencv = resampling._resampled_cpu(planes.clone(), np.array([small_px]))
+    matrices = resampling.resampled_device(planes.clone(), np.array([small_px]))
+    opencv = resampling.resampled_cpu(planes.clone(), np.array([small_px]))
     torch.testing.assert_close(opencv, matrices, atol=1e-5, rtol=0)
 
 

@@ -85,7 +85,7 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys):
 def test_the_record_is_written_even_if_something_differs(monkeypatch, tmp_path):
     out = tmp_path / "check.json"
     differs: dict = {"checks": [{"name": "crop", "is_ok": False}], "num_failed": 1}
-    monkeypatch.setattr(gpu_check, "run", lambda *_: differs)
+    monkeypatch.setattr(gpu_check, "run", lambda *_: iter([differs]))
     with pytest.raises(SystemExit, match="1"):
         STUDY.main(["--device", "cpu", "--shards", str(tmp_path), "--out", str(out)])
     record = json.loads(out.read_text())

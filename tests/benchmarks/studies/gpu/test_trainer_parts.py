@@ -30,5 +30,5 @@ def test_the_wait_for_data_is_a_share_of_the_time(small_shards):
 def test_the_recipe_is_the_papers_but_for_data_and_batch():
     config = recipe_config("somewhere", QUICK, is_small=False)
     assert (config.trunk.depth, config.heads.preset) == (101, "paper")
-    assert list(config.pipeline.tasks) == ["relative_position", "colorization", "exemplar", "motion_segmentation"]
+    assert list(config.pipeline.tasks) == ["colorization", "exemplar", "motion_segmentation", "relative_position"]
     assert config.pipeline.batch_size == QUICK.batch_size

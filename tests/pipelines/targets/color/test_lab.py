@@ -52,12 +52,12 @@ def test_lightness_is_that_of_skimage_within_8_bits(pixels: torch.Tensor) -> Non
 
 def test_device_lightness_is_that_of_skimage(pixels: torch.Tensor) -> None:
     expected = rgb2lab(pixels.numpy())[..., 0] / 100
-    np.testing.assert_allclose(color._lightness_torch(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(color.lightness_torch(pixels), expected, atol=1e-5)
 
 
 def test_lightness_spans_0_to_1() -> None:
     black_white = torch.tensor([[[0, 0, 0], [255, 255, 255]]], dtype=torch.uint8)
-    for path in (color.lightness, color._lightness_torch):
+    for path in (color.lightness, color.lightness_torch):
         assert path(black_white).tolist() == [[0.0, 1.0]]
 
 

@@ -63,13 +63,13 @@ def test_one_plane_seen_three_times_is_standardized_as_one():
 
 
 @pytest.mark.parametrize("quality", [1, 10, 49, 50, 51, 75, 95, 100])
-@pytest.mark.parametrize("way", ["_through_libjpeg", "_through_jpeg"])
+@pytest.mark.parametrize("way", ["through_libjpeg", "through_jpeg"])
 def test_both_ways_through_jpeg_are_that_of_pillow(way, quality):
     pixels = photos()
     found = getattr(guards, way)(pixels, np.full(len(pixels), quality))
     apart = levels_apart(found, np.stack([pillow_jpeg(one.numpy(), quality) for one in pixels]))
     lost = levels_apart(found, pixels)
-    if way == "_through_libjpeg":
+    if way == "through_libjpeg":
         assert apart.max() == 0
     # Where a frequency lies between two steps, one rounding up and one down shift a block by half a step.
     assert apart.mean() <= min(0.9, 0.3 * lost.mean())
@@ -79,9 +79,9 @@ def test_both_ways_through_jpeg_are_that_of_pillow(way, quality):
 @pytest.mark.parametrize("side_px", [8, 9, 15, 16, 17, 36])
 def test_patches_of_any_side_keep_it(side_px):
     pixels, quality = photos(2, side_px), np.array([100, 100])
-    found = guards._through_jpeg(pixels, quality)
+    found = guards.through_jpeg(pixels, quality)
     assert (found.shape, found.dtype) == (pixels.shape, torch.uint8)
-    assert levels_apart(found, guards._through_libjpeg(pixels, quality)).mean() < 1
+    assert levels_apart(found, guards.through_libjpeg(pixels, quality)).mean() < 1
 
 
 def test_each_patch_has_its_own_quality_and_may_be_left_alone():
@@ -97,7 +97,7 @@ def test_each_patch_has_its_own_quality_and_may_be_left_alone():
 
 def test_other_patches_of_the_batch_change_nothing():
     pixels, quality = photos(5), np.array([30, 80, 55, 12, 95])
-    for way in (guards._through_libjpeg, guards._through_jpeg):
+    for way in (guards.through_libjpeg, guards.through_jpeg):
         whole = way(pixels, quality)
         parts = torch.cat([way(pixels[row : row + 1], quality[row : row + 1]) for row in range(5)])
         assert torch.equal(whole, parts)

@@ -46,7 +46,7 @@ def test_the_way_of_a_device_gives_the_same(color: PatchColor, saved: bool, monk
     monkeypatch.setattr(patch_colors, "_drop_cpu", lambda *a: on_device(patch_colors._drop_device, *a[:2]))
     monkeypatch.setattr(patch_colors, "_gray_cpu", lambda *a, **b: on_device(patch_colors._gray_device, *a[:2], **b))
     monkeypatch.setattr(patch_colors, "_crop_cpu", patch_colors._crop_device)
-    monkeypatch.setattr(resampling, "_resampled_cpu", resampling._resampled_device)
+    monkeypatch.setattr(resampling, "resampled_cpu", resampling.resampled_device)
     torch.testing.assert_close(cut(cuts, color), compiled, atol=1e-5, rtol=0)
     torch.testing.assert_close(cut(cuts, color, standardize=True), even, atol=1e-4, rtol=0)
 
