@@ -146,9 +146,9 @@ def test_the_batch_keeps_what_the_spec_promises(options: dict[str, object], coun
 def test_both_paths_give_the_same_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = make(noise(4))
     paths: dict[str, Callable[..., object]] = {
-        "_lightness_cpu": lambda pixels, _: color._lightness_torch(pixels),
+        "_lightness_cpu": lambda pixels, _: color.lightness_torch(pixels),
         "_blocks_cpu": color._blocks_torch,
-        "_ab_cpu": lambda blocks: color._linear_to_lab(color._linear_table(blocks.device)[blocks.int()])[..., 1:],
+        "_ab_cpu": lambda blocks: color.linear_to_lab(color.linear_table(blocks.device)[blocks.int()])[..., 1:],
     }
     for name, path in paths.items():
         monkeypatch.setattr(color, name, path)

@@ -81,7 +81,7 @@ def device_paths(monkeypatch):
     """The functions for a device in the places of those for a CPU, so that the former run on the CPU."""
 
     def use():
-        monkeypatch.setattr(color, "_lightness_cpu", lambda pixels, _: color._lightness_torch(pixels))
+        monkeypatch.setattr(color, "_lightness_cpu", lambda pixels, _: color.lightness_torch(pixels))
         monkeypatch.setattr(color, "_blocks_cpu", color._blocks_torch)
         monkeypatch.setattr(color, "_ab_cpu", ab_torch)
         monkeypatch.setattr(soft_encoding, "_sorted", lambda key: key.sort(dim=-1).values)
@@ -106,7 +106,7 @@ def gray_on_device(pixels, cuts, patch_px, memory, *, standardize):
 
 
 def ab_torch(blocks):
-    return color._linear_to_lab(color._linear_table(blocks.device)[blocks.int()])[..., 1:]
+    return color.linear_to_lab(color.linear_table(blocks.device)[blocks.int()])[..., 1:]
 
 
 @pytest.mark.parametrize(("name", "options", "is_gray"), cases(), ids=lambda value: str(value).replace("'", ""))
