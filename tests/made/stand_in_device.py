@@ -135,20 +135,24 @@ class Numbered(TorchFunctionMode):
             return args[0].to(torch.device("cuda", 0))
         if func is torch.Tensor.pin_memory:
             return args[0].clone()
+        if func is torch.tensor and (kwargs or {}).get("pin_memory"):
+            kwargs = {**kwargs, "pin_memory": False}
         if func is torch.device:
             return func(*args, **(kwargs or {}))
         args, kwargs = tree_map(_numbered, (args, kwargs or {}))
         # Those that take numbers of Python start the driver before any operation.
         if func in (torch.tensor, torch.as_tensor) and torch.device(kwargs.get("device") or "cpu").type == "cuda":
             return func(*args, **{**kwargs, "device": "cpu"}).to(kwargs["device"])
-        if func is torch.Tensor.__getitem__ and isinstance(args[0], DeviceTensor):
-            args = (args[0], tree_map(_listed, args[1], is_leaf=lambda one: isinstance(one, list)))
+        if func is torch.Tensor.new_tensor and isinstance(args[0], DeviceTensor):
+            return torch.tensor(args[1], dtype=args[0].dtype).to(args[0].device)
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and isinstance(args[0], DeviceTensor):
+            args = (args[0], tree_map(_listed, args[1], is_leaf=lambda one: isinstance(one, list)), *args[2:])
         return func(*args, **kwargs)
 
 
 def _listed(one: Any) -> Any:
     """Return an index that is a list of numbers as a tensor, as torch would make it on the device."""
-    return torch.tensor(one) if isinstance(one, list) else one
+    return torch.tensor(one, dtype=None if one else torch.int64) if isinstance(one, list) else one
 
 
 def _numbered(one: Any) -> Any:

@@ -169,6 +169,7 @@ def test_a_depth_without_a_network_is_refused() -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.gpu_only
 def test_the_trunk_gives_the_same_features_on_a_gpu() -> None:
     trunk = Trunk(TINY).eval()
     images = torch.rand(2, 3, 36, 36)

@@ -139,7 +139,7 @@ def trainer_sections(
 ) -> Iterator[Section]:
     """Yield the trainer's step for each task of the recipe, its wait for data, and then the compiled steps."""
     recipe = trainer_parts.recipe_config(shards, sizes, is_small=is_quick)
-    tasks = recipe.model_dump(mode="json", exclude_unset=True)["pipeline"]["tasks"]
+    tasks = trainer_parts.recipe_tasks(is_small=is_quick)
 
     def step(name: str, backend: str | None) -> Callable[[dict[str, Any]], None]:
         def add(results: dict[str, Any]) -> None:

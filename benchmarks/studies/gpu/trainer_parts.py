@@ -21,7 +21,7 @@ from training.parallel import Ranks
 from training.session import Session
 from training.speed.compiled import compiled_forward
 
-__all__ = ["data_wait", "recipe_config", "step_time"]
+__all__ = ["data_wait", "recipe_config", "recipe_tasks", "step_time"]
 
 STEPS_PER_REPEAT = 4
 NUM_STREAMED_STEPS = 24
@@ -31,13 +31,13 @@ def recipe_config(
     shards: Path, sizes: Sizes, tasks: Mapping[str, Any] | None = None, *, is_small: bool
 ) -> PretrainConfig:
     """Return the recipe `paper` on these shards; `tasks` instead of its own, `is_small` with a small trunk."""
-    value = yaml.safe_load(find_recipe("paper", "pretrain").read_text(encoding="utf-8"))
+    value = _recipe()
     value["pipeline"] |= {"images": str(shards), "clips": str(shards)}
     value["pipeline"] |= {"batch_size": sizes.batch_size, "clip_batch_size": sizes.clip_batch_size}
     value["held_out"] = None
     if is_small:
         # One grid an image on the common canvas: four need a canvas that small images do not fill.
-        value["pipeline"]["tasks"]["relative_position"] = {}
+        value["pipeline"]["tasks"] = recipe_tasks(is_small=True)
         value["pipeline"] |= {
             "canvas_px": sizes.canvas.canvas_px,
             "clip_height_px": sizes.canvas.clip_height_px,
@@ -48,6 +48,17 @@ def recipe_config(
     if tasks is not None:
         value["pipeline"]["tasks"] = dict(tasks)
     return PretrainConfig.model_validate(value)
+
+
+def recipe_tasks(*, is_small: bool) -> dict[str, Any]:
+    """Return the options of the recipe's tasks."""
+    tasks: dict[str, Any] = _recipe()["pipeline"]["tasks"]
+    return tasks | ({"relative_position": {}} if is_small else {})
+
+
+def _recipe() -> dict[str, Any]:
+    value: dict[str, Any] = yaml.safe_load(find_recipe("paper", "pretrain").read_text(encoding="utf-8"))
+    return value
 
 
 @contextmanager

@@ -286,6 +286,7 @@ def gpu():
 
 
 @pytest.mark.cuda
+@pytest.mark.gpu_only
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 @pytest.mark.parametrize(("canvas_px", "mean", "p99"), [(48, 0.5, 3), (96, 0.5, 3), (40, 0.6, 3), (20, 0.8, 4)])
 def test_gpu_canvases_agree_with_opencv(gpu, opencv, suffix, canvas_px, mean, p99):
@@ -299,6 +300,7 @@ def test_gpu_canvases_agree_with_opencv(gpu, opencv, suffix, canvas_px, mean, p9
 
 
 @pytest.mark.cuda
+@pytest.mark.gpu_only
 def test_gpu_canvases_are_the_same_every_time(gpu):
     encoded = [encode(smooth_picture(seed, 90, 70)) for seed in range(8)]
     first = canvases(gpu, encoded, [(11, 7, 59, 55)] * 8, 40).pixels
@@ -307,6 +309,7 @@ def test_gpu_canvases_are_the_same_every_time(gpu):
 
 
 @pytest.mark.cuda
+@pytest.mark.gpu_only
 def test_gpu_pixels_do_not_depend_on_the_place_in_the_batch(gpu):
     encoded = [encode(smooth_picture(seed, 90, 70)) for seed in range(16)]
     together = canvases(gpu, encoded, [(11, 7, 59, 55)] * 16, 40, [False] * 16).pixels
@@ -315,6 +318,7 @@ def test_gpu_pixels_do_not_depend_on_the_place_in_the_batch(gpu):
 
 
 @pytest.mark.cuda
+@pytest.mark.gpu_only
 def test_a_bad_image_does_not_kill_its_batch_on_the_gpu(gpu):
     encoded = [encode(smooth_picture(seed, 90, 70)) for seed in range(3)]
     damaged = [encoded[0], b"junk", encoded[2][:400]]
@@ -323,6 +327,7 @@ def test_a_bad_image_does_not_kill_its_batch_on_the_gpu(gpu):
 
 
 @pytest.mark.cuda
+@pytest.mark.gpu_only
 @pytest.mark.parametrize("codec", ["mjpeg", "libvpx-vp9"])
 @pytest.mark.parametrize("size", [(240, 320), (120, 160)])
 def test_gpu_clips_agree_with_opencv(gpu, opencv, codec, size):

@@ -220,10 +220,12 @@ def _segmented(motion: torch.Tensor, colors: torch.Tensor, settings: MaskSetting
     color = ((bins[:, 0] * NUM_BINS + bins[:, 1]) * NUM_BINS + bins[:, 2]).flatten(1)
     ties, opinion, odds = _ties(colors, settings.smoothness), torch.tanh(motion / 2), motion
     near_nodes, core_nodes, most = motion_mask.NEAR_NODES, motion_mask.CORE_NODES, motion_mask.MAX_LOG_ODDS
+    # Kornia mirrors a frame once: in one of fewer nodes than half the window, the window is as large as that allows.
+    window = min(near_nodes, 2 * min(motion.shape[-2:]) - 1)
     for _ in range(settings.num_rounds):
         share = 0.5 + 0.5 * opinion
         core = share * box_blur(share, (core_nodes, core_nodes)) ** 2
-        near = (box_blur(share, (near_nodes, near_nodes)) * (near_nodes / 4)).clamp(max=1) + 0.02
+        near = (box_blur(share, (window, window)) * (near_nodes / 4)).clamp(max=1) + 0.02
         of_color = _color_odds(color, core.flatten(1), ((1 - share) * near).flatten(1)).gather(1, color)
         own = motion + settings.color_weight * of_color.view_as(motion).clamp(-most, most)
         odds, opinion = _smoothed(own, ties, opinion, settings.num_sweeps)

@@ -48,7 +48,7 @@ def planes_of(clip: np.ndarray) -> np.ndarray:
     return np.concatenate([clip[0].transpose(2, 0, 1), np.stack(gray)])
 
 
-@pytest.mark.parametrize("size", [(240, 320), (121, 158)])
+@pytest.mark.parametrize("size", [(240, 320), (121, 158), (48, 64)])
 def test_given_the_same_flow_cells_are_those_of_the_cpu_chain(size):
     planes, flow = np.stack([planes_of(made.clip) for made in squares(size)]), WholeFlow()
     found = mask_clips(torch.from_numpy(planes), flow=flow.batched)
