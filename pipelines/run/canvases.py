@@ -3,9 +3,10 @@
 Cutting the centre square and resizing it equals resizing the short side and cutting the centre, and decodes less.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,10 @@ from pipelines.read.reader import SampleReader
 from pipelines.run.unaugmented import centre_boxes
 from pipelines.shards.format.manifest import SampleTable
 
-__all__ = ["Cut", "EvaluationBatch", "canvases_at", "evaluation_canvases"]
+__all__ = ["Cut", "EvaluationBatch", "canvases_at", "evaluation_canvases", "prepared_canvases"]
 
 Int64s = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +53,24 @@ def evaluation_canvases(
 
     Raises UsageError (a table of clips, sizes below 1) or DataError naming a sample that cannot be decoded.
     """
+    return prepared_canvases(table, _unchanged, canvas_px=canvas_px, batch_size=batch_size, num_threads=num_threads)
+
+
+def prepared_canvases(
+    table: SampleTable,
+    prepare: Callable[[EvaluationBatch], T],
+    *,
+    canvas_px: int,
+    batch_size: int,
+    num_threads: int = 0,
+) -> Iterator[T]:
+    """Yield what `prepare` makes of each batch of `evaluation_canvases`, made ahead as well. Raises as it does."""
     if table.kind != "image" or canvas_px < 1 or batch_size < 1:
         raise UsageError(
             f"evaluation canvases: {table.kind}s, canvas_px {canvas_px}, batch_size {batch_size}; "
             "need images and sizes of at least 1."
         )
-    return canvases_at(table, _centre_cuts(table, batch_size), canvas_px=canvas_px, num_threads=num_threads)
+    return _made_ahead(table, _centre_cuts(table, batch_size), prepare, canvas_px, num_threads)
 
 
 def canvases_at(
@@ -66,15 +80,25 @@ def canvases_at(
 
     Raises DataError naming a sample that cannot be decoded.
     """
+    return _made_ahead(table, cuts, _unchanged, canvas_px, num_threads)
+
+
+def _made_ahead(
+    table: SampleTable,
+    cuts: Iterable[Cut],
+    prepare: Callable[[EvaluationBatch], T],
+    canvas_px: int,
+    num_threads: int,
+) -> Iterator[T]:
     backend, reader = OpenCVBackend(num_threads=thread_count(num_threads)), SampleReader(table)
 
-    def make(cut: Cut) -> EvaluationBatch:
-        return _batch(table, reader, backend, cut, canvas_px)
+    def make(cut: Cut) -> T:
+        return prepare(_batch(table, reader, backend, cut, canvas_px))
 
-    # One thread decodes the next batch while the caller uses this one; the backend has threads of its own.
+    # One thread makes the next batch while the caller uses this one; the backend has threads of its own.
     with ThreadPoolExecutor(1, thread_name_prefix="fourfold-canvases") as ahead:
         try:
-            pending: Future[EvaluationBatch] | None = None
+            pending: Future[T] | None = None
             for cut in cuts:
                 ready, pending = pending, ahead.submit(make, cut)
                 if ready is not None:
@@ -84,6 +108,10 @@ def canvases_at(
         finally:
             ahead.shutdown(cancel_futures=True)
             backend.close()
+
+
+def _unchanged(batch: EvaluationBatch) -> EvaluationBatch:
+    return batch
 
 
 def _centre_cuts(table: SampleTable, batch_size: int) -> Iterator[Cut]:

@@ -13,7 +13,8 @@ from typing import BinaryIO, Literal
 import torch
 from torch.nn import functional
 
-from pipelines.run.canvases import evaluation_canvases
+from pipelines.decode.base import thread_count
+from pipelines.run.canvases import EvaluationBatch, prepared_canvases
 from pipelines.shards.format.manifest import SampleTable, load_manifest
 from training.trunk import Trunk
 
@@ -43,8 +44,7 @@ def write_features(
     """Pass the images of a table through the trunk once and append the rows of every file."""
     device = next(trunk.parameters()).device
     trunk.to(memory_format=torch.channels_last).eval()
-    for batch in evaluation_canvases(table, canvas_px=canvas_px, batch_size=batch_size):
-        inputs_BCHW = _inputs(batch.pixels, device)
+    for inputs_BCHW in _table_inputs(table, device, canvas_px, batch_size):
         # A view at a time: the maps of one are gone before those of the next are made.
         for is_flipped in sorted({one.is_flipped for one in files}):
             units = trunk(inputs_BCHW.flip(-1) if is_flipped else inputs_BCHW).units
@@ -57,15 +57,19 @@ def write_features(
 def image_inputs(
     images: Path, split: str, *, canvas_px: int, batch_size: int, device: torch.device
 ) -> Iterator[torch.Tensor]:
-    """Yield the images of a split as the trunk takes them: float32 (B, 3, S, S) in [0, 1], in shard order."""
+    """Return the images of a split as the trunk takes them: float32 (B, 3, S, S) in [0, 1], in shard order."""
     table = load_manifest(images).select("image", split)
-    for batch in evaluation_canvases(table, canvas_px=canvas_px, batch_size=batch_size):
-        yield _inputs(batch.pixels, device)
+    return _table_inputs(table, device, canvas_px, batch_size)
 
 
-def _inputs(pixels_BHWC: torch.Tensor, device: torch.device) -> torch.Tensor:
-    # In place, the same to the bit: a second batch of floats took as long again.
-    return pixels_BHWC.to(device).permute(0, 3, 1, 2).float().div_(255)
+def _table_inputs(table: SampleTable, device: torch.device, canvas_px: int, batch_size: int) -> Iterator[torch.Tensor]:
+    def inputs(batch: EvaluationBatch) -> torch.Tensor:
+        # In place, the same to the bit: a second batch of floats took as long again.
+        return batch.pixels.to(device).permute(0, 3, 1, 2).float().div_(255)
+
+    # Made ahead, beside the forward pass of the batch before; on a CPU the pass keeps the other cores.
+    num_threads = max(1, thread_count(0) - torch.get_num_threads()) if device.type == "cpu" else 0
+    return prepared_canvases(table, inputs, canvas_px=canvas_px, batch_size=batch_size, num_threads=num_threads)
 
 
 def _pooled(map_BCHW: torch.Tensor, pooling: Literal["max", "mean"], pool: int) -> torch.Tensor:

@@ -157,12 +157,12 @@ def test_memory_of_extraction_does_not_grow_with_the_images(tmp_path: Path, monk
         def forward(self, image: torch.Tensor) -> Any:
             return SimpleNamespace(units=[image[:, :1] + self.scale])
 
-    def canvases(*_: Any, **__: Any) -> Any:
+    def canvases(_: Any, prepare: Any, **__: Any) -> Any:
         for _ in range(num_images // batch):
             seen_bytes.append(process.memory_info().rss)
-            yield SimpleNamespace(pixels=pixels)
+            yield prepare(SimpleNamespace(pixels=pixels))
 
-    monkeypatch.setattr(extract, "evaluation_canvases", canvases)
+    monkeypatch.setattr(extract, "prepared_canvases", canvases)
     with (tmp_path / "rows").open("wb") as file:
         target = extract.FeatureFile(file=file, unit=0, is_flipped=False, pooling="max", pool=1)
         extract.write_features(Tiny(), None, [target], canvas_px=1, batch_size=batch)  # type: ignore[arg-type]
