@@ -31,7 +31,7 @@ from training.updates.step import Updater
 from training.weights.checkpoint import Checkpoint, load_checkpoint
 from training.weights.writer import CheckpointWriter, steps_to_keep
 
-__all__ = ["Session", "model_of"]
+__all__ = ["Session", "model_of", "steps_of_budget"]
 
 FLOP_PER_TFLOP = 1e12
 
@@ -48,7 +48,7 @@ class Session:
             name: count_flop(self.model, dummy_batch(task, self.batch_sizes[name]))
             for name, task in pipeline.tasks.items()
         }
-        self.num_steps = self._count_steps()
+        self.num_steps = steps_of_budget(config, self.flop)
         if config.trunk.norm == "synced":
             sync_norms(self.model)
         # 2. To the device before the optimizers, which keep references to its parameters.
@@ -270,15 +270,15 @@ class Session:
             self._problems.append(f"held_out: nothing is measured. {error} Or set held_out: off.")
             return None
 
-    def _count_steps(self) -> int:
-        budget = self.config.budget or BudgetConfig(steps=1)
-        cost: Mapping[str, float] = self.batch_sizes
-        if budget.unit == "compute_tflop":
-            cost = {name: flop / FLOP_PER_TFLOP for name, flop in self.flop.items()}
-        options = self.config.pipeline.tasks.values()
-        is_constant = all(task.task_weight == 1.0 and task.every == 1 for task in options)
-        active = partial(active_tasks, self.config.pipeline, self.config.seed)
-        return count_steps(budget, cost, active, is_constant=is_constant)
+
+def steps_of_budget(config: PretrainConfig, flop: Mapping[str, float]) -> int:
+    """Return the number of steps that the budget pays for. `flop`: of one batch of each task, forward and backward."""
+    budget, pipeline = config.budget or BudgetConfig(steps=1), config.pipeline
+    cost: Mapping[str, float] = {name: pipeline.batch_size_of_task(name) for name in pipeline.tasks}
+    if budget.unit == "compute_tflop":
+        cost = {name: one / FLOP_PER_TFLOP for name, one in flop.items()}
+    is_constant = all(task.task_weight == 1.0 and task.every == 1 for task in pipeline.tasks.values())
+    return count_steps(budget, cost, partial(active_tasks, pipeline, config.seed), is_constant=is_constant)
 
 
 def _other_ranks_line(config: PretrainConfig, before: int, now: int) -> str:

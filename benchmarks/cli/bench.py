@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from benchmarks.cli.bench_store import gc, print_forecast, watch
+from benchmarks.cli.bench_store import gc, measure, print_forecast, watch
 from benchmarks.recipe_files import completing, find_recipe
 from benchmarks.results.output import AsJson, Overrides, plain, print_json, print_table, say
 from pipelines.base.errors import UsageError
@@ -54,6 +54,15 @@ TimeLimitOption = typer.Option(
     metavar="TIME",
     help="Stop after this time, such as 30m or 8h: stages at work save a checkpoint, and the next run resumes.",
 )
+
+
+Calibrate = typer.Option(
+    False,
+    "--calibrate",
+    help="Measure a few steps of every task and a small run of every evaluation first, on this machine. Takes a minute "
+    "or two for small trunks on a CPU; the plan, the run and its status go by it until stages have finished.",
+)
+Price = typer.Option(None, "--price", min=0.0, metavar="PER_HOUR", help="Price of this machine for an hour: adds cost.")
 
 
 class ExecutorName(StrEnum):
@@ -135,24 +144,36 @@ def plan(
     out: Path | None = Out,
     overrides: list[str] | None = Overrides,
     jobs: int = Jobs,
+    is_calibrated: bool = Calibrate,
+    price: float | None = Price,
     as_json: bool = AsJson,
 ) -> None:
-    """Show what `run` would do and, once stages of each kind have finished, how long it would take. Changes nothing.
+    """Show what `run` would do, how long it would take and what it would cost; check the data of all evaluations.
 
-    Example: fourfold bench plan demo --jobs 4
+    How long is known once stages of each kind have finished, or from --calibrate. Without that option nothing is
+    written. Exit code 2 where data is missing, as `run` has it.
+
+    Example: fourfold bench plan demo --jobs 4 --calibrate
     """
+    from benchmarks.suite.costs.calibration import read_calibration
     from benchmarks.suite.costs.forecast import forecast
     from benchmarks.suite.executors.slots import choose_jobs, visible_gpus
     from benchmarks.suite.status import records_of, status_of
 
-    graph, name, folder = _graph(suite, out, overrides)
-    found = forecast(graph, records_of(graph, folder), jobs or choose_jobs(visible_gpus()))
+    graph, name, folder = _graph(suite, out, overrides, is_checked=True)
+    if is_calibrated:
+        measure(graph, folder, as_json)
+    costs, num_jobs = read_calibration(graph.stages, folder), jobs or choose_jobs(visible_gpus())
+    found = forecast(graph, records_of(graph, folder), num_jobs, costs)
     status = status_of(name, graph, folder)
     if as_json:
-        print_json(_summary(status) | {"forecast": {**plain(found), "slot_hours": found.slot_hours}})
+        more = {"slot_hours": found.slot_hours, "cost": None if price is None else price * found.wall_s / 3600}
+        print_json(_summary(status) | {"forecast": plain(found) | more})
     else:
         _print(status, as_json)
-        print_forecast(found)
+        print_forecast(found, price)
+        if found.unknown and not is_calibrated:
+            say(f"measure it in a minute or two: fourfold bench plan {suite} --calibrate, and the same options")
 
 
 @app.command()
@@ -209,8 +230,13 @@ def _status(path: Path, out: Path | None, overrides: list[str] | None) -> "Suite
     return status_of(name, graph, folder)
 
 
-def _graph(path: Path, out: Path | None, overrides: list[str] | None) -> "tuple[Graph, str, Path]":
-    """Return the graph that the last run recorded if it still holds, else a new one, which loads torch."""
+def _graph(
+    path: Path, out: Path | None, overrides: list[str] | None, *, is_checked: bool = False
+) -> "tuple[Graph, str, Path]":
+    """Return the graph that the last run recorded if it still holds, else a new one, which loads torch.
+
+    is_checked: check the data of the evaluations of a new one. That of a recorded one was checked, and is the same.
+    """
     from benchmarks.suite.plan_file import read_plan
     from pipelines.base.config import apply_overrides, read_yaml
 
@@ -223,8 +249,11 @@ def _graph(path: Path, out: Path | None, overrides: list[str] | None) -> "tuple[
 
     # Loads torch, which takes seconds: only where no recorded graph holds.
     from benchmarks.suite.graph import expand
+    from benchmarks.suite.preflight import check_data
 
     loaded, folder = _load(path, out, overrides)
+    if is_checked:
+        check_data(loaded)
     return expand(loaded), loaded.config.name, folder
 
 

@@ -1,6 +1,7 @@
 """Parts of `fourfold bench` about a suite's folder: garbage, what is at work there, what the rest would take."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.suite.stages import Graph
     from benchmarks.suite.store.running import RunningStage
 
-__all__ = ["gc", "print_forecast", "watch"]
+__all__ = ["gc", "measure", "print_forecast", "watch"]
 
 REFRESH_S = 2.0
 MAX_SHOWN = 40
@@ -51,16 +52,41 @@ def gc(
         say(f"nothing was deleted; do it with: fourfold bench gc {out} --delete")
 
 
-def print_forecast(found: "Forecast") -> None:
-    """Print the wall time of what is left, and what it takes of the machine."""
+def measure(graph: "Graph", out: Path, as_json: bool) -> None:
+    """Calibrate the stages of a suite on this machine, and say what was measured."""
+    from benchmarks.suite.costs.calibrate.run_calibration import calibrate
+    from benchmarks.suite.costs.calibration import CALIBRATION_NAME
+    from benchmarks.suite.status import duration
+    from pipelines.base.progress import quiet_progress
+
+    with quiet_progress() if as_json else nullcontext():
+        done = calibrate(graph, out)
+    say(f"{done.num_measurements} measurements in {duration(done.spent.wall_s)}, kept in {out / CALIBRATION_NAME}")
+    if done.is_busy:
+        say(
+            f"warning: other processes took {100 * done.busy_share:.0f} % of the cores meanwhile. Times are of the CPU "
+            "alone, and too long by up to a half. Calibrate on an idle machine for better ones."
+        )
+    if done.not_measured:
+        say(f"not measured: {', '.join(done.not_measured)}; known once a stage of each has finished")
+
+
+def print_forecast(found: "Forecast", price: float | None) -> None:
+    """Print the wall time of what is left, what it takes of the machine, and what that costs. price: of an hour."""
     from benchmarks.suite.status import duration
 
-    if found.wall_s:
-        without = f", without {', '.join(found.unknown)}" if found.unknown else ""
-        print(
-            f"left, {found.num_jobs} at a time: {duration(found.wall_s)}{without}; "
-            f"{found.slot_hours:.1f} hours of cores or GPUs, one for each stage at a time"
-        )
+    if not found.wall_s:
+        return
+    without = f", without {', '.join(found.unknown)}" if found.unknown else ""
+    cpu = "" if found.cpu_hours is None else f"; {found.cpu_hours:.1f} hours of CPU"
+    print(
+        f"left, {found.num_jobs} at a time: {duration(found.wall_s)}{without}; "
+        f"{found.slot_hours:.1f} hours of cores or GPUs, one for each stage at a time{cpu}"
+    )
+    kinds = sorted(found.work_s_by_kind.items(), key=lambda one: -one[1])
+    print("by kind: " + ", ".join(f"{kind.replace('_', ' ')} {duration(work_s)}" for kind, work_s in kinds))
+    if price is not None:
+        print(f"cost: {price * found.wall_s / 3600:.2f}{without}, at {price:g} an hour")
 
 
 def watch(graph: "Graph", name: str, out: Path) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "RECORD_NAME",
     "Environment",
     "Record",
+    "cpu_name",
     "environment",
     "installed_version",
     "read_record",
@@ -158,7 +159,7 @@ def environment() -> Environment:
         commit=commit,
         is_dirty=is_dirty,
         machine=platform.platform(),
-        cpu_name=_cpu_name(),
+        cpu_name=cpu_name(),
         num_cores=num_cores(),
         gpu_name=_gpu_name(),
         versions={"python": platform.python_version(), "fourfold": _fourfold_version()}
@@ -183,7 +184,8 @@ def _git_state() -> tuple[str, bool]:
         return "unknown (git did not answer)", False
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

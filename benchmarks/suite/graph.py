@@ -21,6 +21,7 @@ from benchmarks.suite.config.point import Point
 from benchmarks.suite.stage_key import stage_of
 from benchmarks.suite.stages import WHOLE_PCT, Cell, Graph, Stage, TaskSet, label_of
 from benchmarks.suite.suite_config import Place, Suite
+from pipelines.base.config import Config
 from pipelines.base.errors import UsageError
 from pipelines.shards.format.manifest import MANIFEST_NAME, Kind
 from pipelines.targets.color.color_prior import PRIOR_NAME
@@ -237,6 +238,7 @@ class _StageMaker:
         evaluation, options = EVALUATIONS[point.kinds[name]], point.evaluations[name]
         config: dict[str, Any] = {"options": options.model_dump(mode="json")}
         inputs = dict(evaluation.content(options))
+        self.data.note_own(options, evaluation.data_fields)
         if evaluation.reads_images:
             folder, splits = point.config.images, (point.config.train_split, point.config.test_split)
             assert folder is not None  # checked by load_suite
@@ -272,10 +274,16 @@ def context_of(point: Point) -> Context:
 
 
 class _Data:
-    """sha256 of what stages read; keeps a list of the files it looked at, also those that do not exist."""
+    """sha256 of what stages read; keeps a list of the files and folders it looked at, also those that do not exist."""
 
     def __init__(self) -> None:
         self.files: set[Path] = set()
+
+    def note_own(self, options: Config, fields: Iterable[str]) -> None:
+        """Note the folders and files that options of an evaluation name."""
+        for field in fields:
+            value = getattr(options, field)
+            self.files |= {Path(one) for one in (value if isinstance(value, list | tuple) else [value]) if one}
 
     def of_split(self, folder: Path, kind: Kind, split: str) -> str:
         """Return `split_content` of a folder's shards, and note its manifest."""

@@ -141,9 +141,16 @@ def _origin(settings: Mapping[str, Any], files: tuple[Path, ...]) -> dict[str, A
     return {
         # In the order given: the order of task sets, depths and seeds is that of the cells.
         "suite": json.dumps(settings, default=str),
-        "files": [_sha256(path.read_bytes()) if path.is_file() else None for path in files],
+        "files": [_state(path) for path in files],
         "code": _code(),
     }
+
+
+def _state(path: Path) -> str | None:
+    """Return what a file holds; of a folder when it changed last, which is not when a file in it did."""
+    if path.is_dir():
+        return f"folder {path.stat().st_mtime_ns}"
+    return _sha256(path.read_bytes()) if path.is_file() else None
 
 
 def _code() -> str:

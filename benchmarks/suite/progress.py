@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.evaluations import EVALUATIONS
 from benchmarks.results.record import Record
+from benchmarks.suite.costs.calibration import calibrated_seconds
+from benchmarks.suite.costs.cost import Cost
 from benchmarks.suite.costs.time_left import TimeLeft
 from benchmarks.suite.executors import StageEvent
 from benchmarks.suite.stages import Stage
@@ -15,16 +17,22 @@ __all__ = ["Progress"]
 class Progress:
     """Lines of one run. `stages`: all of the suite, for their numbers; `records`: by key, None where not finished.
 
-    `chosen`: the stages that this run is to run. `num_jobs`: how many of them at a time.
+    `chosen`: the stages that this run is to run. `num_jobs`: how many of them at a time. `costs`: calibrated, by key.
     """
 
     def __init__(
-        self, stages: Sequence[Stage], records: Mapping[str, Record | None], chosen: Sequence[Stage], num_jobs: int
+        self,
+        stages: Sequence[Stage],
+        records: Mapping[str, Record | None],
+        chosen: Sequence[Stage],
+        num_jobs: int,
+        costs: Mapping[str, Cost] | None = None,
     ) -> None:
         self._places = {stage.key: place for place, stage in enumerate(stages, 1)}
         keys = {stage.key for stage in chosen}
         counted = [stage for stage in stages if stage.key in keys or records[stage.key] is not None]
-        self._left, self._num_jobs = TimeLeft(counted, records), num_jobs
+        calibrated_s = calibrated_seconds(counted, costs or {}, num_jobs)
+        self._left, self._num_jobs = TimeLeft(counted, records, calibrated_s), num_jobs
         self._told: set[tuple[str, str]] = set()
 
     def line(self, event: StageEvent) -> str | None:

@@ -14,14 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.evaluations import EVALUATIONS
 from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.features.request import FeatureRequest
 from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.results.record import RECORD_NAME, Record, environment, now_utc, write_json, write_record
 from benchmarks.suite.code.other_code import begin_stage, settle_old_code, write_modules
+from benchmarks.suite.costs.calibration import read_calibration
 from benchmarks.suite.deadline import time_limit
 from benchmarks.suite.executors import Executor, RunStage, StageEvent
 from benchmarks.suite.executors.local import LocalExecutor
@@ -29,8 +28,9 @@ from benchmarks.suite.executors.processes import ProcessExecutor
 from benchmarks.suite.executors.ray import RayExecutor
 from benchmarks.suite.executors.slots import choose_jobs, visible_gpus
 from benchmarks.suite.finished import clear_without_kept_trunks, trunk_folder
-from benchmarks.suite.graph import context_of, expand
+from benchmarks.suite.graph import expand
 from benchmarks.suite.plan_file import suite_folder, write_plan
+from benchmarks.suite.preflight import check_data
 from benchmarks.suite.progress import Progress
 from benchmarks.suite.run_options import RunOptions, chosen_stages, keys_that_fit
 from benchmarks.suite.stages import Graph, Stage
@@ -38,7 +38,7 @@ from benchmarks.suite.status import ERROR_NAME, SuiteStatus, duration, records_o
 from benchmarks.suite.store.stage_lock import run_once
 from benchmarks.suite.suite_config import Suite
 from pipelines.base.config import validate
-from pipelines.base.errors import DataError, UsageError
+from pipelines.base.errors import UsageError
 from training.config import PretrainConfig
 from training.loop import pretrain
 from training.run_folder import CONFIG_NAME
@@ -66,7 +66,7 @@ def run_suite(
     say = say or _say_to_stderr
     # 1. All data, before anything is written: where some is missing, nothing must be left. The evaluations first: they
     # say what to download, the graph only which folder is missing.
-    _check_evaluations(suite)
+    check_data(suite)
     graph = expand(suite)
     executor = _executor(options)
     wanted = keys_that_fit(graph, options.only)
@@ -75,7 +75,7 @@ def run_suite(
     # 2. What this run is, for people and for `status`, `plan` and `gc` from other terminals.
     _begin(out, suite, graph)
     say(_opening(suite, graph, records, chosen))
-    progress = Progress(graph.stages, records, chosen, executor.num_jobs)
+    progress = Progress(graph.stages, records, chosen, executor.num_jobs, read_calibration(graph.stages, out))
     # On other machines the current directory may be another one.
     place = out.absolute() if options.executor == "ray" else out
     run_stage_once = partial(run_once, out=place, run_stage=runner or partial(run_stage, out=place))
@@ -181,27 +181,6 @@ def _context(stage: Stage, out: Path) -> Context:
         wanted=tuple(FeatureRequest(**one) for one in config.get("shared_features", [])),
         **splits,
     )
-
-
-def _check_evaluations(suite: Suite) -> None:
-    """Check the data of every evaluation: a night's pretraining must not end at a folder that is missing."""
-    checked = []
-    for point in suite.points:
-        for name, kind in point.kinds.items():
-            # Points mostly differ in the pretraining; the same options on the same data are checked once.
-            this = (kind, point.evaluations[name], context_of(point))
-            if this in checked:
-                continue
-            checked.append(this)
-            try:
-                EVALUATIONS[kind].check(this[2], this[1])
-            except (UsageError, DataError) as error:
-                raise type(error)(f"{point.source.at('evaluations', name)}: evaluations.{name}: {error}") from error
-    for name, given in suite.config.trunks.items():
-        try:
-            given.source.load(torch.device("cpu"))
-        except (UsageError, DataError) as error:
-            raise type(error)(f"{suite.source}: trunks.{name}: {error}") from error
 
 
 def suite_status(suite: Suite, out: Path) -> SuiteStatus:

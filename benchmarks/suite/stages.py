@@ -104,7 +104,7 @@ class Graph:
     metrics: dict[str, str]
     """The result of each evaluation that tables show, by the evaluation's name."""
     files: tuple[Path, ...]
-    """Files that the keys depend on: manifests and counted colors, also missing ones."""
+    """Files that the keys depend on: manifests, counted colors, folders of evaluations' own data; also missing ones."""
     modules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Digests of modules by `Stage.code`: what changed can be named later."""
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from benchmarks.results.record import Record
 from benchmarks.suite.code.other_code import made_by_other_code, told
+from benchmarks.suite.costs.calibration import calibrated_seconds, read_calibration
 from benchmarks.suite.costs.time_left import TimeLeft
 from benchmarks.suite.finished import finished_record
 from benchmarks.suite.stages import Cell, Graph, Stage
@@ -51,7 +52,8 @@ class CellStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteStatus:
-    """Status of a suite. `left_s` is None until a stage of each kind that is still to do has finished once.
+    """Status of a suite. `left_s` is None until a stage of each kind that is still to do has finished, or was
+    calibrated.
 
     `metrics`: the result of each evaluation that tables show.
     """
@@ -98,7 +100,8 @@ def status_of(name: str, graph: Graph, out: Path) -> SuiteStatus:
     todo = [stage for stage in graph.stages if records[stage.key] is None]
     errors = {stage.key: error for stage in todo if stage.folder_name in there and (error := error_of(stage, out))}
     changed = made_by_other_code(graph, records, out)
-    left = TimeLeft(graph.stages, records)
+    costs = read_calibration(graph.stages, out)
+    left = TimeLeft(graph.stages, records, calibrated_seconds(graph.stages, costs, num_jobs=1))
     return SuiteStatus(
         name=name,
         out=out,

@@ -21,6 +21,7 @@ __all__ = [
     "HeldOut",
     "HeldOutConfig",
     "first_batches",
+    "most_batches",
     "num_batches_of",
     "open_held_out",
     "problems_of",
@@ -88,9 +89,14 @@ def open_held_out(
         for batch in first_batches(training, num_batches_of(training, config.samples)):
             batches[batch.task].append(batch)
     references = {name: model.head(name).references(found) for name, found in batches.items()}
-    most = max(1, num_steps // (10 * config.times))
+    most = most_batches(config, num_steps)
     num_batches = {name: min(most, count) for name, count in num_batches_of(held_out, config.samples).items()}
     return HeldOut(held_out, references, num_batches)
+
+
+def most_batches(config: HeldOutConfig, num_steps: int) -> int:
+    """Return the batches of every task that one measurement of a run of `num_steps` has, at most."""
+    return max(1, num_steps // (10 * config.times))
 
 
 def num_batches_of(pipeline: Pipeline, num_samples: int) -> dict[str, int]:

@@ -6,6 +6,7 @@ cells says so or is left out.
 
 import base64
 import io
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,11 +45,12 @@ from benchmarks.results.report.page_charts import (
 from benchmarks.results.report.paper_tables import shown_tables
 from benchmarks.results.report.setting import chance_pct, facts_of, opening
 from benchmarks.results.report.view import at_full_budget, full_view
+from benchmarks.suite.plan_file import suite_folder
 from benchmarks.suite.run_suite import suite_status
 from benchmarks.suite.status import SuiteStatus, duration
 from benchmarks.suite.suite_config import Suite
 
-__all__ = ["export_report", "page_of", "write_report"]
+__all__ = ["export_report", "page_of", "report_folder", "write_report"]
 
 REPORT_NAME, PREVIEW_NAME, RESULTS_NAME = "report.html", "preview.png", "results.json"
 EXPORT_NAME = "export"
@@ -67,7 +69,7 @@ class Preview:
 
 
 def write_report(suite: Suite, out: Path) -> Path:
-    """Write OUT/report.html, and OUT/results.json with the same numbers, from what is finished so far.
+    """Write report.html, and results.json with the same numbers, into `report_folder`, from what is finished so far.
 
     Raises UsageError or DataError where the suite's shards are missing.
     """
@@ -76,16 +78,39 @@ def write_report(suite: Suite, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     page = page_of(suite, status)
     # 2. Both files once the page is complete: what fails in it leaves the last report as it was.
-    path = out / REPORT_NAME
-    write_text(path, page)
-    write_json(out / RESULTS_NAME, _results(status))
-    return path
+    folder = report_folder(out, suite.config.name)
+    write_text(folder / REPORT_NAME, page)
+    write_json(folder / RESULTS_NAME, _results(status))
+    if folder != out:
+        _delete_own_report(out, suite.config.name)
+    return folder / REPORT_NAME
+
+
+def report_folder(out: Path, name: str) -> Path:
+    """Return where a suite's report goes: OUT, or OUT/suites/NAME where other suites share OUT."""
+    own = suite_folder(out, name)
+    is_shared = any(path != own and path.is_dir() for path in own.parent.glob("*"))
+    return own if is_shared else out
+
+
+def _delete_own_report(out: Path, name: str) -> None:
+    """Delete the report that a suite left in OUT before it shared OUT: it would grow old there. Others' stay."""
+    try:
+        is_own = json.loads((out / RESULTS_NAME).read_text(encoding="utf-8"))["suite"] == name
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if is_own:
+        for file in (REPORT_NAME, RESULTS_NAME):
+            (out / file).unlink(missing_ok=True)
 
 
 def export_report(suite: Suite, out: Path, formats: str) -> list[Path]:
-    """Write tables and charts into OUT/export and return the paths. formats: such as "csv,latex". Raises UsageError."""
+    """Write tables and charts into export/ beside the report and return the paths. formats: such as "csv,latex".
+
+    Raises UsageError.
+    """
     chosen = formats_of(formats)
-    return export(suite_status(suite, out), out / EXPORT_NAME, chosen)
+    return export(suite_status(suite, out), report_folder(out, suite.config.name) / EXPORT_NAME, chosen)
 
 
 def page_of(suite: Suite, status: SuiteStatus) -> str:
@@ -162,8 +187,8 @@ def _comparisons(status: SuiteStatus, metrics: list[Metric]) -> list[tuple[str, 
 
 
 def _preview(suite: Suite, out: Path) -> Preview:
-    """Make the sheet of inputs and targets, once per suite folder. A fault of it must not cost the report."""
-    path = out / PREVIEW_NAME
+    """Make the sheet of inputs and targets, once per report's folder. A fault of it must not cost the report."""
+    path = report_folder(out, suite.config.name) / PREVIEW_NAME
     folder = suite.config.images or suite.config.clips
     try:
         if not path.is_file() and folder is not None:

@@ -1,7 +1,8 @@
 """Time left of a suite, estimated from finished stages that cost alike; kept up to date in constant time per event.
 
-Three levels, the finest that has a finished stage counts: the same work with another seed, the same kind of stage at
-the same depth, the same kind of stage.
+The finest level that has a finished stage counts: the same work with another seed, then the same kind of stage at the
+same depth, then the same kind. Where the work was calibrated, that comes before the kind: its seconds, times what
+finished stages of its kind have taken of theirs.
 """
 
 import json
@@ -64,18 +65,29 @@ class _Seconds:
 
     @property
     def mean_s(self) -> float | None:
-        return self.total_s / self.num_finished if self.num_finished else self.calibrated_s
+        return self.total_s / self.num_finished if self.num_finished else None
+
+
+@dataclass(slots=True)
+class _Calibrated:
+    """Calibrated work of one kind. left_s: calibrated seconds of what is to do, as far as none of that work has
+    finished. taken_s, promised_s: of finished stages, measured and calibrated."""
+
+    left_s: float = 0.0
+    taken_s: float = 0.0
+    promised_s: float = 0.0
 
     @property
-    def left_s(self) -> float:
-        return self.num_todo * (self.mean_s or 0.0)
+    def factor(self) -> float:
+        """What finished stages have taken of their calibrated seconds: other stages beside them make all slower."""
+        return self.taken_s / self.promised_s if self.promised_s else 1.0
 
 
 class TimeLeft:
     """Seconds that the stages to do will take, one after the other.
 
-    `records`: record by key of every stage, None where it has not finished. `calibrated_s`: measured seconds by
-    `CostClass.work`, used until a stage of that work has finished.
+    `records`: record by key of every stage, None where it has not finished. `calibrated_s`: seconds by
+    `CostClass.work`, where they were measured before.
     """
 
     def __init__(
@@ -87,6 +99,7 @@ class TimeLeft:
         self._classes = {stage.key: cost_class(stage) for stage in stages}
         self._work: dict[str, _Seconds] = defaultdict(_Seconds)
         self._coarse: dict[Hashable, _Seconds] = defaultdict(_Seconds)
+        self._calibrated: dict[str, _Calibrated] = defaultdict(_Calibrated)
         self._known_s = 0.0
         for key, one in self._classes.items():
             work = self._work[one.work]
@@ -95,42 +108,35 @@ class TimeLeft:
                 work.num_todo += 1
             else:
                 self._count(one, record.seconds)
-        # Stages without a finished one of the same work are counted by kind and depth, of which there are few.
         for one in {one.work: one for one in self._classes.values()}.values():
-            work = self._work[one.work]
-            if work.mean_s is None:
-                self._coarse[one.at_depth].num_todo += work.num_todo
-            else:
-                self._known_s += work.left_s
+            self._add_left(one, 1)
 
     def finish(self, stage: Stage, seconds: float | None) -> None:
         """Note that a stage which was still to do has finished; `seconds` None: that it will not be run."""
         one = self._classes[stage.key]
-        work = self._work[one.work]
         # 1. Take the work out of whichever sum it is in.
-        if work.mean_s is None:
-            self._coarse[one.at_depth].num_todo -= work.num_todo
-        self._known_s -= work.left_s
-        work.num_todo -= 1
+        self._add_left(one, -1)
+        self._work[one.work].num_todo -= 1
         # 2. Count its seconds: from now on the work has a mean of its own.
         if seconds is not None:
             self._count(one, seconds)
         # 3. Put what is left of the work back.
-        if work.mean_s is None:
-            self._coarse[one.at_depth].num_todo += work.num_todo
-        self._known_s += work.left_s
+        self._add_left(one, 1)
 
     def of(self, stage: Stage) -> float | None:
-        """Return the estimated seconds of one stage; None where no stage of its kind has finished."""
+        """Return the estimated seconds of one stage; None where no stage of its kind has finished or was calibrated."""
         one = self._classes[stage.key]
-        for group in (self._work[one.work], self._coarse[one.at_depth], self._coarse[one.kind]):
+        work = self._work[one.work]
+        if work.mean_s is None and work.calibrated_s is not None:
+            return work.calibrated_s * self._calibrated[one.kind].factor
+        for group in (work, self._coarse[one.at_depth], self._coarse[one.kind]):
             if (mean_s := group.mean_s) is not None:
                 return mean_s
         return None
 
     def total_s(self) -> float | None:
-        """Return the seconds of all stages to do; None where no stage of one of their kinds has finished."""
-        total_s = max(0.0, self._known_s)
+        """Return the seconds of all stages to do; None where one of them has none, as `of` says."""
+        total_s = max(0.0, self._known_s) + sum(one.left_s * one.factor for one in self._calibrated.values())
         for name, group in list(self._coarse.items()):
             if not isinstance(name, tuple) or not group.num_todo:
                 continue
@@ -141,7 +147,20 @@ class TimeLeft:
             total_s += group.num_todo * mean_s
         return total_s
 
+    def _add_left(self, one: CostClass, sign: int) -> None:
+        """Add what is left of a work to its sum, or (sign -1) take it out. By kind and depth there are few sums."""
+        work = self._work[one.work]
+        if work.mean_s is not None:
+            self._known_s += sign * work.num_todo * work.mean_s
+        elif work.calibrated_s is not None:
+            self._calibrated[one.kind].left_s += sign * work.num_todo * work.calibrated_s
+        else:
+            self._coarse[one.at_depth].num_todo += sign * work.num_todo
+
     def _count(self, one: CostClass, seconds: float) -> None:
         for group in (self._work[one.work], self._coarse[one.at_depth], self._coarse[one.kind]):
             group.num_finished += 1
             group.total_s += seconds
+        if (calibrated_s := self._work[one.work].calibrated_s) is not None:
+            self._calibrated[one.kind].taken_s += seconds
+            self._calibrated[one.kind].promised_s += calibrated_s

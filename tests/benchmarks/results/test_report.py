@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.results.report import write_report
+from benchmarks.results.report import export_report, write_report
 from benchmarks.results.report.collect import floor_of, metrics_of, values_of
 from benchmarks.results.report.comparisons import compare, headline
 from benchmarks.results.report.paper_tables import PAPER_TABLES
@@ -280,6 +280,25 @@ def test_numbers_are_also_left_as_json(finished: Path) -> None:
     content = json.loads((finished.parent / "results.json").read_text())
     assert (content["num_finished"], len(content["cells"])) == (49, 25)
     assert content["verdicts"]["linear_probe.top1_pct"][0].startswith("Col + Ex beats colorization")
+
+
+def test_suites_that_share_a_folder_keep_a_report_each(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    one, other = (made_suite(tmp_path, name=name, depths=[10], seeds=[0]) for name in ("one", "other"))
+    run(one, out)
+    assert write_report(one, out) == out / "report.html"
+    # The second one moves in: from now on each has a place of its own, and what `one` left outside is gone.
+    run(other, out)
+    assert write_report(other, out) == out / "suites" / "other" / "report.html"
+    assert json.loads((out / "results.json").read_text())["suite"] == "one"
+    assert write_report(one, out) == out / "suites" / "one" / "report.html"
+    assert not (out / "report.html").exists()
+    assert not (out / "results.json").exists()
+    for name in ("one", "other"):
+        assert json.loads((out / "suites" / name / "results.json").read_text())["suite"] == name
+        assert f"<h1>{name}" in (out / "suites" / name / "report.html").read_text(encoding="utf-8")
+    paths = export_report(one, out, "csv")
+    assert {path.parent for path in paths} == {out / "suites" / "one" / "export"}
 
 
 def test_paper_numbers_are_those_of_its_tables() -> None:
