@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.suite.costs.calibrate import evaluations, pretrainings, run_calibration
+from benchmarks.suite.costs.calibrate import pretrainings, run_calibration
 from benchmarks.suite.costs.calibrate.evaluations import EvaluationCosts
 from benchmarks.suite.costs.calibrate.run_calibration import calibrate
 from benchmarks.suite.costs.calibration import read_calibration
@@ -106,7 +106,3 @@ def test_a_pass_is_in_proportion_to_images_and_a_line_in_flops(monkeypatch: pyte
             assert own.cpu_s == pytest.approx(1 + 0.9)
             assert features is not None
             assert features.cpu_s == pytest.approx(pass_s(trunk, 900))
-
-
-def test_kinds_that_are_not_measured_are_named() -> None:
-    assert set(evaluations.EVALUATIONS) >= evaluations.NOT_MEASURED
