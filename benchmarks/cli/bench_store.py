@@ -64,8 +64,8 @@ def measure(graph: "Graph", out: Path, as_json: bool) -> None:
     say(f"{done.num_measurements} measurements in {duration(done.spent.wall_s)}, kept in {out / CALIBRATION_NAME}")
     if done.is_busy:
         say(
-            f"warning: other processes took {100 * done.busy_share:.0f} % of the cores meanwhile, so that only CPU times "
-            "count; those may be off by a third. Calibrate on an idle machine for better ones."
+            f"warning: other processes took {100 * done.busy_share:.0f} % of the cores meanwhile, so that only CPU "
+            "times count; those may be off by a third. Calibrate on an idle machine for better ones."
         )
     if done.not_measured:
         say(f"not measured: {', '.join(done.not_measured)}; known once a stage of each has finished")
