@@ -78,12 +78,13 @@ def print_forecast(found: "Forecast", price: float | None) -> None:
     if not found.wall_s:
         return
     without = f", without {', '.join(found.unknown)}" if found.unknown else ""
-    cpu = "" if found.cpu_hours is None else f"; {found.cpu_hours:.1f} hours of CPU"
+    cpu = "" if found.cpu_hours is None else f"; {duration(3600 * found.cpu_hours)} of CPU"
     print(
         f"left, {found.num_jobs} at a time: {duration(found.wall_s)}{without}; "
-        f"{found.slot_hours:.1f} hours of cores or GPUs, one for each stage at a time{cpu}"
+        f"{duration(3600 * found.slot_hours)} of cores or GPUs, one for each stage at a time{cpu}"
     )
-    kinds = sorted(found.work_s_by_kind.items(), key=lambda one: -one[1])
+    known = [(kind, work_s) for kind, work_s in found.work_s_by_kind.items() if kind not in found.unknown]
+    kinds = sorted(known, key=lambda one: -one[1])
     print("by kind: " + ", ".join(f"{kind.replace('_', ' ')} {duration(work_s)}" for kind, work_s in kinds))
     if price is not None:
         print(f"cost: {price * found.wall_s / 3600:.2f}{without}, at {price:g} an hour")

@@ -245,7 +245,7 @@ class _StageMaker:
             # A place to read from. It is not part of the key, which has the sha256 of the content.
             config |= {"images": str(folder), "train_split": splits[0], "test_split": splits[1]}
             inputs |= {f"images_{split}": self.data.of_split(folder, "image", split) for split in splits}
-        if evaluation.needs_trunk:
+        if evaluation.requests(context_of(point), options):
             # Not part of the key either: what the first pass over the images makes for the other evaluations.
             config["shared_features"] = _shared_features(point)
         return config, inputs

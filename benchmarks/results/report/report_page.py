@@ -100,7 +100,7 @@ def _delete_own_report(out: Path, name: str) -> None:
     except (OSError, ValueError, LookupError, TypeError):
         return
     if is_own:
-        for file in (REPORT_NAME, RESULTS_NAME):
+        for file in (REPORT_NAME, RESULTS_NAME, PREVIEW_NAME):
             (out / file).unlink(missing_ok=True)
 
 

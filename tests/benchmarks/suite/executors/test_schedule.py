@@ -73,3 +73,34 @@ def test_every_stage_of_a_large_graph_comes_once() -> None:
         taken.append(one)
         schedule.close(StageEvent(stage=one, state="finished", record=made_record(one)))
     assert taken == list(stages)
+
+
+def evaluation(kind: str, trunk: str) -> Stage:
+    config = {"shared_features": [{"split": "train"}]}
+    return Stage(kind=kind, label=kind, key=f"{kind} {trunk}", config=config, inputs={"trunk": trunk})
+
+
+def test_evaluations_wait_for_the_one_that_makes_their_features() -> None:
+    one, two, three = (evaluation(kind, "a") for kind in ("probe", "knn", "few"))
+    other = evaluation("probe", "b")
+    schedule = Schedule([one, two, three, other])
+    assert [schedule.take() for _ in range(3)] == [one, other, None]
+    schedule.close(finished(one))
+    assert [schedule.take() for _ in range(3)] == [two, three, None]
+    for stage in (two, three, other):
+        schedule.close(finished(stage))
+    assert schedule.is_over
+
+
+@pytest.mark.parametrize("state", ["failed", "deferred"])
+def test_another_evaluation_makes_the_features_where_the_first_does_not(state: str) -> None:
+    one, two, three = (evaluation(kind, "a") for kind in ("probe", "knn", "few"))
+    schedule = Schedule([one, two, three])
+    assert [schedule.take(), schedule.take()] == [one, None]
+    if state == "failed":
+        schedule.close(StageEvent(stage=one, state="failed", error="broken"))
+    else:
+        schedule.defer(one)
+    assert [schedule.take(), schedule.take()] == [two, None]
+    schedule.close(finished(two))
+    assert schedule.take() is three
