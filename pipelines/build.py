@@ -41,15 +41,20 @@ def build_pipeline(
     rank: int = 0,
     world_size: int = 1,
     augment: bool = True,
+    only: tuple[str, ...] | None = None,
 ) -> Pipeline:
     """Check everything, then return a pipeline at position 0. The first `next` starts threads, processes and reading.
 
     augment False is for measuring: every task in every step, the centre square of images, nothing mirrored, all sources
     one after the other in the order of their shards, and every pass the same (see Pipeline.pass_steps).
+    only: tasks whose batches are made, of which `rank` and `world_size` then count the ranks; None makes all. Steps,
+    samples and positions are those of all tasks.
     Raises UsageError if the configuration cannot work, DataError if a shard is missing or of the wrong size.
     """
     device = torch.device(device)
-    arguments = PipelineArguments(config=config, seed=seed, rank=rank, world_size=world_size, augment=augment)
+    arguments = PipelineArguments(
+        config=config, seed=seed, rank=rank, world_size=world_size, augment=augment, only=only
+    )
     chain = StepChain(arguments, device)
     cache, threads = chain.shard_cache(), ThreadPool(thread_count(config.num_threads))
     maker = chain.step_maker(cache, threads)

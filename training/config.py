@@ -12,6 +12,7 @@ from training.diagnostics.held_out import HeldOutConfig
 from training.heads import HEADS, HeadsConfig
 from training.lasso import LassoConfig
 from training.model import Precision
+from training.ranks.config import RanksConfig
 from training.speed.speed_config import SpeedConfig
 from training.trunk import TrunkConfig
 from training.updates.balance import Balance
@@ -27,7 +28,7 @@ __all__ = ["PretrainConfig"]
 class PretrainConfig(GrownConfig):
     """One run. No tasks in `pipeline` means a random trunk: the baseline, which costs nothing."""
 
-    later_options = frozenset({"updates", "balance", "ema", "diagnostics", "speed"})
+    later_options = frozenset({"updates", "balance", "ema", "diagnostics", "speed", "ranks"})
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig)
     trunk: TrunkConfig = Field(default_factory=TrunkConfig)
     heads: HeadsConfig = Field(default_factory=HeadsConfig)
@@ -45,6 +46,8 @@ class PretrainConfig(GrownConfig):
     passes over the trunk's gradients per pair of tasks."""
     ema: EmaConfig | None = None
     """Exponential moving average of the trunk, which `trunk.pt` then holds; `off` (the default) or a mapping."""
+    ranks: RanksConfig | None = None
+    """Ranks divided among tasks; `off` (the default: every rank trains all tasks) or a mapping. One rank trains all."""
     budget: BudgetConfig | None = None
     """How long to train, summed over tasks."""
     precision: Precision = "bf16"
@@ -64,7 +67,7 @@ class PretrainConfig(GrownConfig):
     log_every_steps: int = Field(default=20, ge=1)
     """A line of log.jsonl each; with a GPU, each also waits for it."""
 
-    @field_validator("lasso", "held_out", "ema", "diagnostics", mode="before")
+    @field_validator("lasso", "held_out", "ema", "diagnostics", "ranks", mode="before")
     @classmethod
     def _off_is_none(cls, value: Any) -> Any:
         # YAML reads a bare `off` as false.
@@ -77,6 +80,21 @@ class PretrainConfig(GrownConfig):
         headless = [task for task in self.pipeline.tasks if task not in HEADS]
         if headless:
             raise ValueError(f"no head for {', '.join(headless)}; there are heads for {', '.join(HEADS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_can_be_divided(self) -> "PretrainConfig":
+        if self.ranks is None:
+            return self
+        if self.updates != "summed" or self.balance != "none":
+            raise ValueError(
+                f"ranks with updates {self.updates} and balance {self.balance}: ranks train other tasks at the same "
+                "time, so that none has all gradients; use updates: summed and balance: none"
+            )
+        if self.diagnostics is not None:
+            raise ValueError(
+                "ranks with diagnostics: no rank has batches of all tasks to compare; set one of them to off"
+            )
         return self
 
     @model_validator(mode="after")

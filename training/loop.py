@@ -16,6 +16,7 @@ from training.config import PretrainConfig
 from training.journal import LOG_NAME, Journal, read_log
 from training.model import build_trunk
 from training.parallel import cpu_threads, joined_ranks
+from training.ranks.division import divided_ranks
 from training.ranks.stop_vote import RankVotes
 from training.run_folder import RunSummary, claim, read_summary, settle_backends, write_summary
 from training.session import Session
@@ -51,16 +52,18 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
             settle_backends(out_dir, config.pipeline, torch_device)
         ranks.wait()
         settled = settle_backends(out_dir, config.pipeline, torch_device)
-        # 3. Check the whole chain and train.
+        # 3. Divide the ranks, check the whole chain and train.
+        division = divided_ranks(config, ranks)
         pipeline = build_pipeline(
             settled,
             seed=config.seed,
             device=torch_device,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
+            rank=ranks.rank if divided is None else divided.ranks.rank,
+            world_size=ranks.world_size if divided is None else divided.ranks.world_size,
+            only=None if divided is None else divided.tasks,
         )
         with pipeline:
-            session = Session(config, pipeline, ranks, torch_device)
+            session = Session(config, pipeline, ranks, torch_device, division)
             with closing(session), gpu_kernels(config.speed, torch_device):
                 session.restore(out_dir)
                 if ranks.is_first:
@@ -109,10 +112,11 @@ def train(session: Session, out_dir: Path) -> None:
             # the losses of all. The checkpoint comes before the interrupt, and new votes after it, when no save is due.
             is_stopping, is_save_due = votes.read([stop.is_made, clock.is_time_due])
             is_last = session.step == session.num_steps
-            if is_stopping or is_save_due or is_last or clock.is_step_due(session.step):
+            is_save_due |= any(clock.is_step_due(step) for step in session.steps_since_whole)
+            if session.is_trunk_whole and (is_stopping or is_save_due or is_last):
                 session.save(writer)
                 clock.restart()
-            if is_stopping:
+            if is_stopping and session.is_trunk_whole:
                 raise KeyboardInterrupt
             if not is_last:
                 votes.cast([stop.is_made, clock.is_time_due])

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from training.model import Model, build_model, build_trunk
 from training.norms import sync_norms
 from training.parallel import Ranks
 from training.ranks.running_statistics import average_running_statistics
+from training.ranks.task_parallel import TaskParallel
 from training.speed.compiled import compiled_forward, reason_not_to_compile
 from training.trunk import STRIDE_PX, Trunk
 from training.updates.loss_averages import LossAverages
@@ -39,8 +39,17 @@ FLOP_PER_TFLOP = 1e12
 class Session:
     """State of a run, built at step 0; `restore` moves it to a checkpoint."""
 
-    def __init__(self, config: PretrainConfig, pipeline: Pipeline, ranks: Ranks, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: PretrainConfig,
+        pipeline: Pipeline,
+        ranks: Ranks,
+        device: torch.device,
+        divided: TaskParallel | None = None,
+    ) -> None:
+        """`divided`: how `ranks` are divided among tasks; None where all train all tasks."""
         self.config, self.pipeline, self.ranks, self.device = config, pipeline, ranks, device
+        self._divided, self._sharing = divided, ranks if divided is None else divided.ranks
         # 1. Model and cost first, on the CPU: the number of steps follows from FLOPs, and every rank counts the same.
         self.model = model_of(config, pipeline.tasks, len(pipeline.labels))
         self.batch_sizes = {name: config.pipeline.batch_size_of_task(name) for name in pipeline.tasks}
@@ -62,7 +71,8 @@ class Session:
             balance=config.balance,
             ema=config.ema,
             seed=config.seed,
-            ranks=ranks,
+            ranks=self._sharing,
+            exchange=None if divided is None else divided.exchange(self.model),
         )
         # After FLOPs are counted: a budget does not pay for what is computed twice to save memory.
         self.model.trunk.recompute = config.speed.recompute
@@ -71,7 +81,7 @@ class Session:
         elif config.speed.compile == "auto" and ranks.is_first:
             print_line(f"speed.compile: nothing is compiled: {reason}.")
         # 3. What changes as the run goes.
-        self.averages = LossAverages(ranks)
+        self.averages = LossAverages(ranks) if divided is None else LossAverages(divided.ranks, divided.merged)
         self.step = 0
         self.samples_seen = dict.fromkeys(pipeline.tasks, 0)
         self.meter = Meter(self.samples_seen)
@@ -111,10 +121,24 @@ class Session:
                 on_device = batch.to(self.device)
                 loss = self.updater.take(on_device, lr)
                 self.averages.add(name, self.step, loss, on_device.weight)
-                self.samples_seen[name] += self.batch_sizes[name]
-            self.updater.finish(self.step, lr)
-        average_running_statistics(self.model, self.model.trunk, self.ranks)
+            is_exchange_due = self._divided is None or self._divided.is_exchange_due(number, self.num_steps)
+            self.updater.finish(self.step, lr, is_exchange_due=is_exchange_due)
+        average_running_statistics(self.model, self.model.trunk, self._sharing)
+        # Tasks of other ranks are counted, too.
+        for name in step.batches if self._divided is None else self._active_tasks(self.step):
+            self.samples_seen[name] += self.batch_sizes[name]
         self.step += 1
+
+    @property
+    def is_trunk_whole(self) -> bool:
+        """Whether all ranks have the same trunk after this step: then the run can be saved and measured."""
+        return self._divided is None or self._divided.is_exchange_due(self.step, self.num_steps)
+
+    @property
+    def steps_since_whole(self) -> range:
+        """Steps after the one at which all ranks last had the same trunk before this step, up to this one."""
+        local_steps = 1 if self._divided is None else self._divided.local_steps
+        return range((self.step - 1) // local_steps * local_steps + 1, self.step + 1)
 
     @property
     def warnings(self) -> list[str]:
@@ -135,6 +159,8 @@ class Session:
         All ranks must call it. Raises FourfoldError where a loss was not finite, on all ranks.
         """
         means = self.averages.take()
+        if self._divided is not None and self._ends_measured_part:
+            self._divided.collect(self.model, self.updater)
         samples_per_s, data_wait_ratio = self.meter.take(self.samples_seen)
         return {
             "step": self.step,
@@ -145,9 +171,15 @@ class Session:
             "lr": self.lr,
             "seconds": round(self.meter.seconds, 3),
             "compute_tflop": self.compute_tflop,
-            "lasso": self.model.lasso_weights(),
+            "lasso": self._lasso_weights(),
             "passes": self.passes,
         } | self._optional_parts()
+
+    def _lasso_weights(self) -> dict[str, list[float]]:
+        found = self.model.lasso_weights()
+        if self._divided is None or not found:
+            return found
+        return self._divided.merged({task: found[task] for task in self._divided.tasks})
 
     def _optional_parts(self) -> dict[str, Any]:
         uncertainty = self.updater.uncertainty
@@ -177,10 +209,10 @@ class Session:
     @property
     def _ends_measured_part(self) -> bool:
         """Whether this step ends one of the `held_out.times` equal parts of a run that is measured."""
-        if not self._is_measured or self.config.held_out is None:
+        if not self._is_measured or self.config.held_out is None or not self.is_trunk_whole:
             return False
-        times = self.config.held_out.times
-        return self.step * times // self.num_steps > (self.step - 1) * times // self.num_steps
+        times, before = self.config.held_out.times, self.steps_since_whole.start - 1
+        return self.step * times // self.num_steps > before * times // self.num_steps
 
     def held_out_line(self, line: Mapping[str, Any]) -> dict[str, Any]:
         """Measure the held-out samples; "held_out" and "warnings" for the log. line: the log's of the same step."""
@@ -200,6 +232,8 @@ class Session:
         """
         # Before writing: a checkpoint of weights that are NaN would replace the last good one.
         self.averages.check()
+        if self._divided is not None:
+            self._divided.collect(self.model, self.updater)
         if not self.ranks.is_first:
             return
         checkpoint = Checkpoint(
@@ -216,10 +250,13 @@ class Session:
 
     def keep_trunk(self, writer: CheckpointWriter) -> None:
         """Have the trunk kept if `checkpoint.keep_at` names this step. All ranks must call it; raises as `save`."""
-        fractions = steps_to_keep(self.config.checkpoint.keep_at, self.num_steps).get(self.step, [])
-        if not fractions:
+        steps = steps_to_keep(self.config.checkpoint.keep_at, self.num_steps)
+        fractions = [one for step in self.steps_since_whole for one in steps.get(step, [])]
+        if not fractions or not self.is_trunk_whole:
             return
         self.averages.check()
+        if self._divided is not None:
+            self._divided.collect(self.model, self.updater)
         for fraction in fractions if self.ranks.is_first else []:
             writer.keep(self.trunk, fraction)
 
@@ -269,6 +306,9 @@ class Session:
         except UsageError as error:
             self._problems.append(f"held_out: nothing is measured. {error} Or set held_out: off.")
             return None
+
+    def _active_tasks(self, step: int) -> tuple[str, ...]:
+        return active_tasks(self.config.pipeline, self.config.seed, step)
 
 
 def steps_of_budget(config: PretrainConfig, flop: Mapping[str, float]) -> int:

@@ -53,6 +53,11 @@ class PipelineArguments:
     """Kinds of samples that batches are made of; the other tasks of a step are made elsewhere."""
     num_workers: int = 1
     """Processes that share the threads of the configuration."""
+    only: tuple[str, ...] | None = None
+
+    def makes(self, task: str) -> bool:
+        """Whether batches of a task are made."""
+        return self.only is None or task in self.only
 
 
 def active_tasks(config: PipelineConfig, seed: int, step: int) -> tuple[str, ...]:
@@ -102,8 +107,7 @@ class StepChain:
         self.tasks = _make_tasks(config, parts.get("image", ()))
         self.placements = {kind: config.placement_of(kind, device) for kind in kinds if kind in arguments.kinds}
         orders = {kind: _orders(config, kind, parts[kind], seed, augment=arguments.augment) for kind in kinds}
-        place = seed, arguments.rank, arguments.world_size
-        self.plans = {kind: _plan(config, kind, orders[kind], self.tasks, place) for kind in kinds}
+        self.plans = {kind: _plan(arguments, kind, orders[kind], self.tasks) for kind in kinds}
 
     def shard_cache(self) -> ShardCache | None:
         """Return the cache of remote shards; None if all shards are on this machine. Raises UsageError if too small."""
@@ -155,6 +159,7 @@ class StepChain:
             threads=threads,
             # Measuring without augmentation looks at every sample.
             num_taken={name: config.batch_size_of_task(name) for name in self.tasks if augment},
+            made=frozenset(name for name in self.tasks if self.arguments.makes(name)),
             stream=DeviceStream(self.device),
         )
 
@@ -254,15 +259,12 @@ def _orders(
     )
 
 
-def _plan(
-    config: PipelineConfig,
-    kind: Kind,
-    orders: tuple[Order, ...],
-    tasks: Mapping[str, Task],
-    place: tuple[int, int, int],
-) -> SamplePlan:
+def _plan(arguments: PipelineArguments, kind: Kind, orders: tuple[Order, ...], tasks: Mapping[str, Task]) -> SamplePlan:
     """Return the plan of a kind of sample. Raises UsageError for a batch size that does not fit ranks or tasks."""
-    seed, rank, world_size = place
+    config, seed = arguments.config, arguments.seed
+    made = [name for name, task in tasks.items() if task.source == kind and arguments.makes(name)]
+    # Ranks that make no batch of this kind need not divide it: they only count its samples.
+    rank, world_size = (arguments.rank, arguments.world_size) if made else (0, 1)
     field = "batch_size" if kind == "image" else "clip_batch_size"
     if config.batch_size_of(kind) % world_size:
         raise UsageError(
@@ -277,10 +279,10 @@ def _plan(
         rank=rank,
         world_size=world_size,
     )
-    for name, task in tasks.items():
-        if task.source == kind:
-            own = config.tasks[name].batch_size
-            _check_task_batch(task, plan, config.batch_size_of_task(name), f"tasks.{name}.batch_size" if own else field)
+    for name in made:
+        own = config.tasks[name].batch_size
+        size = config.batch_size_of_task(name)
+        _check_task_batch(tasks[name], plan, size, f"tasks.{name}.batch_size" if own else field)
     return plan
 
 

@@ -76,18 +76,20 @@ class StepMaker:
         threads: ThreadPool,
         num_taken: Mapping[str, int],
         stream: DeviceStream,
+        made: frozenset[str],
     ) -> None:
         """`sources`: by kind of sample; tasks of other kinds are left out of the steps. `schedule`: step -> names of
         active tasks. `clocks`: "read", "decode", and one per task. `num_taken`: task -> samples of a global batch that
-        it takes; all where it is left out. `stream`: where all work on a device is started. `close` also closes
-        `backends`, `shard_cache` and `threads`."""
+        it takes; all where it is left out. `stream`: where all work on a device is started. `made`: tasks whose batches
+        are made; others are active, too, and have no batch. `close` also closes `backends`, `shard_cache` and
+        `threads`."""
         self.tasks, self.sources, self.threads, self._backends = dict(tasks), sources, threads, backends
         self._schedule, self._clocks, self._shard_cache = schedule, clocks, shard_cache
-        self._stream = stream
+        self._stream, self._made = stream, made
         self._rows = {
             name: sources[tasks[name].source].plan.rows_taken(count)
             for name, count in num_taken.items()
-            if tasks[name].source in sources
+            if tasks[name].source in sources and name in made
         }
 
     def start(self) -> None:
@@ -108,7 +110,7 @@ class StepMaker:
         Raises DataError if every sample of a batch failed.
         """
         # 1. Downloads first: they run while this step is read, and may bring its own shards.
-        names = self._schedule(position["step"])
+        names = [name for name in self._schedule(position["step"]) if name in self._made]
         self.fetch_ahead(position)
         # 2. Kind by kind, and tasks start as soon as their pixels are there: image tasks work while clips are decoded.
         batches: dict[str, Future[MarkedBatch]] = {}

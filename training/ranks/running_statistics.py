@@ -6,7 +6,7 @@ from torch import nn
 from training.parallel import Ranks
 from training.trunk import Statistics, Trunk
 
-__all__ = ["average_running_statistics"]
+__all__ = ["average_running_statistics", "running_statistics"]
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def average_running_statistics(model: nn.Module, trunk: Trunk, ranks: Ranks) -> 
     """
     if ranks.world_size == 1:
         return
-    buffers = _buffers(model, trunk)
+    buffers = running_statistics(model, trunk)
     if not buffers:
         return
     flat = torch.cat([buffer.flatten() for buffer in buffers])
@@ -28,7 +28,8 @@ def average_running_statistics(model: nn.Module, trunk: Trunk, ranks: Ranks) -> 
     torch._foreach_copy_(buffers, [part.view_as(buffer) for part, buffer in zip(parts, buffers, strict=True)])
 
 
-def _buffers(model: nn.Module, trunk: Trunk) -> list[torch.Tensor]:
+def running_statistics(model: nn.Module, trunk: Trunk) -> list[torch.Tensor]:
+    """Return the running means and variances of a model or of its trunk, each once."""
     # With statistics per task, the trunk's norms show those of the task that came last: the tasks' own are complete.
     shown = set(trunk.modules()) if trunk.tasks else set()
     buffers: list[torch.Tensor] = []

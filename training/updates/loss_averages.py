@@ -3,7 +3,8 @@
 S steps, N names: "loss" and the task's metrics.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -20,8 +21,9 @@ class LossAverages:
     A step's value is the mean over the rows of all ranks, so the log says what one rank with the whole batch would.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
-        self._ranks = ranks
+    def __init__(self, ranks: Ranks, merged: Callable[[dict[str, Any]], dict[str, Any]] = lambda own: own) -> None:
+        """`ranks` share the batches. `merged`: adds the values, by task, of ranks that train other tasks."""
+        self._ranks, self._merged = ranks, merged
         self._start()
 
     def _start(self) -> None:
@@ -56,18 +58,19 @@ class LossAverages:
     def take(self) -> Mapping[str, dict[str, float]]:
         """Per task, the mean of "loss" and of each metric; starts anew. Otherwise like `check`."""
         means = {
-            task: dict(zip(self._names[task], values_SN.mean(0).tolist(), strict=True))
-            for task, values_SN in self._checked_means().items()
+            task: dict(zip(names, values_SN.mean(0).tolist(), strict=True))
+            for task, (names, _, values_SN) in self._checked_means().items()
         }
         self._start()
         return means
 
-    def _checked_means(self) -> dict[str, torch.Tensor]:
-        """Means over ranks by task: float64 (S, N) on the CPU, S steps, N names. Raises FourfoldError."""
-        means = self._means()
+    def _checked_means(self) -> dict[str, tuple[tuple[str, ...], list[int], torch.Tensor]]:
+        """Names, steps, and means over ranks by task: float64 (S, N) on the CPU. Raises FourfoldError."""
+        own = {task: (self._names[task], self._steps[task], values_SN) for task, values_SN in self._means().items()}
+        means: dict[str, tuple[tuple[str, ...], list[int], torch.Tensor]] = self._merged(own)
         bad = [
-            (self._steps[task][int(is_bad_S.nonzero()[0])], task)
-            for task, values_SN in means.items()
+            (steps[int(is_bad_S.nonzero()[0])], task)
+            for task, (_, steps, values_SN) in means.items()
             if (is_bad_S := ~torch.isfinite(values_SN[:, 0])).any()
         ]
         if bad:

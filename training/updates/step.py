@@ -20,6 +20,7 @@ from training.model import Model
 from training.parallel import Ranks
 from training.ranks.gradient_buckets import GradientBuckets
 from training.ranks.shared_batch import shared_batch
+from training.ranks.trunk_exchange import TrunkExchange
 from training.updates.balance import Balance, LossUncertainty, without_conflicts
 from training.updates.losses import Loss
 from training.updates.optimizer import OptimizerConfig, build_optimizer, is_decayed, parameter_groups, set_lr
@@ -62,11 +63,14 @@ class Updater:
         ema: EmaConfig | None = None,
         seed: int = 0,
         ranks: Ranks | None = None,
+        exchange: TrunkExchange | None = None,
     ) -> None:
-        """`model` is on its device already: optimizers keep references to its parameters. `ranks` share the batches."""
+        """`model` is on its device already: optimizers keep references to its parameters. `ranks` share the
+        batches. `exchange`: with "summed", adds the trunk updates of ranks that train other tasks."""
         self._model, self._tasks, self._config = model, dict(tasks), optimizer
         self._way, self._balance, self._seed = way, balance, seed
-        self._ranks = ranks or Ranks()
+        self._ranks, self._exchange = ranks or Ranks(), exchange
+        self._lrs: list[float] = []
         device = next(model.trunk.parameters()).device
         self.uncertainty = LossUncertainty(list(tasks)).to(device) if balance == "uncertainty" else None
         self._trunk = list(model.trunk.parameters())
@@ -108,8 +112,16 @@ class Updater:
             self._ready[task] = self._taken_off(task)
         return loss
 
-    def finish(self, step: int, lr: float) -> None:
-        """End a step: update the weights with the gradients that `take` left for it."""
+    def finish(self, step: int, lr: float, *, is_exchange_due: bool = True) -> None:
+        """End a step: update the weights with the gradients that `take` left for it. `is_exchange_due`: let ranks that
+        train other tasks add their trunk updates, of all steps since they last did."""
+        if self._exchange is not None:
+            self._exchange.note(bool(self._ready))
+            self._lrs.append(lr)
+            self._update_by_tasks(lr)
+            if is_exchange_due:
+                self._combine()
+            return
         if self._ready:
             if self._balance == "pcgrad":
                 self._take_out_conflicts(step)
@@ -133,6 +145,24 @@ class Updater:
             "counts": asdict(self.counts),
         }
 
+    def task_state(self, task: str) -> dict[str, Any]:
+        """Return the part of the state that only ranks which train a task have."""
+        count, held = self._held.get(task, (0, []))
+        return {
+            "optimizer": self.optimizers[task].state_dict(),
+            "held": {"count": count, "gradients": held},
+            "updates": self.counts.heads[task],
+            "decay": self.counts.decay[task],
+        }
+
+    def load_task_state(self, task: str, state: Mapping[str, Any]) -> None:
+        self.optimizers[task].load_state_dict(state["optimizer"])
+        if state["held"]["count"]:
+            self._held[task] = (state["held"]["count"], state["held"]["gradients"])
+        else:
+            self._held.pop(task, None)
+        self.counts.heads[task], self.counts.decay[task] = state["updates"], state["decay"]
+
     def load_state_dict(self, state: Mapping[str, dict[str, Any]]) -> None:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
@@ -146,6 +176,8 @@ class Updater:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.counts = UpdateCounts(**state["counts"])
+        if self._exchange is not None:
+            self._exchange.restart()
 
     def _parameters_of(self, task: str) -> list[nn.Parameter]:
         """Return what a task's gradient is for: the trunk's parameters first, then the task's own."""
@@ -204,16 +236,38 @@ class Updater:
         self.counts.heads[task] += 1
         self._count_decay(task, lr * self._tasks[task].lr_scale)
 
-    @torch.no_grad()
     def _update_summed(self, lr: float) -> None:
+        self._decay_trunk(1 - lr * self._config.weight_decay)
+        self._update_by_tasks(lr)
+
+    @torch.no_grad()
+    def _decay_trunk(self, factor: float) -> None:
+        if factor != 1.0:
+            torch._foreach_mul_([one for one in self._trunk if is_decayed(one)], factor)
+
+    def _update_by_tasks(self, lr: float) -> None:
         # An optimizer's step does not depend on the weights when they do not decay, so that steps one after the other,
         # with gradients of the same weights, are one update by their sum.
-        if self._config.weight_decay:
-            torch._foreach_mul_([one for one in self._trunk if is_decayed(one)], 1 - lr * self._config.weight_decay)
         for task, gradients in self._ready.items():
             for parameter, gradient in zip(self._parameters[task], gradients, strict=True):
                 parameter.grad = gradient
             self._update(task, lr)
+        self._ready = {}
+
+    def _combine(self) -> None:
+        """Exchange trunk updates with the other groups. The trunk decays here, once for each step that moved it."""
+        assert self._exchange is not None
+        lrs, self._lrs = self._lrs, []
+
+        def decay(has_moved: list[bool]) -> None:
+            for lr in (lr for lr, moved in zip(lrs, has_moved, strict=True) if moved):
+                self._decay_trunk(1 - lr * self._config.weight_decay)
+                self.counts.trunk += 1
+                self._count_decay("trunk", lr)
+
+        self._exchange.combine(decay)
+        if self.average is not None:
+            self.average.update()
 
     def _update_jointly(self, lr: float) -> None:
         optimizer, num_shared = self.optimizers[JOINT], len(self._trunk)
