@@ -58,9 +58,9 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
             settled,
             seed=config.seed,
             device=torch_device,
-            rank=ranks.rank if divided is None else divided.ranks.rank,
-            world_size=ranks.world_size if divided is None else divided.ranks.world_size,
-            only=None if divided is None else divided.tasks,
+            rank=division.ranks.rank,
+            world_size=division.ranks.world_size,
+            only=division.tasks,
         )
         with pipeline:
             session = Session(config, pipeline, ranks, torch_device, division)

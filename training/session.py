@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,11 @@ class Session:
         pipeline: Pipeline,
         ranks: Ranks,
         device: torch.device,
-        divided: TaskParallel | None = None,
+        division: TaskParallel | None = None,
     ) -> None:
-        """`divided`: how `ranks` are divided among tasks; None where all train all tasks."""
+        """`division`: how `ranks` are divided among tasks; None: all train all tasks."""
         self.config, self.pipeline, self.ranks, self.device = config, pipeline, ranks, device
-        self._divided, self._sharing = divided, ranks if divided is None else divided.ranks
+        self.division = division or TaskParallel.undivided(pipeline.tasks, ranks)
         # 1. Model and cost first, on the CPU: the number of steps follows from FLOPs, and every rank counts the same.
         self.model = model_of(config, pipeline.tasks, len(pipeline.labels))
         self.batch_sizes = {name: config.pipeline.batch_size_of_task(name) for name in pipeline.tasks}
@@ -71,8 +72,8 @@ class Session:
             balance=config.balance,
             ema=config.ema,
             seed=config.seed,
-            ranks=self._sharing,
-            exchange=None if divided is None else divided.exchange(self.model),
+            ranks=self.division.ranks,
+            exchange=self.division.exchange(self.model),
         )
         # After FLOPs are counted: a budget does not pay for what is computed twice to save memory.
         self.model.trunk.recompute = config.speed.recompute
@@ -81,7 +82,7 @@ class Session:
         elif config.speed.compile == "auto" and ranks.is_first:
             print_line(f"speed.compile: nothing is compiled: {reason}.")
         # 3. What changes as the run goes.
-        self.averages = LossAverages(ranks) if divided is None else LossAverages(divided.ranks, divided.merged)
+        self.averages = LossAverages(self.division.ranks, self.division.merged)
         self.step = 0
         self.samples_seen = dict.fromkeys(pipeline.tasks, 0)
         self.meter = Meter(self.samples_seen)
@@ -121,24 +122,22 @@ class Session:
                 on_device = batch.to(self.device)
                 loss = self.updater.take(on_device, lr)
                 self.averages.add(name, self.step, loss, on_device.weight)
-            is_exchange_due = self._divided is None or self._divided.is_exchange_due(number, self.num_steps)
-            self.updater.finish(self.step, lr, is_exchange_due=is_exchange_due)
-        average_running_statistics(self.model, self.model.trunk, self._sharing)
+            self.updater.finish(self.step, lr, is_exchange_due=self.division.is_exchange_due(number, self.num_steps))
+        average_running_statistics(self.model, self.model.trunk, self.division.ranks)
         # Tasks of other ranks are counted, too.
-        for name in step.batches if self._divided is None else self._active_tasks(self.step):
+        for name in self._active_tasks(self.step):
             self.samples_seen[name] += self.batch_sizes[name]
         self.step += 1
 
     @property
     def is_trunk_whole(self) -> bool:
         """Whether all ranks have the same trunk after this step: then the run can be saved and measured."""
-        return self._divided is None or self._divided.is_exchange_due(self.step, self.num_steps)
+        return self.division.is_exchange_due(self.step, self.num_steps)
 
     @property
     def steps_since_whole(self) -> range:
         """Steps after the one at which all ranks last had the same trunk before this step, up to this one."""
-        local_steps = 1 if self._divided is None else self._divided.local_steps
-        return range((self.step - 1) // local_steps * local_steps + 1, self.step + 1)
+        return self.division.steps_since_exchange(self.step)
 
     @property
     def warnings(self) -> list[str]:
@@ -159,8 +158,8 @@ class Session:
         All ranks must call it. Raises FourfoldError where a loss was not finite, on all ranks.
         """
         means = self.averages.take()
-        if self._divided is not None and self._ends_measured_part:
-            self._divided.collect(self.model, self.updater)
+        if self._ends_measured_part:
+            self.division.collect(self.model, self.updater)
         samples_per_s, data_wait_ratio = self.meter.take(self.samples_seen)
         return {
             "step": self.step,
@@ -171,15 +170,9 @@ class Session:
             "lr": self.lr,
             "seconds": round(self.meter.seconds, 3),
             "compute_tflop": self.compute_tflop,
-            "lasso": self._lasso_weights(),
+            "lasso": self.division.merged_lasso(self.model.lasso_weights()),
             "passes": self.passes,
         } | self._optional_parts()
-
-    def _lasso_weights(self) -> dict[str, list[float]]:
-        found = self.model.lasso_weights()
-        if self._divided is None or not found:
-            return found
-        return self._divided.merged({task: found[task] for task in self._divided.tasks})
 
     def _optional_parts(self) -> dict[str, Any]:
         uncertainty = self.updater.uncertainty
@@ -232,8 +225,7 @@ class Session:
         """
         # Before writing: a checkpoint of weights that are NaN would replace the last good one.
         self.averages.check()
-        if self._divided is not None:
-            self._divided.collect(self.model, self.updater)
+        self.division.collect(self.model, self.updater)
         if not self.ranks.is_first:
             return
         checkpoint = Checkpoint(
@@ -255,8 +247,7 @@ class Session:
         if not fractions or not self.is_trunk_whole:
             return
         self.averages.check()
-        if self._divided is not None:
-            self._divided.collect(self.model, self.updater)
+        self.division.collect(self.model, self.updater)
         for fraction in fractions if self.ranks.is_first else []:
             writer.keep(self.trunk, fraction)
 

@@ -11,10 +11,10 @@ from training.ranks.task_parallel import TaskParallel
 __all__ = ["divided_ranks"]
 
 
-def divided_ranks(config: PretrainConfig, ranks: Ranks) -> TaskParallel | None:
-    """Return how ranks are divided among tasks; None where each trains all. Raises UsageError where it cannot be."""
+def divided_ranks(config: PretrainConfig, ranks: Ranks) -> TaskParallel:
+    """Return how ranks are divided among tasks. All ranks must call it. Raises UsageError where they cannot be."""
     if config.ranks is None or ranks.world_size == 1 or len(config.pipeline.tasks) == 1:
-        return None
+        return TaskParallel.undivided(config.pipeline.tasks, ranks)
     if config.ranks.tasks == "auto":
         groups = _by_cost(config, ranks.world_size)
     else:

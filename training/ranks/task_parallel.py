@@ -1,7 +1,7 @@
 """Ranks divided among tasks: the groups of one run, and what they tell each other."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -20,33 +20,48 @@ T = TypeVar("T")
 
 
 class TaskParallel:
-    """Groups of a run. All ranks must build it.
+    """Groups of a run; one group with all tasks where ranks are not divided. All ranks must build it.
 
     tasks: those that this rank trains. ranks: its group, whose ranks share their batches. everyone: all ranks.
     Methods raise FourfoldError if a rank is gone; all ranks must call them after the same step.
     """
 
-    def __init__(self, groups: Sequence[TaskGroup], everyone: Ranks, *, local_steps: int) -> None:
+    def __init__(self, groups: Sequence[TaskGroup], everyone: Ranks, *, local_steps: int = 1) -> None:
         self.everyone, self.local_steps, self.groups = everyone, local_steps, tuple(groups)
-        own = next(group for group in groups if everyone.rank in group.ranks)
+        place, own = next((place, group) for place, group in enumerate(groups) if everyone.rank in group.ranks)
         self.tasks = own.tasks
+        self.is_divided = len(self.groups) > 1
+        self.ranks = everyone
+        if not self.is_divided:
+            return
         with rank_message():
             # Every rank must make every group, also those that it is not in.
-            made = {group: distributed.new_group(list(group.ranks)) for group in groups}
+            made = [distributed.new_group(list(group.ranks)) for group in groups]
             self._cpu_group: Any = distributed.new_group(backend="gloo")
         self.ranks = Ranks(
             rank=everyone.rank - own.first_rank,
             world_size=own.num_ranks,
             local_rank=everyone.local_rank,
-            group=made[own],  # type: ignore[arg-type]
+            group=made[place],  # type: ignore[arg-type]
         )
+
+    @classmethod
+    def undivided(cls, tasks: Iterable[str], ranks: Ranks) -> "TaskParallel":
+        """Return the division in which every rank trains all tasks."""
+        return cls([TaskGroup(tasks=tuple(tasks), first_rank=0, num_ranks=ranks.world_size)], ranks)
 
     def is_exchange_due(self, step: int, num_steps: int) -> bool:
         """Whether the groups have the same trunk after this many steps."""
         return step % self.local_steps == 0 or step == num_steps
 
-    def exchange(self, model: Model) -> TrunkExchange:
-        """Return the exchange of this rank's trunk updates. `model` is on its device already."""
+    def steps_since_exchange(self, step: int) -> range:
+        """Return the steps from the last exchange before `step`, excluded, to `step`."""
+        return range((step - 1) // self.local_steps * self.local_steps + 1, step + 1)
+
+    def exchange(self, model: Model) -> TrunkExchange | None:
+        """Return the exchange of this rank's trunk updates; None of one group. `model` is on its device already."""
+        if not self.is_divided:
+            return None
         # Shared running statistics are those of all tasks; with statistics per task, each group has its tasks' own.
         means = running_statistics(model.trunk, model.trunk) if not model.trunk.tasks else []
         return TrunkExchange(
@@ -60,6 +75,8 @@ class TaskParallel:
 
     def collect(self, model: Model, updater: Updater) -> None:
         """Bring heads, lassos and optimizers of all tasks to the first rank, which saves and measures the whole."""
+        if not self.is_divided:
+            return
         own = {
             task: {
                 "modules": [module.state_dict() for module in _modules_of(model, task)],
@@ -74,11 +91,20 @@ class TaskParallel:
 
     def merged(self, own: Mapping[str, T]) -> dict[str, T]:
         """Return the values of all tasks, in the order of their names; `own` are those of this rank's tasks."""
+        if not self.is_divided:
+            return dict(own)
         parts: list[Any] = [None] * self.everyone.world_size
         with rank_message():
             distributed.all_gather_object(parts, dict(own) if self.ranks.is_first else {}, self._cpu_group)
         found = {task: value for part in parts for task, value in part.items()}
         return dict(sorted(found.items()))
+
+    def merged_lasso(self, weights: Mapping[str, T]) -> dict[str, T]:
+        """Return the lasso weights of all tasks; `weights` by task, of which only this rank's tasks are trained here.
+
+        Empty without a lasso, on all ranks alike.
+        """
+        return self.merged({task: weights[task] for task in self.tasks}) if weights else {}
 
     def _sent_to_first(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return on the first rank the values of all other groups' tasks, on the CPU; {} on the other ranks."""

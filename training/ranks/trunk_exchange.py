@@ -31,7 +31,8 @@ class TrunkExchange:
         num_groups: int,
         every: int,
     ) -> None:
-        self._trunk, self._means, self._everyone = list(trunk), list(means), everyone
+        self._trunk: list[torch.Tensor] = list(trunk)
+        self._means, self._everyone = list(means), everyone
         self._num_own, self._num_groups, self._every = num_own, num_groups, every
         self.restart()
 

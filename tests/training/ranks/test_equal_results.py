@@ -19,6 +19,8 @@ from training.model import Model, build_model, build_trunk
 from training.norms import sync_norms
 from training.parallel import Ranks
 from training.ranks.running_statistics import average_running_statistics
+from training.ranks.task_groups import TaskGroup
+from training.ranks.task_parallel import TaskParallel
 from training.trunk import TrunkConfig
 from training.updates.loss_averages import LossAverages
 from training.updates.optimizer import OptimizerConfig
@@ -32,6 +34,7 @@ WORLD_SIZES = (1, 2, 4)
 RUNS: dict[str, dict[str, Any]] = {
     "group, per task": {"norm": "group", "way": "per_task", "negatives": "all", "foreground": "balanced"},
     "group, summed": {"norm": "group", "way": "summed", "lasso": True, "accumulate": 2},
+    "group, summed, divided": {"norm": "group", "way": "summed", "lasso": True, "accumulate": 2, "is_divided": True},
     # Every layer sends two messages, so two ranks are enough. Without relative position, whose head normalises single
     # numbers: of few rows, that makes a rounding large (gradients of 200 differ by 12).
     "synced, per task": {
@@ -40,6 +43,12 @@ RUNS: dict[str, dict[str, Any]] = {
         "tasks": ("colorization", "exemplar", "motion_segmentation"),
     },
 }
+GROUPS: dict[int, list[tuple[tuple[str, ...], int]]] = {
+    1: [(TASKS, 1)],
+    2: [(TASKS[:1], 1), (TASKS[1:], 1)],
+    4: [(TASKS[:2], 2), (TASKS[2:3], 1), (TASKS[3:], 1)],
+}
+"""Division of ranks among tasks, by the number of ranks: tasks, and how many ranks train them."""
 CASES = [(name, size) for name in RUNS for size in WORLD_SIZES[1:] if size == 2 or "synced" not in name]
 
 
@@ -89,6 +98,7 @@ def trained(
     negatives: str = "one",
     foreground: str = "as_is",
     tasks: tuple[str, ...] = TASKS,
+    is_divided: bool = False,
 ) -> dict[str, Any]:
     options = {"exemplar": {"negatives": negatives}, "motion_segmentation": {"foreground": foreground}}
     model = model_of(norm, lasso, options)
@@ -99,31 +109,53 @@ def trained(
     # A large eps and a small lr: RMSProp divides by the gradient's size, and makes full steps of gradients that are
     # rounding; large steps at a loss of any sharpness double a difference each time.
     optimizer = OptimizerConfig(lr=LR, eps=1e-2, weight_decay=0.01)
-    updater = Updater(model, config.tasks, optimizer=optimizer, way=way, ranks=ranks)
-    averages = LossAverages(ranks)
+    division = divided(ranks) if is_divided else TaskParallel.undivided(tasks, ranks)
+    exchange = division.exchange(model)
+    updater = Updater(model, config.tasks, optimizer=optimizer, way=way, ranks=division.ranks, exchange=exchange)
+    averages = LossAverages(division.ranks, division.merged)
     for step in range(NUM_STEPS):
-        for task in tasks:
-            part = part_of(batch_of(task, step), ranks)
+        for task in division.tasks:
+            part = part_of(batch_of(task, step), division.ranks)
             averages.add(task, step, updater.take(part, LR), part.weight)
         updater.finish(step, LR)
-        average_running_statistics(model, model.trunk, ranks)
-    return {"weights": model.state_dict(), "means": dict(averages.take())}
+        average_running_statistics(model, model.trunk, division.ranks)
+    division.collect(model, updater)
+    return {"weights": model.state_dict(), "trunk": model.trunk.state_dict(), "means": dict(averages.take())}
+
+
+def divided(ranks: Ranks) -> TaskParallel:
+    groups, first = [], 0
+    for tasks, num_ranks in GROUPS[ranks.world_size]:
+        groups.append(TaskGroup(tasks=tasks, first_rank=first, num_ranks=num_ranks))
+        first += num_ranks
+    return TaskParallel(groups, ranks)
 
 
 def all_runs(rank: int, folder: Path) -> None:
+    # All groups first: torch numbers groups, and all ranks must count alike.
+    groups = {world_size: distributed.new_group(list(range(world_size))) for world_size in WORLD_SIZES}
     for world_size in WORLD_SIZES:
-        group = distributed.new_group(list(range(world_size)))
         if rank >= world_size:
             continue
-        ranks = Ranks(rank=rank, world_size=world_size, group=group)
+        ranks = Ranks(rank=rank, world_size=world_size, group=groups[world_size])  # type: ignore[arg-type]
         for name in [name for name in RUNS if world_size == 1 or (name, world_size) in CASES]:
+            if world_size == 2 and "divided" in name:
+                continue
             torch.save(trained(ranks, **RUNS[name]), folder / f"{name}-{world_size}-{rank}.pt")
+
+
+def divided_run(rank: int, folder: Path) -> None:
+    """Two ranks alone: those that are divided make groups, in which all processes take part."""
+    found = trained(Ranks(rank=rank, world_size=2), **RUNS["group, summed, divided"])
+    torch.save(found, folder / f"group, summed, divided-2-{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     play(all_runs, max(WORLD_SIZES), folder)
+    (folder / "store").unlink()
+    play(divided_run, 2, folder)
     return folder
 
 
@@ -142,9 +174,11 @@ def test_the_weights_are_those_of_one_rank(folder: Path, name: str, world_size: 
 
 @pytest.mark.parametrize(("name", "world_size"), CASES)
 def test_all_ranks_have_the_same_weights_to_the_bit(folder: Path, name: str, world_size: int) -> None:
-    first = result(folder, name, world_size)["weights"]
+    # Ranks that are divided among tasks have heads of their own tasks; the first has all.
+    part = "trunk" if "divided" in name else "weights"
+    first = result(folder, name, world_size)[part]
     for rank in range(1, world_size):
-        other = result(folder, name, world_size, rank)["weights"]
+        other = result(folder, name, world_size, rank)[part]
         assert all(torch.equal(value, other[key]) for key, value in first.items())
 
 
