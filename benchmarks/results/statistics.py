@@ -252,25 +252,32 @@ def best_of(candidates: Mapping[str, Mapping[Any, float]]) -> str | None:
 
 
 def verdict(
-    first: str, second: str, difference: Difference | None, *, p_corrected: float | None = None, unit: str = "points"
+    first: str,
+    second: str,
+    difference: Difference | None,
+    *,
+    p_corrected: float | None = None,
+    unit: str = "points",
+    is_plural: bool = False,
 ) -> str:
     """Return one sentence on first - second. `p_corrected`: for several comparisons; None for the only one.
 
-    "beats" and "loses to" need at least MIN_SEEDS seeds and a corrected p value below 5 %.
+    "beats" and "loses to" need at least MIN_SEEDS seeds and a corrected p value below 5 %. `is_plural`: whether `first`
+    takes a verb in the plural, as "all four tasks" does.
     """
     if difference is None:
         return f"{first} and {second}: not compared, no finished pair with the same seed."
+    is_are, beats, loses = ("are", "beat", "lose") if is_plural else ("is", "beats", "loses")
     mean, count = difference.mean, difference.num_seeds
     size = f"{count} seed{'s' if count > 1 else ''}"
     if difference.num_depths > 1:
         size += f" at {difference.num_depths} depths"
     if not difference.has_interval or count < MIN_SEEDS:
         direction = "above" if mean >= 0 else "below"
-        return (
-            f"{first} is {abs(mean):.1f} {unit} {direction} {second}, {size}: no verdict from fewer than {MIN_SEEDS}."
-        )
+        apart = f"{first} {is_are} {abs(mean):.1f} {unit} {direction} {second}"
+        return f"{apart}, {size}: no verdict from fewer than {MIN_SEEDS}."
     p_value = difference.p_value if p_corrected is None else p_corrected
     interval = f"95 % interval {difference.ci95_low:+.1f} to {difference.ci95_high:+.1f}, {size}, p = {p_value:.2g}"
     if p_value < 1 - CONFIDENCE:
-        return f"{first} {'beats' if mean > 0 else 'loses to'} {second} by {abs(mean):.1f} {unit} ({interval})."
+        return f"{first} {beats if mean > 0 else f'{loses} to'} {second} by {abs(mean):.1f} {unit} ({interval})."
     return f"{first} and {second} are not distinguishable: difference {mean:+.1f} {unit} ({interval})."

@@ -8,6 +8,7 @@ task set on each depth (none, or twice the noise), and noise. Takes about 25 ms 
 
 import argparse
 import math
+import re
 from collections.abc import Iterator
 from itertools import product
 
@@ -46,7 +47,7 @@ def null_suite(rng: np.random.Generator, *, num_depths: int, num_seeds: int, sd_
 
 def is_claim(one: Comparison) -> bool:
     """Return whether a comparison's sentence says that one is better."""
-    return " beats " in one.sentence or " loses to " in one.sentence
+    return re.search(" (beats?|loses? to) ", one.sentence) is not None
 
 
 def simulated(num_suites: int, seed: int = 0) -> Iterator[tuple[int, int, float, float, float]]:

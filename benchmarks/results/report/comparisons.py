@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from benchmarks.results.report.collect import Metric, at_depth, depths_of, task_sets_of, values_of
-from benchmarks.results.report.view import point_of
+from benchmarks.results.report.view import is_plural, point_of
 from benchmarks.results.statistics import (
     MIN_SEEDS,
     Difference,
@@ -47,7 +47,13 @@ class Comparison:
     @property
     def sentence(self) -> str:
         best = " (the best single task)" if self.role == "best single" else ""
-        return verdict(self.first, self.second + best, self.difference, p_corrected=self.p_corrected)
+        return verdict(
+            self.first,
+            self.second + best,
+            self.difference,
+            p_corrected=self.p_corrected,
+            is_plural=is_plural(self.first),
+        )
 
 
 def compare(status: SuiteStatus, metric: Metric) -> list[Comparison]:

@@ -6,17 +6,24 @@ from dataclasses import replace
 from benchmarks.suite.config.suite_keys import SHORT_NAMES
 from benchmarks.suite.status import CellStatus, SuiteStatus
 
-__all__ = ["at_full_budget", "full_view", "point_of", "spelled"]
+__all__ = ["at_full_budget", "full_view", "is_plural", "point_of", "spelled"]
 
 FULL_NAMES = {short: task.replace("_", " ") for task, short in SHORT_NAMES.items()} | {
     "random init": "random weights",
     "all four": "all four tasks",
 }
+PLURALS = ("all four", "random weights")
+"""Beginnings of names that take a verb in the plural; with axes or a depth behind them, too."""
 
 
 def spelled(name: str) -> str:
     """Return a task set's name without short forms: "Col + Ex" -> "colorization + exemplar"."""
     return " + ".join(FULL_NAMES.get(part, part) for part in name.split(" + "))
+
+
+def is_plural(name: str) -> bool:
+    """Return whether a row's name is a plural: all four tasks beat, colorization beats."""
+    return name.startswith(PLURALS)
 
 
 def full_view(status: SuiteStatus) -> SuiteStatus:

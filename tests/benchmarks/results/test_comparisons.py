@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.results.report.comparisons import comparisons_of
+from benchmarks.results.report.comparisons import Comparison, comparisons_of
+from benchmarks.results.statistics import difference_of
 from benchmarks.studies.false_headlines import SETS, is_claim, null_suite
 
 
@@ -39,6 +40,18 @@ def test_a_planted_effect_is_found_at_its_depth() -> None:
     assert "beats depth 0" in found["RP + Col at depth 1", "deeper", 1]
     # Help at one of two depths is no help in general.
     assert "not distinguishable" in found["RP + Col", "best single", None]
+
+
+@pytest.mark.parametrize(
+    ("first", "verb"),
+    [("all four", "beat b"), ("all four tasks, width 0.5", "beat b"), ("random weights at depth 18", "beat b"),
+     ("random init", "beats b"), ("colorization + exemplar", "beats b")],
+)  # fmt: skip
+def test_verbs_agree_with_the_names_of_rows(first: str, verb: str) -> None:
+    difference = difference_of({(18, seed): 5 + seed / 9 for seed in range(3)}, {(18, seed): 0 for seed in range(3)})
+    one = Comparison(first=first, second="b", role="baseline", depth=None, difference=difference)
+    assert one.sentence.startswith(f"{first} {verb} by 5.1 points")
+    assert is_claim(one)
 
 
 @pytest.mark.parametrize(("num_depths", "num_seeds", "sd_interaction"), [(2, 3, 0.0), (3, 3, 2.0), (2, 5, 2.0)])

@@ -221,10 +221,17 @@ def made(mean: float, p_value: float, seeds: int, depths: int = 1) -> Difference
 
 
 def test_verdict_names_winner_margin_and_seeds() -> None:
-    assert verdict("four tasks", "random init", made(12.14, 0.001, 3, 2)) == (
-        "four tasks beats random init by 12.1 points (95 % interval +10.8 to +13.4, 3 seeds at 2 depths, p = 0.001)."
+    assert verdict("exemplar", "random init", made(12.14, 0.001, 3, 2)) == (
+        "exemplar beats random init by 12.1 points (95 % interval +10.8 to +13.4, 3 seeds at 2 depths, p = 0.001)."
     )
-    assert "loses to random init by 12.1" in verdict("four tasks", "random init", made(-12.14, 0.001, 3))
+    assert "loses to random init by 12.1" in verdict("exemplar", "random init", made(-12.14, 0.001, 3))
+
+
+def test_verdict_agrees_in_number() -> None:
+    won, lost, few = made(3.0, 0.01, 3), made(-3.0, 0.01, 3), made(3.0, 0.01, 2)
+    assert verdict("four tasks", "Ex", won, is_plural=True).startswith("four tasks beat Ex by")
+    assert verdict("four tasks", "Ex", lost, is_plural=True).startswith("four tasks lose to Ex by")
+    assert verdict("four tasks", "Ex", few, is_plural=True).startswith("four tasks are 3.0 points above Ex,")
 
 
 def test_verdict_admits_what_it_cannot_tell() -> None:
