@@ -4,13 +4,15 @@ ResNet-101, single runs. ImageNet: recall of a linear layer on frozen features, 
 NYU: per cent of pixels within 1.25 of the true depth. A row of ours has the same tasks, harmonization and lasso.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from benchmarks.results.report.collect import Metric, value_of
+from benchmarks.results.record import Record
+from benchmarks.results.report.view import point_of
 from benchmarks.results.statistics import Summary, summarize
+from benchmarks.suite.stages import label_of
 from benchmarks.suite.status import CellStatus, SuiteStatus
 
 __all__ = ["COLUMNS", "PAPER_TABLES", "PaperRow", "PaperTable", "ShownRow", "ShownTable", "shown_tables"]
@@ -45,12 +47,14 @@ class PaperTable:
 
 
 COLUMNS = {
-    "ImageNet top-1": (("linear_probe", "top1_pct"),),
-    "ImageNet top-5": (("linear_probe", "top5_pct"),),
-    "PASCAL mAP": (("detection", "ap50_11_point_pct"),),
-    "NYU within 1.25": (("depth", "under_1.25_pct"),),
+    "ImageNet top-1": ("linear_probe", "top1_pct"),
+    "ImageNet top-5": ("linear_probe", "top5_pct"),
+    "PASCAL mAP": ("detection", "ap50_11_point_pct"),
+    "NYU within 1.25": ("depth", "under_1.25_pct"),
 }
 """Kind of evaluation and result of ours that measures what a column of the paper measures, on other data."""
+PAPER_AXES = ("harmonize", "lasso")
+"""Ends of the keys in which rows of one table of the paper differ."""
 THREE = ("ImageNet top-5", "PASCAL mAP", "NYU within 1.25")
 
 
@@ -116,11 +120,19 @@ PAPER_TABLES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownRow:
-    """One row, by column: the paper's number, and ours at each depth (None where there is none)."""
+    """One row, by column: the paper's number, and ours at each depth (None where there is none).
+
+    `point`: variant and axes of ours, without those that the paper's rows differ in; rows are comparable within one.
+    """
 
     name: str
     paper: list[float | None]
     ours: list[list[Summary | None]]
+    point: str = ""
+
+    @property
+    def is_known(self) -> bool:
+        return any(one is not None for cells in self.ours for one in cells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,19 +147,16 @@ class ShownTable:
 
 
 def shown_tables(status: SuiteStatus, depths: list[int]) -> list[ShownTable]:
-    """Return the tables of which this suite has at least two rows, so that there is an order to compare."""
+    """Return the tables of which this suite has at least two rows, so that there is an order to compare.
+
+    Where several rows of the suite are the same row of the paper, as at two widths, each stands there by itself.
+    """
     found = []
     for table in PAPER_TABLES:
-        rows = [
-            ShownRow(
-                name=row.name,
-                paper=[row.values[column] for column in table.columns],
-                ours=[[_ours(status, row, column, depth) for depth in depths] for column in table.columns],
-            )
-            for row in table.rows
-        ]
-        if sum(any(one is not None for cells in row.ours for one in cells) for row in rows) >= 2:
-            agreement = [_agreement(rows, index) for index in range(len(table.columns))]
+        by_row = [_shown_rows(status, row, table.columns, depths) for row in table.rows]
+        if sum(any(one.is_known for one in rows) for rows in by_row) >= 2:
+            agreement = [_agreement(by_row, index) for index in range(len(table.columns))]
+            rows = [one for rows in by_row for one in rows]
             found.append(
                 ShownTable(
                     number=table.number, title=table.title, columns=table.columns, rows=rows, agreement=agreement
@@ -156,12 +165,58 @@ def shown_tables(status: SuiteStatus, depths: list[int]) -> list[ShownTable]:
     return found
 
 
-def _ours(status: SuiteStatus, row: PaperRow, column: str, depth: int) -> Summary | None:
-    values = [
-        value
-        for cell in status.cells
-        if cell.cell.depth == depth and _is_same(cell, row) and (value := _value(cell, row, column)) is not None
+def _shown_rows(status: SuiteStatus, row: PaperRow, columns: tuple[str, ...], depths: list[int]) -> list[ShownRow]:
+    """Return a row for each of ours that is this one of the paper; one without numbers where there is none."""
+    paper = [row.values[column] for column in columns]
+    ours: dict[str, list[CellStatus]] = {}
+    for cell in _cells_of(status, row, columns):
+        ours.setdefault(cell.cell.row, []).append(cell)
+    if not ours:
+        return [ShownRow(name=row.name, paper=paper, ours=[[None] * len(depths) for _ in columns])]
+    return [
+        ShownRow(
+            name=row.name if len(ours) == 1 else f"{row.name} ({_told(cells[0])})",
+            paper=paper,
+            ours=[[_ours(cells, row, column, depth) for depth in depths] for column in columns],
+            point=_point(cells[0], has_variant=len(ours) > 1),
+        )
+        for cells in ours.values()
     ]
+
+
+def _cells_of(status: SuiteStatus, row: PaperRow, columns: tuple[str, ...]) -> list[CellStatus]:
+    """Return the cells with a number for a row of the paper.
+
+    The plain result that stands beside that of a lasso counts only where no evaluation without a lasso has one:
+    variants that differ in it share a pretraining, and a seed must not count twice.
+    """
+    known = [
+        cell
+        for cell in status.cells
+        if _is_same(cell, row) and any(_value(cell, row, column) is not None for column in columns)
+    ]
+    kinds = {COLUMNS[column][0] for column in columns}
+    exact = [
+        cell
+        for cell in known
+        if all(_has_lasso(record) == row.eval_lasso for record in cell.records.values() if record.kind in kinds)
+    ]
+    return exact or known
+
+
+def _told(cell: CellStatus) -> str:
+    """Return what tells a row of ours from others of the same tasks: its name where it has options, variant, axes."""
+    name = cell.cell.task_set.name if cell.cell.task_set.options else ""
+    return ", ".join(part for part in (name, point_of(cell)) if part) or cell.cell.row
+
+
+def _point(cell: CellStatus, *, has_variant: bool) -> str:
+    axes = {key: value for key, value in cell.cell.axes.items() if not key.endswith(PAPER_AXES)}
+    return label_of({"variant": cell.cell.variant if has_variant else "", **axes})
+
+
+def _ours(cells: list[CellStatus], row: PaperRow, column: str, depth: int) -> Summary | None:
+    values = [value for cell in cells if cell.cell.depth == depth and (value := _value(cell, row, column)) is not None]
     return summarize(values) if values else None
 
 
@@ -176,37 +231,46 @@ def _is_same(cell: CellStatus, row: PaperRow) -> bool:
 
 
 def _value(cell: CellStatus, row: PaperRow, column: str) -> float | None:
-    for kind, name in COLUMNS[column]:
-        for evaluation, record in cell.records.items():
-            if record.kind != kind:
-                continue
-            options: Mapping[str, Any] = record.config.get("options") or {}
-            if not row.eval_lasso:
-                return value_of(cell, Metric(evaluation=evaluation, name=name))
-            # The linear probe with a lasso reports the plain probe beside it, under the plain name.
-            if options.get("lasso"):
-                return value_of(cell, Metric(evaluation=evaluation, name=name.replace("_pct", "_lasso_pct")))
+    """Return our number, of the first evaluation of the column's kind that has one."""
+    kind, plain = COLUMNS[column]
+    for record in cell.records.values():
+        if record.kind != kind:
+            continue
+        # The linear probe reports both, the plain one under the plain name; others with a lasso report nothing else.
+        of_lasso = plain.replace("_pct", "_lasso_pct")
+        has_both = of_lasso in record.results
+        name = of_lasso if row.eval_lasso and has_both else plain
+        value = record.results.get(name)
+        if isinstance(value, float) and (has_both or _has_lasso(record) == row.eval_lasso):
+            return value
     return None
 
 
-def _agreement(rows: list[ShownRow], index: int) -> str:
-    """Return "8 of 10": pairs of rows in the same order in the paper and in our mean over depths."""
-    both = [(row.paper[index], _mean(row.ours[index])) for row in rows]
-    known = [(paper, mean) for paper, mean in both if paper is not None and mean is not None]
-    pairs = list(combinations(known, 2))
-    return f"{sum(_is_alike(*pair) for pair in pairs)} of {len(pairs)}" if pairs else ""
+def _has_lasso(record: Record) -> bool:
+    options: Mapping[str, Any] = record.config.get("options") or {}
+    return bool(options.get("lasso"))
+
+
+def _agreement(by_row: list[list[ShownRow]], index: int) -> str:
+    """Return "8 of 10": pairs of rows in the same order in the paper and in our mean over depths.
+
+    Rows of ours are paired at one point: the same width, for example.
+    """
+    known = [
+        [(one.point, paper, mean) for one in rows if (mean := _mean(one.ours[index])) is not None]
+        for rows in by_row
+        if (paper := rows[0].paper[index]) is not None
+    ]
+    pairs = [
+        (paper > other_paper) == (mean > other_mean)
+        for rows, others in combinations(known, 2)
+        for point, paper, mean in rows
+        for other_point, other_paper, other_mean in others
+        if point == other_point or not (point and other_point)
+    ]
+    return f"{sum(pairs)} of {len(pairs)}" if pairs else ""
 
 
 def _mean(ours: list[Summary | None]) -> float | None:
-    found = list(_known(ours))
-    return sum(found) / len(found) if found else None
-
-
-def _known(ours: list[Summary | None]) -> Iterator[float]:
-    for one in ours:
-        if one is not None:
-            yield one.mean
-
-
-def _is_alike(first: tuple[float, float], second: tuple[float, float]) -> bool:
-    return (first[0] > second[0]) == (first[1] > second[1])
+    means = [one.mean for one in ours if one is not None]
+    return sum(means) / len(means) if means else None
