@@ -227,7 +227,8 @@ def warped_torch(pixels: torch.Tensor, affine: Float64s, scale: Float64s, patch_
     per_canvas = len(affine) // max(len(pixels), 1)
     canvases = pixels.permute(0, 3, 1, 2).float().repeat_interleave(per_canvas, 0)
     smooth = smoothed_torch(canvases, gaussian_weights(scale)[0])
-    grid = sampling_grid(torch.from_numpy(affine).to(pixels.device), patch_px, pixels.shape[1], pixels.shape[2])
+    # Kornia's affine warp multiplies matrices; in TF32, with which recipes train, that is up to 1.7 levels off.
+    grid = sampling_grid(affine, patch_px, (pixels.shape[1], pixels.shape[2]), pixels.device)
     sampled = F.grid_sample(smooth, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
     return sampled.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
@@ -245,14 +246,16 @@ def smoothed_torch(canvases: torch.Tensor, weights_NW: UInt16s) -> torch.Tensor:
     return columns.add_(0.5).floor_().view(canvases.shape)
 
 
-def sampling_grid(affine: torch.Tensor, side_px: int, height_px: int, width_px: int) -> torch.Tensor:
+def sampling_grid(affine: Float64s, side_px: int, size_px: tuple[int, int], device: torch.device) -> torch.Tensor:
     """Return sampling positions for grid_sample, float32 (N, side, side, 2); -1 and 1 are centres of border pixels.
 
-    affine: float64 (N, 2, 3) on the device.
+    affine: (N, 2, 3), from patch to canvas. size_px: height and width of a canvas.
     """
+    height_px, width_px = size_px
+    to_grid = affine * (2 / np.array([[width_px - 1], [height_px - 1]]))
+    to_grid[:, :, 2] -= 1
     # On the device and not on the CPU: computing these many numbers there limited exemplar to a quarter of its speed.
-    index = torch.arange(side_px, dtype=torch.float64, device=affine.device)
+    index = torch.arange(side_px, dtype=torch.float64, device=device)
     x, y = torch.meshgrid(index, index, indexing="xy")
     points = torch.stack([x, y, torch.ones_like(x)], dim=-1)
-    source = torch.einsum("hwk,njk->nhwj", points, affine)
-    return (source * 2 / source.new_tensor([width_px - 1, height_px - 1]) - 1).float()
+    return torch.einsum("hwk,njk->nhwj", points, torch.from_numpy(to_grid).to(device)).float()

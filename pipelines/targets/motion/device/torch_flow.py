@@ -87,6 +87,7 @@ def _window(plane: torch.Tensor) -> torch.Tensor:
 
 def sampled(image_BCHW: torch.Tensor, shift_B2HW: torch.Tensor) -> torch.Tensor:
     """Return values (B, C, H, W) of an image at shifted places, linear between pixels; outside, those of its border."""
+    # Kornia's remap copies two constants from the host a call, 298 a batch of clips, and the host waits for each.
     height, width = image_BCHW.shape[-2:]
     x = torch.arange(width, device=image_BCHW.device) + shift_B2HW[:, 0]
     y = torch.arange(height, device=image_BCHW.device)[:, None] + shift_B2HW[:, 1]
