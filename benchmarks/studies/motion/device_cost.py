@@ -2,11 +2,12 @@
 
     python -m benchmarks.studies.motion.device_cost --out device-cost.json
 
-Nothing is computed: the chain runs on tensors without values, once for each batch size. An operation reads its inputs
-from memory and writes its outputs there; nothing is fused, and views cost nothing. Convolutions, products and solves
-are counted by torch's formulas, everything else as one operation for each value that it reads or writes, whichever are
-more. The bounds are those of an H200 by NVIDIA's data sheet, and a launch of 5 us an operation, which a CUDA graph
-avoids.
+Nothing is computed: the chain runs once for each batch size, on tensors of a GPU that have no values and need no GPU
+(on CPU tensors Kornia takes other ways, of more operations). An operation reads its inputs from memory and writes its
+outputs there; nothing is fused, and views cost nothing. Convolutions, products and solves are counted by torch's
+formulas, everything else as one operation for each value that it reads or writes, whichever are more. The bounds are
+those of an H200 by NVIDIA's data sheet, and a launch of 5 us an operation. A host copy is a constant copied to the
+device; the host waits for each, and a CUDA graph, which would save the launches, allows none.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,6 +32,11 @@ H200_FLOP_PER_S = 67e12
 """Of float32, without tensor cores."""
 LAUNCH_S = 5e-6
 
+aten = torch.ops.aten
+COPIES = {aten._to_copy, aten.copy_}
+FREE = {aten.detach, aten.empty, aten.empty_like, aten.new_empty, aten.lift_fresh, aten._unsafe_view}
+"""Operations that launch nothing, besides views."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostOptions:
@@ -43,23 +49,26 @@ class CostOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Of one call: floating-point operations, bytes read and written, and operations of torch that are no view."""
+    """Of one call: floating-point operations, bytes read and written, operations of torch that are no view, and copies
+    from the host's memory."""
 
     flop: float
     traffic_bytes: int
     num_operations: int
+    num_host_copies: int = 0
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.flop, self.traffic_bytes, self.num_operations = 0.0, 0, 0
+        self.flop, self.traffic_bytes, self.num_operations, self.num_host_copies = 0.0, 0, 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func.is_view or func.overloadpacket is torch.ops.aten.detach:
+        if func.is_view or func.overloadpacket in FREE or func.namespace == "prim":
             return result
+        self.num_host_copies += func.overloadpacket in COPIES and _is_from_host((args, kwargs), result)
         read, written = _values_of((args, kwargs)), _values_of(result)
         self.num_operations += 1
         self.traffic_bytes += sum(number * size for number, size in read + written)
@@ -69,6 +78,11 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             self.flop += max(sum(number for number, _ in one) for one in (read, written))
         return result
+
+
+def _is_from_host(given: Any, result: torch.Tensor) -> bool:
+    sources = [one.device.type for one in tree_leaves(given) if isinstance(one, torch.Tensor)]
+    return "cpu" in sources and result.device.type == "cuda"
 
 
 def _values_of(tree: Any) -> list[tuple[int, int]]:
@@ -89,7 +103,12 @@ def cost_of(call: Callable[[], object]) -> Cost:
     """Count one call."""
     with _Counter() as counter:
         call()
-    return Cost(flop=counter.flop, traffic_bytes=counter.traffic_bytes, num_operations=counter.num_operations)
+    return Cost(
+        flop=counter.flop,
+        traffic_bytes=counter.traffic_bytes,
+        num_operations=counter.num_operations,
+        num_host_copies=counter.num_host_copies,
+    )
 
 
 def bounds_of(cost: Cost, batch_size: int) -> dict[str, float]:
@@ -106,13 +125,14 @@ def measure(options: CostOptions) -> dict[str, Any]:
     for batch_size in options.batch_sizes:
         with FakeTensorMode():
             shape = (batch_size, NUM_COLORS + NUM_CHOSEN, options.height_px, options.width_px)
-            planes = torch.empty(shape, dtype=torch.uint8)
+            planes = torch.empty(shape, dtype=torch.uint8, device="cuda")
             cost = cost_of(partial(mask_clips, planes))
         row: Mapping[str, float] = {
             "batch_size": batch_size,
             "mflop_a_clip": cost.flop / batch_size / 1e6,
             "traffic_mib_a_clip": cost.traffic_bytes / batch_size / 2**20,
             "num_operations": cost.num_operations,
+            "num_host_copies": cost.num_host_copies,
             **bounds_of(cost, batch_size),
         }
         rows.append(row)

@@ -133,8 +133,7 @@ def _camera(flow: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
         weighted = weight[..., None] * places
         # Without the check of `solve`, which would wait for the device. The ridge keeps it from being singular.
         motion = torch.linalg.solve_ex(places.T @ weighted + ridge, weighted.transpose(1, 2) @ found).result
-    scale = torch.tensor([1 / unit, 1 / unit, 1.0], dtype=torch.float64, device=flow.device)
-    return (motion * scale[:, None]).float()
+    return torch.cat([motion[:, :2] * (1 / unit), motion[:, 2:]], 1).float()
 
 
 def _camera_shift(camera: torch.Tensor, like: torch.Tensor, step: float = 1.0) -> torch.Tensor:
@@ -238,7 +237,8 @@ def _color_odds(color: torch.Tensor, moving: torch.Tensor, still: torch.Tensor) 
     counts.scatter_add_(2, color[:, None].expand(-1, 2, -1), torch.stack([moving, still], 1))
     totals = counts.sum(2, keepdim=True) + 1e-6
     blurred = counts.view(-1, 1, NUM_BINS, NUM_BINS, NUM_BINS)
-    kernel = torch.tensor([0.25, 0.5, 0.25], device=color.device)
+    # 0.25, 0.5, 0.25, made on the device: the host would wait for a copy.
+    kernel = 0.5 - 0.25 * torch.arange(-1, 2, device=color.device).abs()
     for shape in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
         blurred = F.conv3d(blurred, kernel.view(1, 1, *shape), padding=tuple(side // 2 for side in shape))
     shares = blurred.view_as(counts) / totals + 1 / totals[:, :1].clamp(min=MIN_NODES)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.studies.motion.device_cost import Cost, bounds_of, cost_of
+from pipelines.targets.motion.device.batched_masks import mask_clips
 from pipelines.targets.motion.device.torch_flow import dense_flow
 
 IMAGE = torch.zeros(2, 1, 8, 10)
@@ -40,3 +41,16 @@ def test_a_pair_costs_the_same_in_a_larger_batch():
         )
     assert one.num_operations == pytest.approx(two.num_operations, rel=0.02)
     assert 2 * one.flop == pytest.approx(two.flop, rel=0.05)
+
+
+def test_constants_from_the_host_are_counted_and_scalars_are_none():
+    with FakeTensorMode():
+        values = torch.empty(3, device="cuda")
+        cost = cost_of(lambda: values * torch.tensor([1.0, 2.0, 3.0], device="cuda") + 2.0)
+    assert (cost.num_host_copies, cost.num_operations) == (1, 3)
+
+
+def test_motion_masks_copy_no_constant_but_kornias():
+    with FakeTensorMode():
+        cost = cost_of(lambda: mask_clips(torch.empty(1, 6, 240, 320, dtype=torch.uint8, device="cuda")))
+    assert cost.num_host_copies == 10
