@@ -1,7 +1,6 @@
 """Output of commands: tables and facts for people, or the same as one JSON document for programs (`--json`)."""
 
 import dataclasses
-import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
 __all__ = ["AsJson", "Overrides", "plain", "print_facts", "print_json", "print_table", "say", "size_text"]
+
+MOST_FOLDED_ROWS = 500
+"""Of a table on a terminal; rich takes a millisecond for each."""
 
 AsJson = typer.Option(False, "--json", help="Print one JSON document instead of a table.")
 Overrides = typer.Option(
@@ -46,24 +49,32 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a title and below it a table, numbers aligned right."""
-    table = Table(header_style="bold", box=None, pad_edge=False)
     rows = [list(row) for row in rows]
-    for index, column in enumerate(columns):
-        is_number = any(isinstance(row[index], int | float) for row in rows)
-        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    _print(title, table)
+    is_number = [any(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
+    texts = [[_cell(value) for value in row] for row in rows]
+    if not sys.stdout.isatty() or len(texts) > MOST_FOLDED_ROWS:
+        _print_lines(title, [list(columns), *texts], is_number)
+        return
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column, is_right in zip(columns, is_number, strict=True):
+        table.add_column(column, justify="right" if is_right else "left", overflow="fold")
+    for row in texts:
+        table.add_row(*row)
+    _print_folded(title, table)
 
 
 def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     """Print a title and below it names and values, one pair a line."""
+    texts = [[name, _cell(value)] for name, value in facts.items()]
+    if not sys.stdout.isatty():
+        _print_lines(title, texts, [False, False])
+        return
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in facts.items():
-        table.add_row(name, _cell(value))
-    _print(title, table)
+    for row in texts:
+        table.add_row(*row)
+    _print_folded(title, table)
 
 
 def say(message: str) -> None:
@@ -88,13 +99,22 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _print(title: str, table: Table) -> None:
-    if sys.stdout.isatty():
-        console = Console(highlight=False, markup=False)
-        console.print(title, style="bold")
-        console.print(table)
-        return
-    # Into a file or pipe: wide, and no blanks at the ends of lines, so that diff and grep see only the content.
-    text = io.StringIO()
-    Console(file=text, width=200, highlight=False, markup=False).print(table)
-    print("\n".join([title, *(line.rstrip() for line in text.getvalue().splitlines())]))
+def _print_lines(title: str, rows: Sequence[Sequence[str]], is_right: Sequence[bool]) -> None:
+    """Print one line a row, as wide as it is, and no blanks at the ends, so that diff and grep see only the content."""
+    rows = [[" ".join(text.split("\n")) for text in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    print(title)
+    for row in rows:
+        padding = [" " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True)]
+        cells = (
+            blanks + text if right else text + blanks
+            for text, blanks, right in zip(row, padding, is_right, strict=True)
+        )
+        print("  ".join(cells).rstrip())
+
+
+def _print_folded(title: str, table: Table) -> None:
+    """Print a table on a terminal, long cells folded to its width."""
+    console = Console(highlight=False, markup=False)
+    console.print(title, style="bold")
+    console.print(table)

@@ -55,6 +55,17 @@ def test_table_has_no_padding_and_no_markup(capsys: pytest.CaptureFixture[str]) 
     assert all(line == line.rstrip() for line in lines)
 
 
+def test_columns_are_aligned_and_a_row_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("犬" * 3, 1, "one\ntwo"), ("a", 123, "x" * 300)]
+    print_table("dogs", ["name", "images", "note"], rows)
+    assert capsys.readouterr().out == (
+        "dogs\n"
+        "name    images  note\n"
+        "犬犬犬       1  one two\n"  # an ideograph takes two columns of a terminal
+        "a          123  " + "x" * 300 + "\n"
+    )
+
+
 def test_facts_are_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_facts("summary", {"images": 3, "labels": None})
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
