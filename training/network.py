@@ -1,22 +1,17 @@
 """Residual networks by name: this project's (`own_network`), timm's and torchvision's (`named_network`).
 
 All are built by timm and cut after their third stage (`cut`): a stem, then three stages, each a sequence of residual
-units. A torchvision ResNet is timm's of the same name: same layers, same names of weights.
+units. A torchvision ResNet is timm's of the same name: same layers, same names of weights. timm takes two seconds to
+import, so functions import it when they build: names and options can be checked without.
 """
 
 import re
 from dataclasses import dataclass
 from typing import Any
 
-import timm
-from timm.layers.create_conv2d import create_conv2d
-from timm.layers.norm_act import BatchNormAct2d
-from timm.models.resnet import ResNet
-from timm.models.resnetv2 import ResNetV2
 from torch import nn
 
 from pipelines.base.errors import UsageError
-from training.slim_layout import use_slim_layout
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -91,6 +86,12 @@ def own_network_options(
 
 def own_network(options: dict[str, Any], *, is_slim: bool = False) -> nn.Module:
     """Return timm's pre-activation ResNet with options of `own_network_options`, in TF-Slim's layout if `is_slim`."""
+    from timm.layers.create_conv2d import create_conv2d
+    from timm.layers.norm_act import BatchNormAct2d
+    from timm.models.resnetv2 import ResNetV2
+
+    from training.slim_layout import use_slim_layout
+
     network: nn.Module = ResNetV2(**options, conv_layer=create_conv2d, norm_layer=BatchNormAct2d)
     if is_slim:
         use_slim_layout(network)
@@ -114,6 +115,8 @@ def named_network(name: str, *, stride_px: int) -> nn.Module:
     stride_px: of the third stage: 16 as published, 8 with its third stage dilated instead. Raises UsageError for a name
     that is unknown or no ResNet.
     """
+    import timm
+
     _, model = split_name(name)
     plain = model.partition(".")[0]
     # Asked before it is built: a name that is no ResNet may be of a network that takes no output stride.
@@ -133,6 +136,9 @@ def named_network(name: str, *, stride_px: int) -> nn.Module:
 
 def cut(network: nn.Module, name: str | None = None) -> Cut:
     """Return the parts of a network of `own_network` (name None) or `named_network`, up to its third stage."""
+    from timm.models.resnet import ResNet
+    from timm.models.resnetv2 import ResNetV2
+
     whole: Any = network  # timm's classes have no types
     if isinstance(network, ResNetV2):
         stem: nn.Module = whole.stem

@@ -3,10 +3,7 @@
 import math
 from typing import Literal
 
-from timm.layers.norm_act import BatchNormAct2d, GroupNormAct
 from torch import nn
-
-from training.ranks.synced_norm import synced
 
 __all__ = ["NormLayer", "sync_norms", "use_group_norm"]
 
@@ -26,6 +23,8 @@ def use_group_norm(module: nn.Module) -> None:
 
 
 def _group_norm(norm: nn.BatchNorm2d) -> nn.GroupNorm:
+    from timm.layers.norm_act import BatchNormAct2d, GroupNormAct
+
     num_channels = norm.num_features
     num_groups = math.gcd(MOST_GROUPS, max(num_channels // FEWEST_CHANNELS, 1))
     while num_channels % num_groups:
@@ -41,6 +40,8 @@ def _group_norm(norm: nn.BatchNorm2d) -> nn.GroupNorm:
 def sync_norms(module: nn.Module) -> None:
     """Let every batch norm inside a module use the statistics of all ranks that share a batch. Weights stay the same
     tensors."""
+    from training.ranks.synced_norm import synced
+
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, synced(child))

@@ -5,12 +5,11 @@ of squared gradients, so a task's step does not depend on the scale of its loss:
 tasks (section 3.1, 4). There are no loss weights.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from timm.optim.rmsprop_tf import RMSpropTF
 from torch import nn
 
 from pipelines.base.config import GrownConfig
@@ -78,11 +77,12 @@ def build_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> to
         betas = (0.9 if config.momentum is None else config.momentum, config.smoothing)
         # None leaves the choice to torch: one weight after the other on a CPU, lists of weights on a GPU.
         return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=config.fused or None)
-    kind = RMSpropTF if config.name == "rmsprop_tf" else torch.optim.RMSprop
-    optimizer: torch.optim.Optimizer = kind(
-        groups, lr=config.lr, alpha=config.smoothing, eps=config.eps, momentum=config.momentum or 0.0
-    )
-    return optimizer
+    kind: Callable[..., torch.optim.Optimizer] = torch.optim.RMSprop
+    if config.name == "rmsprop_tf":
+        from timm.optim.rmsprop_tf import RMSpropTF
+
+        kind = RMSpropTF
+    return kind(groups, lr=config.lr, alpha=config.smoothing, eps=config.eps, momentum=config.momentum or 0.0)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

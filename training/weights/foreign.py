@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from timm.models.resnetv2 import ResNetV2
 from torch import nn
 
 from pipelines.base.errors import DataError, UsageError
@@ -61,6 +60,8 @@ def foreign_fourth_stage(name: str, weights: Path | str) -> nn.Module:
     For a box head of detection. It is in eval mode; a ResNet v2 has its last norm behind it. Raises as `foreign_trunk`,
     and DataError where the file has no fourth stage.
     """
+    from timm.models.resnetv2 import ResNetV2
+
     state = read_state(Path(weights))
     network = named_network(name, stride_px=16)
     _load(network, state, name, beside=("fc", "head"))

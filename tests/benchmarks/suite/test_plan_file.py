@@ -1,5 +1,6 @@
 """The recorded graph is the graph, until something it follows from changes."""
 
+import ast
 import json
 import os
 import subprocess
@@ -90,18 +91,35 @@ def test_status_is_the_same_with_and_without_the_recorded_graph(
     assert "linear_probe 61.0" in shown[0][0]
 
 
+def loaded_by(program: str, names: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Return what a program prints in a process of its own, and which of the packages it has loaded at its end."""
+    program += f"\nimport sys\nprint([name for name in {names!r} if name in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout, ast.literal_eval(done.stdout.splitlines()[-1])
+
+
 def test_status_and_plan_of_a_finished_suite_load_no_torch(tmp_path: Path) -> None:
     path, out = write_suite(tmp_path, seeds=[0], depths=[10]), tmp_path / "out"
     run_suite(made_suite(tmp_path, seeds=[0], depths=[10]), out, runner=fake_runner(out), say=lambda line: None)
     program = f"""
-import sys
 from benchmarks.cli import app
 for command in ("status", "plan"):
     assert app.run(["bench", command, {str(path)!r}, "--out", {str(out)!r}]) == 0
-print([name for name in ("torch", "numba", "cv2", "av", "scipy", "pyarrow") if name in sys.modules])
 """
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
-    assert done.stdout.count("9 of 9 stages finished") == 2
+    shown, loaded = loaded_by(program, ("torch", "numba", "cv2", "av", "scipy", "pyarrow"))
+    assert loaded == []
+    assert shown.count("9 of 9 stages finished") == 2
+
+
+def test_a_first_plan_loads_no_timm(tmp_path: Path) -> None:
+    path = write_suite(tmp_path, seeds=[0], depths=[10])
+    program = f"""
+from benchmarks.cli import app
+assert app.run(["bench", "plan", {str(path)!r}, "--out", {str(tmp_path / "out")!r}]) == 0
+"""
+    # torch as well, so that this cannot pass for want of work.
+    shown, loaded = loaded_by(program, ("torch", "timm", "torchvision", "torch._dynamo"))
+    assert loaded == ["torch"]
+    assert "0 of 9 stages finished" in shown
