@@ -4,6 +4,8 @@ Moving or copying data changes no key; changing it does.
 """
 
 import hashlib
+import os
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,16 +37,31 @@ def file_content(path: Path) -> str:
 def folder_content(folder: Path) -> str:
     """Return a sha256 over all files below a folder: relative name, size and first 64 KiB of each.
 
-    Not all bytes: a data set of 100 GB would take minutes. Raises UsageError where there is no such folder.
+    Links to folders are followed. Not all bytes: a data set of 100 GB would take minutes. Raises UsageError where there is
+    no such folder.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder.")
     total = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(_files_below(folder)):
         total.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
         with path.open("rb") as file:
             total.update(hashlib.sha256(file.read(HEAD_BYTES)).digest())
     return total.hexdigest()
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield all files, those behind links too. A folder that links reach again is entered once, so that loops end."""
+    entered = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        if here.resolve() in entered:
+            folders.clear()
+            continue
+        entered.add(here.resolve())
+        # In order: which of two ways to a folder is the first must not depend on the disk.
+        folders.sort()
+        yield from (path for name in names if (path := here / name).is_file())
 
 
 def text_content(text: str) -> str:
