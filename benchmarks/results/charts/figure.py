@@ -127,6 +127,15 @@ class Chart:
                 capsize=2.5,
             )
 
+    def square(self, x: float, y: float, mark: Mark, color: str, opacity: float) -> None:
+        """Fill the unit square around (x, y), with the numbers of its mark."""
+        from matplotlib.patches import Rectangle
+
+        name = f"{self.slug}-marks-{len(self.marks)}"
+        self.marks[name] = [mark]
+        look: dict[str, Any] = {"facecolor": color, "alpha": opacity, "linewidth": 0, "gid": name}
+        self.axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **look))
+
     def level(self, value: float, text: str, *, is_across: bool = False) -> None:
         """Draw a thin line at a value, such as that of a floor, with its name."""
         look = {"color": SOFT, "linewidth": 0.9, "linestyle": "--", "zorder": 1}
@@ -246,7 +255,8 @@ def _settings(slug: str) -> Iterator[None]:
 
 def _number(group: ElementTree.Element, marks: Sequence[Mark]) -> None:
     """Give every marker of a group its numbers and its text."""
-    drawn = list(group.iter(f"{{{SVG}}}use"))
+    # Markers are uses of one shape; a square has a path of its own.
+    drawn = list(group.iter(f"{{{SVG}}}use")) or list(group.iter(f"{{{SVG}}}path"))
     # matplotlib leaves out markers beyond the axes: then numbers would stand at wrong markers.
     if len(drawn) != len(marks):
         raise AssertionError(f"{len(drawn)} markers drawn of {len(marks)}")

@@ -18,6 +18,7 @@ from benchmarks.results.report.page_charts import (
     loss_charts,
     set_chart,
 )
+from benchmarks.results.report.trunk_similarity import similarities_of, similarity_chart
 from benchmarks.results.report.view import at_full_budget, full_view
 from benchmarks.results.statistics import Summary
 from benchmarks.suite.status import SuiteStatus
@@ -142,6 +143,7 @@ def _all_charts(every: SuiteStatus) -> list[Chart]:
     for metric in charted_metrics(status, metrics_of(status)):
         found += [chart(status, metric) for chart in (set_chart, depth_chart, compute_chart)]
         found.append(learning_curve(every, metric))
+    found += [similarity_chart(one) for one in similarities_of(status)]
     return [chart for chart in (*found, *loss_charts(status, RunLogs(out=status.out))) if chart is not None]
 
 

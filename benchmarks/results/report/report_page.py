@@ -44,6 +44,7 @@ from benchmarks.results.report.page_charts import (
 )
 from benchmarks.results.report.paper_tables import shown_tables
 from benchmarks.results.report.setting import chance_pct, facts_of, opening
+from benchmarks.results.report.trunk_similarity import similarities_of, similarity_chart
 from benchmarks.results.report.view import at_full_budget, full_view
 from benchmarks.suite.plan_file import suite_folder
 from benchmarks.suite.run_suite import suite_status
@@ -146,6 +147,7 @@ def page_of(suite: Suite, status: SuiteStatus) -> str:
         shortcuts=(SHORTCUT_COLUMNS, shortcut_rows(status, out)),
         diagnosed=((TASK_COLUMNS, task_rows(status, out)), (PAIR_COLUMNS, pair_rows(status, out))),
         lasso=lasso_rows(status, logs),
+        alike=[(one, shown(similarity_chart(one), has_numbers=False)) for one in similarities_of(status)],
         preview=_preview(suite, out),
         cells=cell_entries(every, logs),
         limits=_limits(suite),

@@ -13,6 +13,7 @@ from benchmarks.results.report.collect import metrics_of, values_of
 from benchmarks.results.report.page_charts import depth_chart, set_chart
 from benchmarks.results.report.report_page import page_of
 from benchmarks.results.report.view import full_view
+from benchmarks.suite.suite_config import Suite
 from tests.made.made_status import made_status
 from tests.made.made_suites import made_suite
 
@@ -31,6 +32,13 @@ POINTS = """() => [...document.querySelectorAll('#best [data-y]')].map(one => {
 })"""
 
 
+def with_map(folder: Path) -> Suite:
+    """A suite that also compares its trunks with each other."""
+    return made_suite(
+        folder, evaluations={"linear_probe": {"labels_per_class": [2]}, "unlabelled": {"against_suite": True}}
+    )
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """One for all tests of this file: its start is most of their cost."""
@@ -46,7 +54,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.preview.task_sheet.write_sheet", lambda *given, **options: None)
-        suite = made_suite(folder)
+        suite = with_map(folder)
         sets = tuple(replace(one, name=NAME) if one.role == "combined" else one for one in suite.task_sets)
         suite = replace(suite, task_sets=sets, source=f"{NAME}.yaml")
         path = folder / "report.html"
@@ -79,7 +87,7 @@ def test_numbers_and_places_of_the_charts_are_those_of_the_records(browser: Any,
     page, _ = opened(browser, report, viewport={"width": 1440, "height": 900})
     points = page.evaluate(POINTS)
     page.close()
-    suite = made_suite(report.parent)
+    suite = with_map(report.parent)
     sets = tuple(replace(one, name=NAME) if one.role == "combined" else one for one in suite.task_sets)
     status = full_view(made_status(replace(suite, task_sets=sets), report.parent / "out"))
     metric = metrics_of(status)[0]
