@@ -1,14 +1,13 @@
 """The log of a run: one line of `log.jsonl` per logged step, and TensorBoard curves."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pipelines.base.errors import FourfoldError
-from training.weights.checkpoint import advice_for
+from training.weights.checkpoint import disk_errors_told
 
 __all__ = ["LOG_NAME", "Journal", "read_log"]
 
@@ -64,16 +63,9 @@ class Journal:
                 if name != "step":
                     self._curves.add_scalar(name, value, line["step"])
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self) -> AbstractContextManager[None]:
         """Turn an error of the disk, of the log or of TensorBoard's thread, into one message."""
-        try:
-            yield
-        except OSError as error:
-            raise FourfoldError(
-                f"{self._run_dir}: cannot write the log ({error.strerror or error}). {advice_for(error)}, then run the "
-                "same command again: it resumes from the last checkpoint."
-            ) from error
+        return disk_errors_told(self._run_dir, "the log")
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")

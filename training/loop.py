@@ -23,7 +23,7 @@ from training.session import Session
 from training.speed.gpu_kernels import gpu_kernels
 from training.stop import StopRequest
 from training.trunk import Trunk, save_trunk
-from training.weights.checkpoint import CheckpointClock
+from training.weights.checkpoint import CheckpointClock, disk_errors_told
 from training.weights.writer import CheckpointWriter, fractions_too_late
 
 __all__ = ["RunSummary", "pretrain"]
@@ -82,7 +82,7 @@ def pretrain(config: PretrainConfig, out_dir: Path, *, device: str = "auto") -> 
 def train(session: Session, out_dir: Path) -> None:
     """Take all steps that are left; log, measure and save on the way."""
     clock = CheckpointClock(session.config.checkpoint)
-    votes = RankVotes(session.ranks, 2)
+    votes = RankVotes(session.ranks, 3)
     warned: set[str] = set()
     _warn(session, warned)
     if session.diagnosis is not None:
@@ -108,10 +108,12 @@ def train(session: Session, out_dir: Path) -> None:
             writer.check()
             # Before the checkpoint of the same step: what a run resumes behind must be there.
             session.keep_trunk(writer)
-            # All ranks vote, so that they stop and save after the same step: each has its own clock, and saving checks
-            # the losses of all. The checkpoint comes before the interrupt, and new votes after it, when no save is due.
-            is_stopping, is_save_due = votes.read([stop.is_made, clock.is_time_due])
+            # All ranks vote, so that they stop, save and check losses after the same step: each has its own clock, and
+            # waits for the others. The checkpoint comes before the interrupt, and new votes after what was voted for.
+            is_stopping, is_save_due, is_check_due = votes.read(_votes(session, stop, clock))
             is_last = session.step == session.num_steps
+            if is_check_due:
+                session.averages.check()
             is_save_due |= any(clock.is_step_due(step) for step in session.steps_since_whole)
             if session.is_trunk_whole and (is_stopping or is_save_due or is_last):
                 session.save(writer)
@@ -119,7 +121,11 @@ def train(session: Session, out_dir: Path) -> None:
             if is_stopping and session.is_trunk_whole:
                 raise KeyboardInterrupt
             if not is_last:
-                votes.cast([stop.is_made, clock.is_time_due])
+                votes.cast(_votes(session, stop, clock))
+
+
+def _votes(session: Session, stop: StopRequest, clock: CheckpointClock) -> list[bool]:
+    return [stop.is_made, clock.is_time_due, session.averages.is_check_due]
 
 
 def _tell_too_late(config: PretrainConfig, num_steps: int, step: int, out_dir: Path) -> None:
@@ -150,9 +156,10 @@ def _warn(session: Session, warned: set[str]) -> None:
 
 
 def _finish(session: Session, out_dir: Path, cpu_seconds: float) -> None:
-    # The trunk first: a run with a summary counts as finished, and later stages read its trunk.
-    save_trunk(session.trunk, out_dir)
-    write_summary(out_dir, _summarise(session, out_dir, cpu_seconds))
+    with disk_errors_told(out_dir, "the trunk"):
+        # The trunk first: a run with a summary counts as finished, and later stages read its trunk.
+        save_trunk(session.trunk, out_dir)
+        write_summary(out_dir, _summarise(session, out_dir, cpu_seconds))
 
 
 def _summarise(session: Session, out_dir: Path, cpu_seconds: float) -> RunSummary:

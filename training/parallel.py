@@ -15,8 +15,17 @@ from torch import distributed
 
 from pipelines.base.errors import FourfoldError, UsageError
 from pipelines.decode.base import thread_count
+from training.ranks.one_message import is_first_to_fail
 
-__all__ = ["Ranks", "choose_device", "cpu_threads", "joined_ranks", "leave_group", "rank_message"]
+__all__ = [
+    "Ranks",
+    "choose_device",
+    "cpu_threads",
+    "joined_ranks",
+    "leave_group",
+    "rank_message",
+    "ranks_of_environment",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +77,13 @@ def rank_message() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # The transport only knows that a connection closed. Whoever reads this must look at the rank that closed it.
-        reason = str(error).splitlines()[0]
+        # From here on torchrun may terminate this rank at any moment.
+        is_first_to_fail()
+        # The transport only knows that a connection closed. Its place in torch's sources and its advice are left out.
+        reason = str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0]
         raise FourfoldError(
-            "Another rank of this run has stopped, its own message says why; so this one stops, too. Start the run "
-            f"again to resume from its last checkpoint. ({reason})"
+            "Another rank of this run was killed or cannot be reached. Run the same command again: it resumes from the "
+            f"last checkpoint. ({reason})"
         ) from error
 
 
@@ -109,24 +120,35 @@ def cpu_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def ranks_of_environment() -> Ranks:
+    """Return the place of this process among those that torchrun started; without torchrun, of one."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        return Ranks()
+    return Ranks(
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=world_size,
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+    )
+
+
 @contextmanager
 def joined_ranks(device_name: str) -> Iterator[tuple[Ranks, torch.device]]:
     """Join the processes torchrun started (if it did) for the time of the block."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    ranks = Ranks(
-        rank=int(os.environ.get("RANK", "0")) if world_size > 1 else 0,
-        world_size=world_size,
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")) if world_size > 1 else 0,
-    )
+    ranks = ranks_of_environment()
     device = choose_device(device_name, ranks.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world_size == 1 or distributed.is_initialized():
+    if ranks.world_size == 1 or distributed.is_initialized():
         yield ranks, device
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield ranks, device
+    except BaseException:
+        # Before it leaves, by which the others fail: the first to ask is one that has the reason.
+        is_first_to_fail()
+        raise
     finally:
         leave_group()
 

@@ -314,7 +314,8 @@ def steps_of_budget(config: PretrainConfig, flop: Mapping[str, float]) -> int:
 
 def _other_ranks_line(config: PretrainConfig, before: int, now: int) -> str:
     """Say what a run changes by resuming on another number of ranks."""
-    line = f"resumes on {now} ranks from a checkpoint of {before}: batches over all ranks stay the same"
+    ranks = "1 rank" if now == 1 else f"{now} ranks"
+    line = f"resumes on {ranks} from a checkpoint of {before}: batches over all ranks stay the same"
     if config.trunk.norm != "batch":
         return f"{line}, and so do the weights but for rounding."
     return f"{line}; batch norm sees other parts of them, so weights differ. trunk.norm synced and group avoid that."

@@ -15,6 +15,7 @@ import typer
 from benchmarks.cli import bench, bench_records, profile, shards, shortcuts, training, weights
 from benchmarks.results.output import AsJson, print_json, say
 from pipelines.base.errors import FourfoldError
+from training.ranks.one_message import has_failed, is_first_to_fail
 
 __all__ = ["app", "main", "run"]
 
@@ -159,13 +160,16 @@ def main() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    # torchrun terminates all ranks once one has ended: that must not cut off the message of one that fails.
+    if not has_failed():
+        raise Terminated
 
 
 def _fail(error: BaseException, message: str, exit_code: int) -> int:
     if os.environ.get("FOURFOLD_DEBUG") == "1":
         raise error
-    say(f"fourfold: {message}")
+    if is_first_to_fail():
+        say(f"fourfold: {message}")
     return exit_code
 
 

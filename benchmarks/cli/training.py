@@ -1,6 +1,7 @@
 """`fourfold pretrain` and `fourfold evaluate`: one trunk, trained and measured."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ def pretrain(
     from pipelines.base.config import load_config
     from training.config import PretrainConfig
     from training.loop import pretrain as train
+    from training.parallel import ranks_of_environment
 
     config = find_recipe(config, "pretrain")
     checked = load_config(PretrainConfig, config, overrides or [])
@@ -43,11 +45,14 @@ def pretrain(
         _show_costs(checked, str(config), as_json=as_json)
         return
     folder = out or Path("runs") / config.stem
-    if as_json:
-        with quiet_progress():
-            print_json(train(checked, folder, device=device))
+    with quiet_progress() if as_json else nullcontext():
+        summary = train(checked, folder, device=device)
+    if not ranks_of_environment().is_first:
         return
-    print_facts(str(folder), plain(train(checked, folder, device=device)))
+    if as_json:
+        print_json(summary)
+        return
+    print_facts(str(folder), plain(summary))
     say(f"next: fourfold evaluate {folder} --images SHARDS")
 
 

@@ -13,6 +13,8 @@ from torch import distributed
 __all__ = ["LONGEST_S", "play"]
 
 LONGEST_S = 600.0
+FAILED = 1
+"""Exit code of a rank whose scene raised an error."""
 
 
 def play(scene: Callable[[int, Path], None], world_size: int, folder: Path) -> None:
@@ -28,8 +30,11 @@ def play(scene: Callable[[int, Path], None], world_size: int, folder: Path) -> N
     ]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(timeout=LONGEST_S)
+    end_s = time.monotonic() + LONGEST_S
+    while any(process.is_alive() for process in processes) and time.monotonic() < end_s:
+        if any(process.exitcode == FAILED for process in processes):
+            break  # others may wait for it
+        time.sleep(0.05)
     # A rank that is still there hangs; its files are missing, and the tests say which.
     for process in processes:
         process.kill()
@@ -41,13 +46,15 @@ def _one_rank(scene: Callable[[int, Path], None], rank: int, world_size: int, fo
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    exit_code = 0
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     try:
         scene(rank, folder)
         # Gloo's threads may still send the last message to another rank.
         time.sleep(0.25)
     except BaseException:
+        exit_code = FAILED
         (folder / f"error{rank}.txt").write_text(f"rank {rank}: {traceback.format_exc()}")
     finally:
         # Not an ordinary end: leaving the group of a killed rank waits for it.
-        os._exit(0)
+        os._exit(exit_code)

@@ -1,10 +1,6 @@
-"""A run on two ranks: what is logged is true of both, and what goes wrong on one stops both with one message."""
+"""A run on two ranks: what is logged is true of both."""
 
 import json
-import os
-import signal
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +10,16 @@ import pytest
 import torch
 
 from pipelines.base.config import validate
-from pipelines.base.errors import FourfoldError
 from pipelines.base.progress import quiet_progress
 from tests.made.rank_processes import play
 from tests.made.tiny_shards import coloured, write_shards
 from training.config import PretrainConfig
 from training.journal import read_log
 from training.loop import pretrain
-from training.model import Model
-from training.session import Session
 from training.updates.loss_averages import LossAverages
 from training.updates.losses import Loss
 
 NUM_STEPS = 6
-LONGEST_S = 10.0
 
 
 def config_of(shards: Path, **values: Any) -> PretrainConfig:
@@ -64,70 +56,18 @@ def whole_run(rank: int, shards: Path, folder: Path) -> None:
     (folder / f"rows{rank}.json").write_text(json.dumps(rows))
 
 
-def failing_run(rank: int, shards: Path, folder: Path, name: str) -> None:
-    """Train until a FourfoldError, and write down its message and how long after the fault it came."""
-    message = "none"
-    try:
-        pretrain(config_of(shards, log_every_steps=100, checkpoint={"every_steps": 2}), folder / name, device="cpu")
-    except FourfoldError as error:
-        message = str(error)
-    now_s = time.monotonic()
-    # The system's clock, the same in both processes.
-    fault_s = float((folder / f"{name}.fault").read_text())
-    (folder / f"{name}{rank}.json").write_text(json.dumps({"message": message, "seconds": now_s - fault_s}))
-
-
-def not_finite_at_step_3(rank: int, shards: Path, folder: Path) -> None:
-    """Rank 1 alone meets a loss of NaN in the step before a checkpoint, so that no gradient tells the other one."""
-    forward, learn = Model.forward, Session.learn
-    is_bad = False
-
-    def noting(self: Session, step: Any) -> None:
-        nonlocal is_bad
-        is_bad = self.step == 3 and rank == 1
-        if is_bad:
-            (folder / "not_finite.fault").write_text(str(time.monotonic()))
-        learn(self, step)
-
-    def exploding(self: Model, batch: Any) -> Loss:
-        loss = forward(self, batch)
-        return Loss(total=loss.total * float("nan"), metrics=loss.metrics) if is_bad else loss
-
-    Model.forward, Session.learn = exploding, noting  # type: ignore[method-assign]
-    failing_run(rank, shards, folder, "not_finite")
-    Model.forward, Session.learn = forward, learn  # type: ignore[method-assign]
-
-
-def killed_at_step_3(rank: int, shards: Path, folder: Path) -> None:
-    learn = Session.learn
-
-    def dying(self: Session, step: Any) -> None:
-        if self.step == 3 and rank == 1:
-            (folder / "killed.fault").write_text(str(time.monotonic()))
-            os.kill(os.getpid(), signal.SIGKILL)
-        learn(self, step)
-
-    Session.learn = dying  # type: ignore[method-assign]
-    failing_run(rank, shards, folder, "killed")
-
-
-SCENES: tuple[Callable[[int, Path, Path], None], ...] = (whole_run, not_finite_at_step_3, killed_at_step_3)
-
-
-def all_scenes(shards: Path, rank: int, folder: Path) -> None:
+def whole_runs(shards: Path, rank: int, folder: Path) -> None:
     with quiet_progress():
-        for scene in SCENES:
-            scene(rank, shards, folder)
+        whole_run(rank, shards, folder)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files of all scenes. One pair of processes plays them all: to start them takes longer than the runs."""
     rng = np.random.default_rng(0)
     samples = [(label, coloured(label, rng, 48)) for label in (0, 1, 2, 3) * 5]
     shards = write_shards(tmp_path_factory.mktemp("shards"), {"train": samples, "val": samples[:8]})
     folder = tmp_path_factory.mktemp("ranks")
-    play(partial(all_scenes, shards), 2, folder)
+    play(partial(whole_runs, shards), 2, folder)
     return folder
 
 
@@ -166,20 +106,3 @@ def test_the_summary_has_the_last_line(folder: Path) -> None:
     summary = json.loads((folder / "whole" / "summary.json").read_text())
     assert summary["losses"] == logged(folder)[-1]["losses"]
     assert summary["metrics"] == logged(folder)[-1]["metrics"]
-
-
-def test_a_loss_that_is_not_finite_on_one_rank_stops_both_with_one_message(folder: Path) -> None:
-    found = [json.loads((folder / f"not_finite{rank}.json").read_text()) for rank in range(2)]
-    assert found[0]["message"] == found[1]["message"]
-    assert found[0]["message"].startswith("colorization: the loss is not a finite number at step 3.")
-    assert max(one["seconds"] for one in found) < LONGEST_S
-    assert torch.load(folder / "not_finite" / "checkpoint.pt", weights_only=True)["step"] == 2
-
-
-def test_a_rank_that_is_killed_takes_the_other_one_down(folder: Path) -> None:
-    found = json.loads((folder / "killed0.json").read_text())
-    assert found["message"].startswith("Another rank of this run has stopped, its own message says why")
-    assert "Start the run again to resume" in found["message"]
-    assert found["seconds"] < LONGEST_S
-    assert not (folder / "killed1.json").exists()
-    assert torch.load(folder / "killed" / "checkpoint.pt", weights_only=True)["step"] == 2

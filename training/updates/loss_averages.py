@@ -3,6 +3,7 @@
 S steps, N names: "loss" and the task's metrics.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from training.updates.losses import Loss
 
 __all__ = ["LossAverages"]
 
+CHECK_EVERY_S = 2.0
+"""Longest time between two looks at whether losses are finite, each of which waits for the device."""
+
 
 class LossAverages:
     """Losses and metrics of the steps since the last `take`, on the device: reading them waits for it.
@@ -24,6 +28,7 @@ class LossAverages:
     def __init__(self, ranks: Ranks, merged: Callable[[dict[str, Any]], dict[str, Any]] = lambda own: own) -> None:
         """`ranks` share the batches. `merged`: adds the values, by task, of ranks that train other tasks."""
         self._ranks, self._merged = ranks, merged
+        self._checked_s = time.monotonic()
         self._start()
 
     def _start(self) -> None:
@@ -48,6 +53,11 @@ class LossAverages:
         self._rows.setdefault(task, []).append(row)
         self._steps.setdefault(task, []).append(step)
 
+    @property
+    def is_check_due(self) -> bool:
+        """Whether the last look at the losses is long ago, by this rank's clock."""
+        return time.monotonic() - self._checked_s > CHECK_EVERY_S
+
     def check(self) -> None:
         """Raise FourfoldError if a loss was not finite on any rank, naming the task and the step of the first.
 
@@ -67,6 +77,7 @@ class LossAverages:
     def _checked_means(self) -> dict[str, tuple[tuple[str, ...], list[int], torch.Tensor]]:
         """Names, steps, and means over ranks by task: float64 (S, N) on the CPU. Raises FourfoldError."""
         own = {task: (self._names[task], self._steps[task], values_SN) for task, values_SN in self._means().items()}
+        self._checked_s = time.monotonic()
         means: dict[str, tuple[tuple[str, ...], list[int], torch.Tensor]] = self._merged(own)
         bad = [
             (steps[int(is_bad_S.nonzero()[0])], task)

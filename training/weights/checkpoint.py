@@ -8,6 +8,8 @@ import errno
 import os
 import pickle
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,15 @@ from pydantic import Field, field_validator
 
 from pipelines.base.atomic import atomic_file
 from pipelines.base.config import Config
-from pipelines.base.errors import DataError
+from pipelines.base.errors import DataError, FourfoldError
 
 __all__ = [
     "CHECKPOINT_NAME",
     "Checkpoint",
     "CheckpointClock",
     "CheckpointConfig",
-    "advice_for",
     "delete_checkpoints",
+    "disk_errors_told",
     "keep_previous",
     "load_checkpoint",
     "save_checkpoint",
@@ -121,7 +123,23 @@ def keep_previous(run_dir: Path, step: int, keep_last: int) -> None:
         old.unlink()
 
 
-def advice_for(error: OSError) -> str:
+@contextmanager
+def disk_errors_told(run_dir: Path, what: str) -> Iterator[None]:
+    """Raise FourfoldError, one message with advice, for an error of the disk inside the block. what: as "the log"."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer turns an error of the disk into one of its own, with the first as its context.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise FourfoldError(
+            f"{run_dir}: cannot write {what} ({cause.strerror or cause}). {_advice_for(cause)}, then run the same "
+            "command again: it resumes from the last checkpoint."
+        ) from error
+
+
+def _advice_for(error: OSError) -> str:
     """Return what to do about a file that could not be written, without a full stop."""
     return "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Look at the disk"
 
@@ -136,15 +154,15 @@ def load_checkpoint(run_dir: Path) -> Checkpoint | None:
     """Return the checkpoint of a run, on the CPU; None if there is none. Raises DataError if it cannot be read."""
     path = run_dir / CHECKPOINT_NAME
     for leftover in run_dir.glob(f".{CHECKPOINT_NAME}.*.tmp"):
-        leftover.unlink()  # of a process that was killed while writing
+        leftover.unlink(missing_ok=True)  # of a process that was killed while writing; all ranks delete it
     if not path.is_file():
         return None
     try:
         # weights_only: a checkpoint from elsewhere could otherwise run code when it is read.
         checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, TypeError, EOFError) as error:
-        # An empty file gives an error without a word.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # An empty file gives an error without a word, half a file one with a paragraph.
+        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: cannot read it ({reason}). {_way_out(run_dir)}") from error
     if checkpoint.format_version != FORMAT_VERSION:
         raise DataError(

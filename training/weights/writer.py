@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 
-from pipelines.base.errors import FourfoldError
 from training.trunk import TRUNK_NAME, Trunk, save_trunk
-from training.weights.checkpoint import Checkpoint, CheckpointConfig, advice_for, keep_previous, save_checkpoint
+from training.weights.checkpoint import Checkpoint, CheckpointConfig, disk_errors_told, keep_previous, save_checkpoint
 
 __all__ = ["KEPT_NAME", "CheckpointWriter", "fractions_too_late", "kept_folder", "steps_to_keep"]
 
@@ -78,27 +77,16 @@ class CheckpointWriter:
         self._pending = self._thread.submit(write)
 
     def _write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        self._guarded(partial(save_checkpoint, checkpoint, self._run_dir))
-        keep_previous(self._run_dir, checkpoint.step, self._config.keep_last)
+        with disk_errors_told(self._run_dir, "a checkpoint"):
+            save_checkpoint(checkpoint, self._run_dir)
+            keep_previous(self._run_dir, checkpoint.step, self._config.keep_last)
 
     def _write_trunk(self, trunk: Trunk, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink()  # of a process that was killed while writing
-        self._guarded(partial(save_trunk, trunk, folder))
-
-    def _guarded(self, write: Callable[[], Path]) -> None:
-        try:
-            write()
-        except (OSError, RuntimeError) as error:
-            # torch's zip writer turns an error of the disk into one of its own, with the first as its context.
-            cause = error if isinstance(error, OSError) else error.__context__
-            if not isinstance(cause, OSError):
-                raise
-            raise FourfoldError(
-                f"{self._run_dir}: cannot write a checkpoint ({cause.strerror or cause}). {advice_for(cause)}, then "
-                "run the same command again: it resumes from the checkpoint before, which is whole."
-            ) from error
+        with disk_errors_told(self._run_dir, "a trunk to keep"):
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink()  # of a process that was killed while writing
+            save_trunk(trunk, folder)
 
 
 def kept_folder(run_dir: Path, fraction: float) -> Path:
