@@ -37,8 +37,8 @@ def file_content(path: Path) -> str:
 def folder_content(folder: Path) -> str:
     """Return a sha256 over all files below a folder: relative name, size and first 64 KiB of each.
 
-    Links to folders are followed. Not all bytes: a data set of 100 GB would take minutes. Raises UsageError where there is
-    no such folder.
+    Links to folders are followed. Not all bytes: a data set of 100 GB would take minutes. Raises UsageError where there
+    is no such folder.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder.")
