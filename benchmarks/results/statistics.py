@@ -26,6 +26,7 @@ __all__ = [
     "half_width_of_test_set",
     "holm",
     "seeds_for",
+    "standard_error_of_test_set",
     "summarize",
     "verdict",
 ]
@@ -241,8 +242,13 @@ def half_width_of_test_set(accuracy_pct: float, num_images: int) -> float:
 
     Binomial, normal approximation: images are taken as independent.
     """
+    return float(special.ndtri(0.5 + CONFIDENCE / 2)) * standard_error_of_test_set(accuracy_pct, num_images)
+
+
+def standard_error_of_test_set(accuracy_pct: float, num_images: int) -> float:
+    """Return the standard error of an accuracy over draws of the test images, in points. Binomial."""
     share = min(1.0, max(0.0, accuracy_pct / 100))
-    return 100 * float(special.ndtri(0.5 + CONFIDENCE / 2)) * math.sqrt(share * (1 - share) / num_images)
+    return 100 * math.sqrt(share * (1 - share) / num_images)
 
 
 def best_of(candidates: Mapping[str, Mapping[Any, float]]) -> str | None:

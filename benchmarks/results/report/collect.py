@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.evaluations import EVALUATIONS
-from benchmarks.results.statistics import Pair, Summary, half_width_of_test_set, summarize
+from benchmarks.results.statistics import Pair, Summary, summarize
 from benchmarks.suite.stages import TaskSet
 from benchmarks.suite.status import CellStatus, SuiteStatus
 
@@ -15,9 +15,9 @@ __all__ = [
     "depths_of",
     "floor_of",
     "metrics_of",
+    "num_test_of",
     "summary_at",
     "task_sets_of",
-    "test_set_note",
     "values_of",
 ]
 
@@ -31,6 +31,11 @@ class Metric:
 
     evaluation: str
     name: str
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether it is the share of test images that are right."""
+        return TOP_PATTERN.fullmatch(self.name) is not None
 
     @property
     def title(self) -> str:
@@ -128,21 +133,14 @@ def summary_at(values: Mapping[Pair, float], depth: int) -> Summary | None:
     return summarize(chosen) if chosen else None
 
 
-def test_set_note(status: SuiteStatus, metric: Metric) -> str:
-    """Return a sentence on what other test images would change; empty where their number is not recorded."""
+def num_test_of(status: SuiteStatus, metric: Metric) -> int | None:
+    """Return the number of test images that an accuracy is a share of; None for other measures, or where it differs."""
+    if not metric.is_accuracy:
+        return None
     counts = {
         record.results["num_test"]
         for cell in status.cells
-        for kind, record in cell.records.items()
-        if kind == metric.evaluation and "num_test" in record.results
+        for name, record in cell.records.items()
+        if name == metric.evaluation and "num_test" in record.results
     }
-    values = [value for row in values_of(status, metric).values() for value in row.values()]
-    if len(counts) != 1 or not values:
-        return ""
-    (count,) = counts
-    middle = sum(values) / len(values)
-    half = half_width_of_test_set(middle, count)
-    return (
-        f"Scored on {count:,} test images. Other images of the same kind would move an accuracy near {middle:.0f} % "
-        f"by up to {half:.1f} points either way (95 %), part of that all rows alike. This is not in the ± above."
-    )
+    return counts.pop() if len(counts) == 1 else None

@@ -29,7 +29,11 @@ __all__ = ["FORMATS", "export", "formats_of"]
 CHART_FORMATS = ("svg", "png", "pdf")
 PLACE_COLUMNS = ("row", "task_set", "tasks", "depth", "seed", "variant", "axes", "percent", "state")
 CSV_COLUMNS = (*PLACE_COLUMNS, "evaluation", "result", "value")
-MEANING = "Mean over seeds, ± half of the two-sided 95 % interval (Student's t); in brackets the number of seeds."
+MEANING = (
+    "Mean over seeds, ± half of the two-sided 95 % interval (Student's t); in brackets the number of seeds. "
+    "SE of the test set: standard error in points over draws of the test images, the largest over the depths."
+)
+TEST_ERROR = "SE of the test set"
 ESCAPED = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -85,24 +89,29 @@ def _csv(every: SuiteStatus, folder: Path) -> list[Path]:
 def _latex(every: SuiteStatus, folder: Path) -> list[Path]:
     status = at_full_budget(every)
     depths = depths_of(status)
+    num_columns = max(1, len(depths))
     parts = [f"% {MEANING} Needs the package booktabs."]
     for table in _tables(status):
-        head = " & ".join(["pretraining", *(f"depth {depth}" for depth in depths)])
+        head = " & ".join(["pretraining", *(f"depth {depth}" for depth in depths), *_last(table, TEST_ERROR)])
         rows = [
-            " & ".join([_for_latex(row.name), *(_latex_number(one, is_best) for one, is_best in row.cells)]) + r" \\"
+            [_for_latex(row.name), *(_latex_number(*one) for one in row.cells), *_last(table, _points(row.test_error))]
             for row in table.rows
         ]
         rows += [
-            f"{_for_latex(name)} & \\multicolumn{{{max(1, len(depths))}}}{{r}}{{{value:.1f}}} \\\\"
-            for name, value in table.references.items()
+            [
+                _for_latex(name),
+                rf"\multicolumn{{{num_columns}}}{{r}}{{{value:.1f}}}",
+                *_last(table, _points(test_error)),
+            ]
+            for name, (value, test_error) in table.references.items()
         ]
         parts += [
             f"% {table.title}",
-            rf"\begin{{tabular}}{{l{'r' * max(1, len(depths))}}}",
+            rf"\begin{{tabular}}{{l{'r' * num_columns}{''.join(_last(table, 'r'))}}}",
             r"\toprule",
             rf"{head} \\",
             r"\midrule",
-            *rows,
+            *(" & ".join(row).replace("–", "--") + r" \\" for row in rows),
             r"\bottomrule",
             r"\end{tabular}",
             "",
@@ -115,13 +124,15 @@ def _markdown(every: SuiteStatus, folder: Path) -> list[Path]:
     depths, parts = depths_of(status), []
     for table in _tables(status):
         parts += [f"**{table.title}, %**", ""]
-        parts += ["| pretraining | " + " | ".join(f"depth {depth}" for depth in depths) + " |"]
-        parts += ["|---|" + "---:|" * max(1, len(depths))]
+        rows = [["pretraining", *(f"depth {depth}" for depth in depths), *_last(table, TEST_ERROR)]]
+        rows += [["---", *["---:"] * (len(rows[0]) - 1)]]
         for row in table.rows:
             numbers = [f"**{_number(one)}**" if is_best else _number(one) for one, is_best in row.cells]
-            parts.append("| " + " | ".join([_for_markdown(row.name), *numbers]) + " |")
-        for name, value in table.references.items():
-            parts.append("| " + " | ".join([_for_markdown(name), *[f"{value:.1f}"] * max(1, len(depths))]) + " |")
+            rows.append([_for_markdown(row.name), *numbers, *_last(table, _points(row.test_error))])
+        for name, (value, test_error) in table.references.items():
+            numbers = [f"{value:.1f}"] * max(1, len(depths))
+            rows.append([_for_markdown(name), *numbers, *_last(table, _points(test_error))])
+        parts += [f"| {' | '.join(row)} |" for row in rows]
         parts.append("")
     return [_written(folder / "tables.md", "\n".join([*parts, MEANING, ""]))]
 
@@ -158,8 +169,17 @@ def _number(one: Summary | None) -> str:
     return f"{one.mean:.1f}{f' ± {one.half_width:.1f}' if one.has_interval else ''} ({one.num_seeds})"
 
 
+def _last(table: AccuracyTable, text: str) -> list[str]:
+    """Return the last column of an accuracy; other measures have none."""
+    return [] if table.num_test is None else [text]
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
 def _latex_number(one: Summary | None, is_best: bool) -> str:
-    text = _number(one).replace(" ± ", r" $\pm$ ").replace("–", "--")
+    text = _number(one).replace(" ± ", r" $\pm$ ")
     return rf"\textbf{{{text}}}" if is_best else text
 
 

@@ -47,11 +47,13 @@ class TrunkSimilarity:
 def similarities_of(status: SuiteStatus) -> list[TrunkSimilarity]:
     """Return what there is to show, by evaluation and point; [] in a suite that compares no trunks."""
     trunks = {stage.key: trunk for one in status.cells if (stage := one.cell.pretrain) and (trunk := _trunk(one))}
-    order = {name: index for index, name in enumerate(dict.fromkeys(s.name for s in task_sets_of(status).values()))}
+    names = list(dict.fromkeys(one.name for one in task_sets_of(status).values()))
+    # Depth by depth, so that blocks of one depth stand out.
+    order = {trunk: (trunk[1], names.index(trunk[0])) for trunk in trunks.values()}
     found: dict[tuple[str, str], dict[tuple[Trunk, Trunk], list[float]]] = {}
     for one in status.cells:
         for evaluation, first, second, value in _compared(one, trunks):
-            low, high = sorted((first, second), key=lambda trunk: (order[trunk[0]], trunk[1]))
+            low, high = sorted((first, second), key=order.__getitem__)
             pairs = found.setdefault((evaluation, point_of(one)), {})
             pairs.setdefault((low, high), []).append(value)
     shown = []
@@ -60,7 +62,7 @@ def similarities_of(status: SuiteStatus) -> list[TrunkSimilarity]:
         if not point and any(name == evaluation and other for name, other in found):
             continue
         every = {**found.get((evaluation, ""), {}), **pairs}
-        here = sorted({trunk for pair in every for trunk in pair}, key=lambda trunk: (order[trunk[0]], trunk[1]))
+        here = sorted({trunk for pair in every for trunk in pair}, key=order.__getitem__)
         index = {trunk: number for number, trunk in enumerate(here)}
         shown.append(
             TrunkSimilarity(

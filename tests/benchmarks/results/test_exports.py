@@ -44,8 +44,9 @@ def test_latex_is_escaped_and_its_columns_agree(written: dict[str, Path]) -> Non
     row = next(line for line in text.splitlines() if line.startswith("50"))
     assert row.startswith(r"50 \% of \$x\_1\$ | <b> \& more & \textbf{72.0 $\pm$ 2.5 (3)} & ")
     # Ampersands that are not escaped, and columns: the first is no number.
-    assert len(re.findall(r"(?<!\\)&", row)) == 2
-    assert r"\begin{tabular}{lrr}" in text
+    assert len(re.findall(r"(?<!\\)&", row)) == 3
+    assert r"\begin{tabular}{lrrr}" in text
+    assert r"pixel floor & \multicolumn{2}{r}{40.0} & 2.4 \\" in text
 
 
 def test_markdown_keeps_its_columns_whatever_a_set_is_named(written: dict[str, Path]) -> None:
@@ -54,6 +55,8 @@ def test_markdown_keeps_its_columns_whatever_a_set_is_named(written: dict[str, P
         r" 50 % of $x\_1$ \| \<b> & more ",
         " **72.0 ± 2.5 (3)** ",
         " **72.8 ± 2.5 (3)** ",
+        # 100 * sqrt(0.72 * 0.28 / 400)
+        " 2.2 ",
     ]
 
 

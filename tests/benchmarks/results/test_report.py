@@ -144,6 +144,9 @@ def test_table_shows_mean_spread_and_the_papers_numbers_apart(finished: Path) ->
     page = Page(finished.read_text(encoding="utf-8"))
     # Depth 10: 61, 62, 63; depth 18: 61.8, 62.8, 63.8; t of 2 degrees of freedom 4.303; the paper's Table 1.
     assert "colorization 62.0 ± 2.5 (3) 62.8 ± 2.5 (3)" in page.text
+    # The test set's standard error, of 400 images and the accuracy nearest to 50 %: 100 * sqrt(0.62 * 0.38 / 400).
+    assert "SE of the test set" in page.text
+    assert "colorization 62.0 ± 2.5 (3) 62.8 ± 2.5 (3) 2.4" in page.text
     # Table 1 of the paper: top-1 beside ours, and no top-5 of ours.
     assert "colorization 39.6 62.0 ± 2.5 (3) 62.8 ± 2.5 (3) 62.5 – – 65.5 – – 76.8 – –" in page.text
     # Of random weights, colorization and exemplar, the paper has top-1 of two: colorization is the better one in both.

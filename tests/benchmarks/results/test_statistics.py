@@ -17,6 +17,7 @@ from benchmarks.results.statistics import (
     half_width_of_test_set,
     holm,
     seeds_for,
+    standard_error_of_test_set,
     summarize,
     verdict,
 )
@@ -205,6 +206,7 @@ def test_seeds_for_two_points() -> None:
 def test_error_of_a_test_set_is_binomial() -> None:
     shares = np.random.default_rng(6).binomial(2400, 0.35, 20_000) / 2400
     assert half_width_of_test_set(35.0, 2400) == pytest.approx(100 * 1.96 * shares.std(), rel=0.03)
+    assert standard_error_of_test_set(35.0, 2400) == pytest.approx(100 * shares.std(), rel=0.03)
     assert half_width_of_test_set(100.0, 10) == 0
 
 

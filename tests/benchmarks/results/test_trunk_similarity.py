@@ -66,7 +66,7 @@ def assert_direct(found: TrunkSimilarity, status: SuiteStatus, features: Feature
 def test_numbers_are_means_over_seeds_of_the_direct_formula(tmp_path: Path) -> None:
     status, features = made(tmp_path)
     (found,) = similarities_of(status)
-    assert found.names[:3] == ["random weights, depth 10", "random weights, depth 18", "colorization, depth 10"]
+    assert found.names[:3] == ["random weights, depth 10", "colorization, depth 10", "exemplar, depth 10"]
     assert len(found.names) == 8
     assert_direct(found, status, features)
     for row, (_, numbers) in enumerate(found.table):

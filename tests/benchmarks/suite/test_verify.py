@@ -14,7 +14,8 @@ from benchmarks.suite.graph import expand
 from benchmarks.suite.run_suite import run_suite
 from benchmarks.suite.verify import Verified, verify_cell
 from pipelines.base.errors import DataError, UsageError
-from tests.made.made_suites import fake_runner, made_suite
+from tests.made import made_suites
+from tests.made.made_suites import fake_runner, made_results, made_suite
 
 CELL = "colorization, depth 18, seed 1"
 
@@ -62,7 +63,12 @@ def test_the_interval_is_that_of_a_pooled_standard_deviation(out: Path) -> None:
     assert verified(out)[0].allowed == pytest.approx(stats.t.ppf(0.975, degrees) * sd * math.sqrt(2))
 
 
-def test_without_a_second_seed_the_test_images_give_the_interval(tmp_path: Path) -> None:
+def test_nothing_gives_the_interval_without_a_second_seed_and_the_number_of_test_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        made_suites, "made_results", lambda stage: {k: v for k, v in made_results(stage).items() if k != "num_test"}
+    )
     suite, out = made_suite(tmp_path, seeds=[1], depths=[18]), tmp_path / "out"
     run_suite(suite, out, runner=fake_runner(out), say=lambda line: None)
     with pytest.raises(UsageError, match="neither a second seed"):
