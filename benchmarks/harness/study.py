@@ -94,7 +94,8 @@ class Study(Generic[Options]):
     description: str | None
     options: type[Options]
     measure: Callable[[Options], dict[str, Any] | Iterator[dict[str, Any]]]
-    """From options to the record's results; or results that grow, written each time, so that a killed run counts."""
+    """From options to the record's results; or results that grow, written each time, so that a killed run counts. If
+    it yields none, no record is written."""
     lines: Callable[[dict[str, Any]], Iterable[str]] = lambda _: ()
     """What to print of the results at the end."""
     is_failed: Callable[[dict[str, Any]], bool] = lambda _: False
@@ -122,6 +123,7 @@ class Study(Generic[Options]):
         words = list(sys.argv[1:] if arguments is None else arguments)
         given = vars(self.parser().parse_args(words))
         out = given.pop("out")
+        results: dict[str, Any] | None = None
         try:
             with sigterm_as_interrupt():
                 # argparse collects repeated options in lists, where the dataclasses have tuples. What was left out
@@ -140,13 +142,16 @@ class Study(Generic[Options]):
                 measured = self.measure(options)
                 for results in [measured] if isinstance(measured, dict) else measured:
                     record.write(results)
+                if results is None:
+                    return
                 for line in self.lines(results):
                     say(line)
         except FourfoldError as error:
             print(f"{self.kind}: {error}", file=sys.stderr)
             raise SystemExit(error.exit_code) from error
         except KeyboardInterrupt:
-            print(f"{self.kind}: interrupted", file=sys.stderr)
+            kept = "" if results is None else f"; {out} holds what was measured before"
+            print(f"{self.kind}: interrupted{kept}", file=sys.stderr)
             raise SystemExit(130) from None
         say(f"wrote {out}")
         if record.place.is_dirty:

@@ -15,7 +15,7 @@ task, plain and compiled, and its wait for data (trainer_parts.py); sections are
 python -m ...).
 
 With --device cpu --quick the same runs small and without a GPU, which proves the script and nothing else. Exit code 1
-if something differs.
+if something differs or a section fails.
 """
 
 import time
@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 
@@ -34,8 +34,10 @@ from benchmarks.harness.turns import Timed
 from benchmarks.studies.gpu import gpu_checks, gpu_jobs, trainer_parts
 from benchmarks.studies.gpu.gpu_checks import Comparison, Sizes
 from benchmarks.studies.throughput.made_shards import make_shards
-from pipelines.base.errors import UsageError
+from pipelines.base.errors import FourfoldError, UsageError
 from pipelines.decode.choice import choose_backend
+from pipelines.shards.format.manifest import load_manifest
+from pipelines.shards.format.table import Kind
 from pipelines.tasks.base import CanvasSpec
 
 __all__ = ["STUDY", "GpuOptions", "auto_is_right", "check_sections", "run", "time_sections"]
@@ -124,7 +126,7 @@ def time_sections(shards: Path, device: torch.device, options: GpuOptions) -> It
     yield "tasks", jobs(lambda _: gpu_jobs.task_jobs(*given) | gpu_jobs.copy_jobs(device, sizes))
     yield "motion masks", jobs(partial(gpu_jobs.motion_jobs, *given))
     yield "pipelines", jobs(partial(gpu_jobs.pipeline_jobs, *given))
-    yield "auto", lambda results: results.update(auto=auto_is_right(timings, device), limits=limits_of(timings))
+    yield "auto", partial(_compare, timings, device)
     if device.type == "cuda":
         yield "copies", lambda results: results.update(copies=gpu_jobs.copies_per_step(*given))
     yield from trainer_sections(shards, device, options.trained_sizes, num_repeats, is_quick=is_quick)
@@ -146,16 +148,29 @@ def trainer_sections(
             config = trainer_parts.recipe_config(shards, sizes, {name: tasks[name]}, is_small=is_quick)
             found = trainer_parts.step_time(config, device, min(num_repeats, 3), backend=backend)
             results.setdefault("trainer_steps", []).append({"task": name, **found})
+            say(f"{name}: {1000 * found['step_s']['median']:.1f} ms, {found['samples_per_s']:,.1f} samples/s")
 
         return add
 
+    def wait(results: dict[str, Any]) -> None:
+        results["data_wait"] = trainer_parts.data_wait(recipe, device)
+        say(f"waits {results['data_wait']['data_wait_ratio']:.1%} of the time")
+
     for name in tasks:
         yield f"trainer's step, {name}", step(name, None)
-    yield "trainer's wait for data", lambda results: results.update(data_wait=trainer_parts.data_wait(recipe, device))
+    yield "trainer's wait for data", wait
     # Inductor compiles for minutes on a CPU; "eager" only cuts the graphs, which proves that they can be cut.
     backend = "inductor" if device.type == "cuda" else "eager"
     for name in tasks:
         yield f"trainer's step compiled, {name}", step(name, backend)
+
+
+def _compare(timings: Mapping[str, Timed], device: torch.device, results: dict[str, Any]) -> None:
+    """Add what `auto` picks, and how near pipelines come to bare decoding."""
+    auto, limits = auto_is_right(timings, device), limits_of(timings)
+    results |= {"auto": auto, "limits": limits}
+    say(f"auto picks {auto['choice']}; faster: " + ", ".join(f"{name}: {one}" for name, one in auto["faster"].items()))
+    say("share of DALI's decoding: " + ", ".join(f"{name} {share:.0%}" for name, share in limits.items()))
 
 
 def limits_of(timings: Mapping[str, Timed]) -> dict[str, float]:
@@ -181,25 +196,31 @@ def auto_is_right(timings: Mapping[str, Timed], device: torch.device) -> dict[st
 def measure(options: GpuOptions) -> Iterator[dict[str, Any]]:
     """Yield the results after every section."""
     device = torch.device("cuda", 0) if options.device == "cuda" else torch.device("cpu")
+    if options.prepare is not None:
+        prepare(options.prepare)
+        return
     with temporary_folder() as folder:
-        if options.prepare is not None:
-            yield {"prepared": str(prepared(options.prepare)), "num_failed": 0}
-            return
-        yield from run(options.shards or make_shards(folder, num_images=64, num_clips=8), device, options)
+        shards = options.shards or make_shards(folder, num_images=64, num_clips=8)
+        for kind in get_args(Kind):
+            load_manifest(shards).select(kind, "train")  # complains before anything is checked
+        yield from run(shards, device, options)
 
 
-def prepared(folder: Path) -> Path:
-    """Make the shards of the check. Raises UsageError if they are too large to be carried to another machine."""
-    shards = make_shards(folder, num_images=NUM_IMAGES, num_clips=NUM_CLIPS)
+def prepare(folder: Path) -> None:
+    """Make the shards of the check. Raises UsageError if they cannot be written, or are too large to be carried to
+    another machine."""
+    try:
+        shards = make_shards(folder, num_images=NUM_IMAGES, num_clips=NUM_CLIPS)
+    except OSError as error:
+        raise UsageError(f"--prepare {folder}: cannot be written to ({error.strerror}). Give a new folder.") from error
     mib = sum(path.stat().st_size for path in shards.rglob("*") if path.is_file()) / 2**20
     if mib > MAX_DATA_MIB:
         raise UsageError(f"{shards}: {mib:.0f} MiB, at most {MAX_DATA_MIB} allowed; prepare in an empty folder.")
     say(f"{shards}: {mib:.0f} MiB. Next: python -m benchmarks.studies.gpu_check --shards {shards}")
-    return shards
 
 
 def run(shards: Path, device: torch.device, options: GpuOptions) -> Iterator[dict[str, Any]]:
-    """Yield results after every section: checks, then timings; none of these if a check fails."""
+    """Yield results after every section: checks, then timings; none of these if a comparison differs."""
     start_s = time.monotonic()
     results: dict[str, Any] = {"sections": [], "skipped": [], "failed": {}, "checks": [], "num_failed": 0}
     for name, add in check_sections(shards, device, options.sizes):
@@ -212,20 +233,33 @@ def run(shards: Path, device: torch.device, options: GpuOptions) -> Iterator[dic
         if time.monotonic() - start_s > options.budget_s:
             results["skipped"].append(name)
             continue
-        try:
-            _do(name, add, results)
-        # One section that fails (memory, a compiler) is no reason to lose the others.
-        except RuntimeError as error:
-            results["failed"][name] = f"{type(error).__name__}: {error}"[:500]
-            say(f"{name}: {results['failed'][name]}")
+        _do(name, add, results)
         yield results
     yield results
+
+
+def summary(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a reader of the numbers must know: what differs, failed or was left out."""
+    if results["num_failed"]:
+        yield f"{results['num_failed']} of {len(results['checks'])} comparisons differ; nothing was timed"
+    if results["failed"]:
+        yield "failed, see above: " + ", ".join(results["failed"])
+    if results["skipped"]:
+        yield "left out, since --budget-s was used up: " + ", ".join(results["skipped"])
 
 
 def _do(name: str, add: Callable[[dict[str, Any]], None], results: dict[str, Any]) -> None:
     say(f"-- {name}")
     start_s = time.monotonic()
-    add(results)
+    try:
+        add(results)
+    except FourfoldError:
+        raise  # wrong use, as a missing package: it would fail everywhere
+    # One section that fails (memory, a compiler, a GPU without flow unit) is no reason to lose the others.
+    except Exception as error:
+        results["failed"][name] = f"{type(error).__name__}: {error}"[:500]
+        say(f"{name}: {results['failed'][name]}")
+        return
     results["sections"].append({"name": name, "seconds": time.monotonic() - start_s})
 
 
@@ -236,7 +270,8 @@ STUDY = Study(
     description=__doc__,
     options=GpuOptions,
     measure=measure,
-    is_failed=lambda results: bool(results["num_failed"]),
+    lines=summary,
+    is_failed=lambda results: bool(results["num_failed"] or results["failed"]),
     packages=("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
     inputs={"made shards": "benchmarks/studies/throughput/made_shards.py"},
 )

@@ -154,3 +154,9 @@ def test_versions_are_those_installed() -> None:
         "nowhere": "not installed",
         "psutil": psutil.__version__,
     }
+
+
+def test_a_study_that_yields_nothing_leaves_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study(lambda _: iter(())).main(["--out", str(tmp_path / "r.json")])
+    assert not (tmp_path / "r.json").exists()
+    assert "wrote" not in capsys.readouterr().out

@@ -23,6 +23,7 @@ from benchmarks.studies.gpu.gpu_checks import (
 )
 from benchmarks.studies.gpu.gpu_jobs import compiled, time_jobs
 from pipelines.decode.choice import choose_backend
+from pipelines.shards.format.manifest import load_manifest
 from pipelines.tasks.base import CanvasSpec
 from tests.made.dali import needs_dali
 
@@ -82,12 +83,44 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys):
     assert "no GPU here; --device cpu" in capsys.readouterr().err
 
 
-def test_the_record_is_written_even_if_something_differs(monkeypatch, tmp_path):
+def test_preparing_makes_shards_of_both_kinds_and_no_record(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(gpu_check, "NUM_IMAGES", 2)
+    monkeypatch.setattr(gpu_check, "NUM_CLIPS", 1)
     out = tmp_path / "check.json"
-    differs: dict = {"checks": [{"name": "crop", "is_ok": False}], "num_failed": 1}
+    STUDY.main(["--prepare", str(tmp_path / "data"), "--out", str(out)])
+    assert f"--shards {tmp_path / 'data' / 'shards'}" in capsys.readouterr().out
+    made = load_manifest(tmp_path / "data" / "shards")
+    assert len(made.select("image", "train")) == 2
+    assert len(made.select("clip", "train")) >= 1
+    assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_used_is_named_before_anything_is_checked(small_shards, tmp_path, capsys):
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    for words in (["--prepare", taken], ["--device", "cpu", "--shards", small_shards()]):
+        with pytest.raises(SystemExit, match="2"):
+            STUDY.main([*map(str, words), "--out", str(tmp_path / "check.json")])
+        told = capsys.readouterr()
+        assert str(words[-1]) in told.err
+        assert "-- check" not in told.out
+
+
+def test_what_was_left_out_or_failed_is_told_at_the_end():
+    results = {"num_failed": 0, "checks": [], "failed": {"tasks": "RuntimeError: memory"}, "skipped": ["a", "b"]}
+    assert list(gpu_check.summary(results)) == [
+        "failed, see above: tasks",
+        "left out, since --budget-s was used up: a, b",
+    ]
+
+
+def test_the_record_is_written_even_if_something_differs(monkeypatch, tmp_path, small_shards, capsys):
+    out = tmp_path / "check.json"
+    differs: dict = {"checks": [{"name": "crop", "is_ok": False}], "num_failed": 1, "failed": {}, "skipped": []}
     monkeypatch.setattr(gpu_check, "run", lambda *_: iter([differs]))
     with pytest.raises(SystemExit, match="1"):
-        STUDY.main(["--device", "cpu", "--shards", str(tmp_path), "--out", str(out)])
+        STUDY.main(["--device", "cpu", "--shards", str(small_shards(clips=1)), "--out", str(out)])
+    assert "1 of 1 comparisons differ; nothing was timed" in capsys.readouterr().out
     record = json.loads(out.read_text())
     assert record["results"] == differs
     assert {"date", "environment", "config", "seconds"} <= set(record)
@@ -151,6 +184,13 @@ def test_a_section_that_fails_is_named_and_the_next_is_done(monkeypatch):
     (*_, last) = sections_of(monkeypatch, "one", "two", "three", failing="two")
     assert (last["one"], last["three"]) == (1, 1)
     assert last["failed"] == {"two": "RuntimeError: out of memory"}
+    assert STUDY.is_failed(last)
+
+
+def test_a_check_that_cannot_run_is_named_and_timing_goes_on(monkeypatch):
+    (*_, last) = sections_of(monkeypatch, "one", failing="check")
+    assert last["failed"] == {"check": "RuntimeError: out of memory"}
+    assert [one["name"] for one in last["sections"]] == ["one"]
 
 
 def test_sections_beyond_the_budget_are_named(monkeypatch):
@@ -159,7 +199,7 @@ def test_sections_beyond_the_budget_are_named(monkeypatch):
     assert [one["name"] for one in last["sections"]] == ["check"]
 
 
-def test_a_killed_run_has_written_the_sections_before(monkeypatch, tmp_path):
+def test_a_killed_run_has_written_the_sections_before(monkeypatch, tmp_path, small_shards, capsys):
     out = tmp_path / "check.json"
 
     def cut_off(*_):
@@ -169,7 +209,8 @@ def test_a_killed_run_has_written_the_sections_before(monkeypatch, tmp_path):
 
     monkeypatch.setattr(gpu_check, "run", cut_off)
     with pytest.raises(SystemExit, match="130"):
-        STUDY.main(["--device", "cpu", "--quick", "--shards", str(tmp_path), "--out", str(out)])
+        STUDY.main(["--device", "cpu", "--quick", "--shards", str(small_shards(clips=1)), "--out", str(out)])
+    assert f"interrupted; {out} holds what was measured before" in capsys.readouterr().err
     record = json.loads(out.read_text())
     assert record["results"]["sections"] == ["one", "two"]
     assert record["config"]["is_quick"] is True
