@@ -96,6 +96,8 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_cell, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

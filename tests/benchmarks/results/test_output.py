@@ -66,6 +66,11 @@ def test_columns_are_aligned_and_a_row_is_one_line(capsys: pytest.CaptureFixture
     )
 
 
+def test_numbers_in_lists_have_four_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    print_facts("few-shot", {"draws": [100 / 3, 50.0], "mix": [[1.0, 1 / 3]]})
+    assert "[33.33, 50]" in capsys.readouterr().out
+
+
 def test_facts_are_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_facts("summary", {"images": 3, "labels": None})
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
