@@ -3,7 +3,8 @@
 The rule. The pass over the images is measured behind the smallest and the largest trunk: a straight line in the FLOPs
 of a trunk, in proportion to the images. The first evaluation of every trunk pays for it. What comes after it is
 measured on two slices, the second with twice the images: a straight line in the images, and in the features where
-trunks differ in them. Evaluations of data of their own (dense, depth, detection) and fine-tuning are not measured.
+trunks differ in them. Fine-tuning is measured at two small numbers of samples, behind both trunks. Evaluations of data
+of their own (dense, depth, detection) are not measured.
 """
 
 import json
@@ -20,6 +21,8 @@ from benchmarks.evaluations import EVALUATIONS
 from benchmarks.evaluations.base import Context
 from benchmarks.evaluations.features.request import FeatureRequest
 from benchmarks.evaluations.features.store import features_of
+from benchmarks.evaluations.probes.fine_tune import FineTuneConfig
+from benchmarks.evaluations.probes.fine_tune import run as run_fine_tuning
 from benchmarks.evaluations.trunk_source import TrunkSource
 from benchmarks.suite.costs.calibrate.cost_line import CostLine, ends_of
 from benchmarks.suite.costs.calibrate.image_slice import write_slice
@@ -32,8 +35,10 @@ from training.trunk import Trunk, TrunkConfig, save_trunk
 
 __all__ = ["EvaluationCosts"]
 
-NOT_MEASURED = frozenset({"fine_tune", "dense", "depth", "detection"})
-"""Trained for minutes, or on data of their own."""
+NOT_MEASURED = frozenset({"dense", "depth", "detection"})
+"""On data of their own, all of whose test split is in every run."""
+TRAINED_BATCHES = 4
+"""Batches of the shorter of two short trainings; the other one has twice as many."""
 SLICE_IMAGES = 2000
 """Train images of the larger slice, spread over the classes."""
 FLOP_PX = 64
@@ -138,6 +143,8 @@ class EvaluationCosts:
 
     def _fit_cost(self, group: _Group, stage: Stage) -> Cost:
         images, kind = group.images, stage.kind
+        if kind == "fine_tune":
+            return self._training_cost(group, stage)
         # 1. By images, behind the trunk that was measured on both slices.
         (first, *_), last = list(dict.fromkeys(trunk for trunk, _ in group.measured)), list(group.measured)[-1][0]
         by_images = CostLine(
@@ -153,6 +160,19 @@ class EvaluationCosts:
         line = CostLine({amounts[0]: whole, amounts[1]: whole * factor})
         return line.at(self._amount(stage))
 
+    def _training_cost(self, group: _Group, stage: Stage) -> Cost:
+        """Return the cost of fine-tuning: so many samples learned, and the test split scored, for each share of labels."""
+        options = validate(FineTuneConfig, stage.config["options"], source=stage.label)
+        num_learned, num_test = TRAINED_BATCHES * options.batch_size, group.images.slices[0][1][1]
+        by_flop = {}
+        for trunk in dict.fromkeys(trunk for trunk, _ in group.measured):
+            short, long = group.measured[trunk, 0], group.measured[trunk, 1]
+            batches = (long - short).at_least_nothing()
+            scored = (short - batches).at_least_nothing() * (group.images.num_images[1] / num_test)
+            whole = batches * (options.num_samples / num_learned) + scored
+            by_flop[self._amount(group.stages[trunk])] = whole * len(options.labels_pct)
+        return CostLine(by_flop).at(self._amount(stage))
+
     def _pass(self, group: _Group, trunk: str, index: int) -> Callable[[], None]:
         def measure() -> None:
             stage = group.stages[trunk]
@@ -167,6 +187,9 @@ class EvaluationCosts:
         def measure() -> None:
             stage = group.stages[trunk]
             evaluation, options = EVALUATIONS[stage.kind], _options(stage)
+            if stage.kind == "fine_tune":
+                _measure_training(group, trunk, self._context(stage, self._slices_of(group.images)[0][0]))
+                return
             for index, (folder, _) in enumerate(self._slices_of(group.images)[: 2 if is_whole else 1]):
                 context = self._context(stage, folder)
                 if requests := evaluation.requests(context, options):
@@ -235,6 +258,16 @@ class EvaluationCosts:
         return float(sum(counts)) or flop
 
 
+def _measure_training(group: _Group, trunk: str, context: Context) -> None:
+    options = validate(FineTuneConfig, group.stages[trunk].config["options"], source=group.stages[trunk].label)
+    # The first one loads what the others find loaded.
+    for index in (0, 0, 1):
+        num_samples = (1 + index) * TRAINED_BATCHES * options.batch_size
+        watch = Stopwatch()
+        run_fine_tuning(context, options.model_copy(update={"labels_pct": [100.0], "num_samples": num_samples}))
+        group.measured[trunk, index] = watch.read()
+
+
 def _options(stage: Stage) -> Config:
     return validate(EVALUATIONS[stage.kind].config_class, stage.config["options"], source=stage.label)
 
@@ -264,6 +297,8 @@ def _pass_name(stage: Stage) -> str:
 
 
 def _shown(stage: Stage) -> str:
+    if (foreign := stage.config.get("trunk")) is not None:
+        return str(foreign["architecture"])
     trunk = stage.needs[0].config["trunk"] if stage.needs else None
     return "" if trunk is None else f"depth {trunk['depth']}, width {trunk['width']:g}"
 

@@ -106,3 +106,25 @@ def test_a_pass_is_in_proportion_to_images_and_a_line_in_flops(monkeypatch: pyte
             assert own.cpu_s == pytest.approx(1 + 0.9)
             assert features is not None
             assert features.cpu_s == pytest.approx(pass_s(trunk, 900))
+
+
+def test_fine_tuning_costs_its_samples_and_a_pass_over_the_test_split_for_each_share(tmp_path: Path) -> None:
+    """Planted: a sample that is learned costs 3 us and 6 us per MFLOP of the trunk, one that is scored a third."""
+    fine_tune = {"canvas_px": 32, "batch_size": 8, "num_samples": 800, "labels_pct": [10.0, 100.0]}
+    graph = graph_of(tmp_path, depths=[10, 18, 34], seeds=[0], evaluations={"fine_tune": fine_tune})
+    costs = EvaluationCosts([stage for stage in graph.stages if stage.kind == "fine_tune"], tmp_path / "scratch")
+    (group,) = costs._fits.values()
+    group.images.slices = [(tmp_path, (6, 3))]
+    group.images.num_images = (600, 300)
+    scored_s = {trunk: 1e-6 + 2e-12 * costs._amount(stage) for trunk, stage in group.stages.items()}
+    ends = sorted(scored_s, key=lambda trunk: scored_s[trunk])[:: len(scored_s) - 1]
+    group.measured = {
+        (trunk, index): Cost((1 + index) * 4 * 8 * 3 * scored_s[trunk] + 3 * scored_s[trunk], 0.0)
+        for trunk in ends
+        for index in (0, 1)
+    }
+    for trunk, stage in group.stages.items():
+        found, features = costs.costs_of(stage) or (None, None)
+        assert features is None
+        assert found is not None
+        assert found.cpu_s == pytest.approx(2 * (800 * 3 + 300) * scored_s[trunk])
