@@ -26,6 +26,7 @@ __all__ = [
     "half_width_of_test_set",
     "holm",
     "seeds_for",
+    "signed",
     "standard_error_of_test_set",
     "summarize",
     "verdict",
@@ -251,6 +252,11 @@ def standard_error_of_test_set(accuracy_pct: float, num_images: int) -> float:
     return 100 * math.sqrt(share * (1 - share) / num_images)
 
 
+def signed(value: float) -> str:
+    """Return +1.2 or -1.2; what rounds to 0 is +0.0 on both sides."""
+    return f"{round(value, 1) + 0.0:+.1f}"
+
+
 def best_of(candidates: Mapping[str, Mapping[Any, float]]) -> str | None:
     """Return the name of the candidate with the highest mean; None without candidates."""
     means = {name: summarize(list(values.values())).mean for name, values in candidates.items() if values}
@@ -283,7 +289,8 @@ def verdict(
         apart = f"{first} {is_are} {abs(mean):.1f} {unit} {direction} {second}"
         return f"{apart}, {size}: no verdict from fewer than {MIN_SEEDS}."
     p_value = difference.p_value if p_corrected is None else p_corrected
-    interval = f"95 % interval {difference.ci95_low:+.1f} to {difference.ci95_high:+.1f}, {size}, p = {p_value:.2g}"
+    interval = f"95 % interval {signed(difference.ci95_low)} to {signed(difference.ci95_high)}"
+    found = f"{interval}, {size}, p = {p_value:.2g}"
     if p_value < 1 - CONFIDENCE:
-        return f"{first} {beats if mean > 0 else f'{loses} to'} {second} by {abs(mean):.1f} {unit} ({interval})."
-    return f"{first} and {second} are not distinguishable: difference {mean:+.1f} {unit} ({interval})."
+        return f"{first} {beats if mean > 0 else f'{loses} to'} {second} by {abs(mean):.1f} {unit} ({found})."
+    return f"{first} and {second} are not distinguishable: difference {signed(mean)} {unit} ({found})."

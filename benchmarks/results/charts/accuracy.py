@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from benchmarks.results.charts.figure import SERIES, Chart, Mark, Style, drawing, limits, styles_of
 from benchmarks.results.statistics import Pair, Summary, summarize
 
-__all__ = ["ComputePoint", "accuracy_by_compute", "accuracy_by_depth", "all_sets"]
+__all__ = ["ComputePoint", "accuracy_by_compute", "accuracy_by_depth", "all_sets", "tflop_text"]
 
 LABEL_WIDTH = 24
 SPREAD = 0.45
@@ -51,8 +51,7 @@ def accuracy_by_depth(
             # 2. Every seed; one alone is the mean, and has its marker already.
             seeds = {pair: value for pair, value in row.items() if summaries[pair[0]].num_seeds > 1}
             chart.points([place[depth] for depth, _ in seeds], _seed_marks(name, seeds), style, is_hollow=True)
-        for name, value in levels.items():
-            chart.level(value, name)
+        chart.levels(levels)
         chart.axes.set_xticks(range(len(depths)), [str(depth) for depth in depths])
         chart.axes.set_xlim(-0.5, len(depths) - 0.5)
         chart.axes.set(xlabel="depth of the trunk", ylabel=unit)
@@ -91,8 +90,7 @@ def all_sets(
                 seeds = {pair: value for pair, value in shown[name].items() if pair[0] == depth and one.num_seeds > 1}
                 marks = _seed_marks(name, seeds)
                 chart.points([row + shift] * len(marks), marks, style, is_hollow=True, is_across=True)
-        for name, value in levels.items():
-            chart.level(value, name, is_across=True)
+        chart.levels(levels, is_across=True)
         chart.axes.set_yticks(range(len(ordered)), labels)
         for tick, name in zip(chart.axes.get_yticklabels(), ordered, strict=True):
             tick.set_fontweight("bold" if roles[name] == "combined" else "normal")
@@ -120,20 +118,24 @@ def accuracy_by_compute(
             chart.line(x, [one.summary.mean for one in ordered], style)
             marks = [
                 Mark(
-                    text=f"{name}, {one.place}, {one.compute_tflop:,.1f} TFLOP: {_told(one.summary)}",
+                    text=f"{name}, {one.place}, {tflop_text(one.compute_tflop)} TFLOP: {_told(one.summary)}",
                     x=one.compute_tflop,
                     y=one.summary.mean,
                 )
                 for one in ordered
             ]
             chart.points(x, marks, style, half_widths=[_half(one.summary) for one in ordered])
-        for name, value in levels.items():
-            chart.level(value, name)
+        chart.levels(levels)
         every = [one.compute_tflop for row in points.values() for one in row]
         if max(every) > 10 * min(every):
-            chart.axes.set_xscale("log")
+            chart.make_logarithmic("x")
         chart.axes.set(xlabel="compute of pretraining, TFLOP", ylabel=unit)
     return chart
+
+
+def tflop_text(value: float) -> str:
+    """Return 1,234.5, and two digits of what is below a tenth."""
+    return f"{value:,.1f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def _at(row: Mapping[Pair, float], depth: int) -> Summary | None:

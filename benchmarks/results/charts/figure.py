@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 from pipelines.base.atomic import write_atomically
@@ -136,16 +136,34 @@ class Chart:
         look: dict[str, Any] = {"facecolor": color, "alpha": opacity, "linewidth": 0, "gid": name}
         self.axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **look))
 
-    def level(self, value: float, text: str, *, is_across: bool = False) -> None:
-        """Draw a thin line at a value, such as that of a floor, with its name."""
+    def levels(self, values: Mapping[str, float], *, is_across: bool = False) -> None:
+        """Draw a thin line at each value, such as that of a floor, with its name."""
         look = {"color": SOFT, "linewidth": 0.9, "linestyle": "--", "zorder": 1}
-        if is_across:
-            self.axes.axvline(value, **look)
-            place = {"xy": (value, 1), "xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
-        else:
-            self.axes.axhline(value, **look)
-            place = {"xy": (0.01, value), "xycoords": ("axes fraction", "data"), "ha": "left", "va": "bottom"}
-        self.axes.annotate(text, **place, fontsize=8, color=SOFT, textcoords="offset points", xytext=(0, 1))
+        # By value: names of neighbors stand at other ends or heights, or they would cover each other.
+        for index, (name, value) in enumerate(sorted(values.items(), key=lambda one: one[1])):
+            is_odd = index % 2 == 1
+            if is_across:
+                self.axes.axvline(value, **look)
+                place: dict[str, Any] = {"xy": (value, 1), "xycoords": ("data", "axes fraction"), "ha": "center"}
+            else:
+                self.axes.axhline(value, **look)
+                place = {"xy": (float(is_odd), value), "xycoords": ("axes fraction", "data")}
+                place["ha"] = "right" if is_odd else "left"
+            shift = (0, 11 if is_across and is_odd else 1)
+            self.axes.annotate(
+                name, **place, va="bottom", fontsize=8, color=SOFT, textcoords="offset points", xytext=shift
+            )
+
+    def make_logarithmic(self, *names: Literal["x", "y"]) -> None:
+        """Make axes logarithmic, with plain numbers at 1, 2 and 5 of every decade: `$10^2$` would stay as it is."""
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+        for name in names:
+            axis = self.axes.xaxis if name == "x" else self.axes.yaxis
+            (self.axes.set_xscale if name == "x" else self.axes.set_yscale)("log")
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_locator(NullLocator())
 
     def svg(self) -> str:
         """Return the SVG element for a page: its colors and font are those of the page's style."""

@@ -57,8 +57,8 @@ def roofline(
                 for cores, value in zip(x, y, strict=True)
             ]
             chart.points(x, marks, style)
-        chart.axes.set(xscale="log", yscale="log", xlabel="cores, a thread on each", ylabel="samples/s")
+        chart.make_logarithmic("x", "y")
+        chart.axes.set(xlabel="cores, a thread on each", ylabel="samples/s")
         known = sorted({value for x, _ in roofs.values() for value in x})
         chart.axes.set_xticks(known, [f"{value:g}" for value in known], minor=False)
-        chart.axes.minorticks_off()
     return chart

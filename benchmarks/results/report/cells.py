@@ -6,8 +6,10 @@ from typing import Any
 
 import yaml
 
+from benchmarks.results.charts.accuracy import tflop_text
 from benchmarks.results.charts.curves import Curve, thinned
 from benchmarks.results.report.learning import RunLogs
+from benchmarks.results.report.view import evaluation_title
 from benchmarks.suite.stages import Stage
 from benchmarks.suite.status import CellStatus, SuiteStatus, duration
 
@@ -63,7 +65,7 @@ def cost_rows(status: SuiteStatus) -> list[tuple[str, ...]]:
             (
                 cell.cell.label,
                 cell.state,
-                f"{results['compute_tflop']:,.1f}" if "compute_tflop" in results else "",
+                tflop_text(results["compute_tflop"]) if "compute_tflop" in results else "",
                 f"{results['num_steps']:,}" if "num_steps" in results else "",
                 f"{samples:,}" if pretrain else "",
                 duration(pretrain.seconds) if pretrain else "",
@@ -76,7 +78,7 @@ def cost_rows(status: SuiteStatus) -> list[tuple[str, ...]]:
 
 def _entry(status: SuiteStatus, cell: CellStatus, index: int, logs: RunLogs) -> CellEntry:
     results = [
-        (f"{name.replace('_', ' ')}: {key.replace('_', ' ')}", _text(value))
+        (f"{evaluation_title(name)}: {key.replace('_', ' ')}", _text(value))
         for name, record in cell.records.items()
         if name != "pretrain"
         for key, value in record.results.items()
@@ -87,7 +89,7 @@ def _entry(status: SuiteStatus, cell: CellStatus, index: int, logs: RunLogs) -> 
         for name, metric in status.metrics.items()
         if name in cell.records
     ]
-    main = [f"{name.replace('_', ' ')} {value:.1f} %" for name, value in known if isinstance(value, float)]
+    main = [f"{evaluation_title(name)} {value:.1f} %" for name, value in known if isinstance(value, float)]
     sparks = [spark for task, curve in logs.curves(cell).items() if (spark := _spark(task, curve))]
     return CellEntry(
         label=cell.cell.label,
@@ -111,10 +113,10 @@ def _stage(name: str, stage: Stage, cell: CellStatus, status: SuiteStatus) -> tu
     folder = f"stages/{stage.folder_name}"
     record = cell.records.get(name)
     if record is None:
-        return (name.replace("_", " "), folder, "not finished", "", "")
+        return (evaluation_title(name), folder, "not finished", "", "")
     place = record.environment
     commit = f"{place.commit[:12]}{' and changes' if place.is_dirty else ''}"
-    return (name.replace("_", " "), folder, record.date, duration(record.seconds), commit)
+    return (evaluation_title(name), folder, record.date, duration(record.seconds), commit)
 
 
 def _config(cell: CellStatus) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.evaluations import EVALUATIONS
+from benchmarks.results.report.view import evaluation_title
 from benchmarks.results.statistics import Pair, Summary, summarize
 from benchmarks.suite.stages import TaskSet
 from benchmarks.suite.status import CellStatus, SuiteStatus
@@ -39,7 +40,7 @@ class Metric:
 
     @property
     def title(self) -> str:
-        prefix = f"{self.evaluation.replace('_', ' ')}: "
+        prefix = f"{evaluation_title(self.evaluation)}: "
         if (found := TOP_PATTERN.fullmatch(self.name)) is None:
             return prefix + self.name.removesuffix("_pct").replace("_", " ")
         top, variant, num_labels = found.groups()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.results.charts.accuracy import tflop_text
 from benchmarks.results.report.collect import Metric, value_of
 from benchmarks.suite.status import SuiteStatus, duration
 
@@ -39,7 +40,7 @@ def compute_rows(status: SuiteStatus, metric: Metric) -> list[tuple[str, ...]]:
             (
                 cell.cell.label,
                 "" if accuracy is None else f"{accuracy:.1f} %",
-                f"{results['compute_tflop']:,.1f}",
+                tflop_text(results["compute_tflop"]),
                 f"{results['trunk_updates']:,}",
                 _listed({task: f"{count:,}" for task, count in results["head_updates"].items()}),
                 _listed(

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from benchmarks.results.report.collect import Metric, at_depth, depths_of, task_sets_of, values_of
-from benchmarks.results.statistics import MIN_SEEDS, difference_of
+from benchmarks.results.statistics import MIN_SEEDS, difference_of, signed
 from benchmarks.suite.status import SuiteStatus
 
-__all__ = ["Negative", "not_above_random", "warnings_of"]
+__all__ = ["Negative", "failures_of", "not_above_random", "warnings_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +34,22 @@ def not_above_random(status: SuiteStatus, metric: Metric) -> list[Negative]:
             if difference is None or (difference.has_interval and difference.ci95_low > 0):
                 continue
             if not difference.has_interval:
-                text = f"{difference.mean:+.1f} points, {difference.num_seeds} seed: no interval"
+                text = f"{signed(difference.mean)} points, {difference.num_seeds} seed: no interval"
             else:
-                interval = f"{difference.ci95_low:+.1f} to {difference.ci95_high:+.1f}"
-                text = f"{difference.mean:+.1f} points (95 % interval {interval})"
+                interval = f"{signed(difference.ci95_low)} to {signed(difference.ci95_high)}"
+                text = f"{signed(difference.mean)} points (95 % interval {interval})"
             if difference.num_seeds < MIN_SEEDS and difference.has_interval:
                 text += f", {difference.num_seeds} seeds only"
             found.append(Negative(name=name, depth=depth, text=text))
     return found
+
+
+def failures_of(status: SuiteStatus) -> list[tuple[str, str]]:
+    """Return each error and the cells that have it: one failed pretraining may keep many evaluations from running."""
+    cells: dict[str, list[str]] = {}
+    for label, error in status.failures.items():
+        cells.setdefault(error, []).append(label)
+    return [(error, "; ".join(labels)) for error, labels in cells.items()]
 
 
 def warnings_of(status: SuiteStatus) -> list[tuple[str, str]]:

@@ -32,7 +32,7 @@ from benchmarks.results.report.learning import (
     learned_rows,
     shortcut_rows,
 )
-from benchmarks.results.report.negative import not_above_random, warnings_of
+from benchmarks.results.report.negative import failures_of, not_above_random, warnings_of
 from benchmarks.results.report.page_charts import (
     charted_metrics,
     compute_chart,
@@ -133,6 +133,7 @@ def page_of(suite: Suite, status: SuiteStatus) -> str:
         floor_pct=floor_of(status, main) if main else None,
         resolution=resolution(status, main) if main else [],
         not_above_random=not_above_random(status, main) if main else [],
+        failures=failures_of(status),
         warnings=warnings_of(status),
         depths=depths_of(status),
         tables=[accuracy_table(status, one) for one in shown_metrics(metrics)],
@@ -177,11 +178,13 @@ def _charts(
 
 
 def _comparisons(status: SuiteStatus, metrics: list[Metric]) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """Return by metric: depth, what is compared with, verdict."""
+    """Return by metric: depth, what is compared with, verdict; only pairs that have finished."""
     found = []
     for metric in charted_metrics(status, metrics):
         rows = [
-            ("all" if one.depth is None else str(one.depth), one.role, one.sentence) for one in compare(status, metric)
+            ("all" if one.depth is None else str(one.depth), one.role, one.sentence)
+            for one in compare(status, metric)
+            if one.difference is not None
         ]
         if rows:
             found.append((metric.title, rows))

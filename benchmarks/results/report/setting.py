@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.evaluations import EVALUATIONS
 from benchmarks.results.report.collect import depths_of, task_sets_of
+from benchmarks.results.report.view import evaluation_title
 from benchmarks.suite.status import SuiteStatus
 from benchmarks.suite.suite_config import Suite
 from pipelines.base.errors import FourfoldError
@@ -39,7 +40,7 @@ def facts_of(suite: Suite, status: SuiteStatus) -> list[tuple[str, str]]:
     rows.append(("budget of each cell", budget_text(status)))
     for name, kind in suite.kinds.items():
         if EVALUATIONS[kind].needs_trunk:
-            rows.append((f"scored by {name.replace('_', ' ')}", _scored(status, name, kind)))
+            rows.append((f"scored by {evaluation_title(name)}", _scored(status, name, kind)))
     return rows
 
 
@@ -102,9 +103,12 @@ def _scored(status: SuiteStatus, name: str, kind: str) -> str:
     if not records:
         return "nothing finished yet"
     results = records[0].results
-    counts = [(results.get("num_train"), "labelled images"), (results.get("num_test"), "test images")]
-    told = [f"{count:,} {what}" for count, what in counts if isinstance(count, int)]
-    return " for fitting, ".join(told) or kind.replace("_", " ")
+    counts = [
+        (results.get("num_train"), "labelled images for fitting"),
+        (results.get("num_test"), "test images"),
+        (results.get("num_images"), "test images, without their labels"),
+    ]
+    return ", ".join(f"{count:,} {what}" for count, what in counts if isinstance(count, int)) or kind.replace("_", " ")
 
 
 def _width(suite: Suite) -> str:

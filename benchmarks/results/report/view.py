@@ -6,11 +6,12 @@ from dataclasses import replace
 from benchmarks.suite.config.suite_keys import SHORT_NAMES
 from benchmarks.suite.status import CellStatus, SuiteStatus
 
-__all__ = ["at_full_budget", "full_view", "is_plural", "point_of", "spelled"]
+__all__ = ["at_full_budget", "evaluation_title", "full_view", "is_plural", "point_of", "spelled"]
 
 FULL_NAMES = {short: task.replace("_", " ") for task, short in SHORT_NAMES.items()} | {
     "random init": "random weights",
     "all four": "all four tasks",
+    "hog floor": "HOG floor",
 }
 PLURALS = ("all four", "random weights")
 """Beginnings of names that take a verb in the plural; with axes or a depth behind them, too."""
@@ -19,6 +20,11 @@ PLURALS = ("all four", "random weights")
 def spelled(name: str) -> str:
     """Return a task set's name without short forms: "Col + Ex" -> "colorization + exemplar"."""
     return " + ".join(FULL_NAMES.get(part, part) for part in name.split(" + "))
+
+
+def evaluation_title(name: str) -> str:
+    """Return the name of an evaluation for people."""
+    return "k-NN" if name == "knn" else name.replace("_", " ")
 
 
 def is_plural(name: str) -> bool:

@@ -94,7 +94,7 @@ class Schedule:
         events = [event]
         for other in self._needed_by[event.stage.key]:
             if other.key in self._open:
-                error = f"not run: it needs {event.stage.folder_name}, which failed"
+                error = f"not run: it needs {event.stage.label} ({event.stage.folder_name}), which failed"
                 events += self.close(StageEvent(stage=other, state="failed", error=error))
         return events
 

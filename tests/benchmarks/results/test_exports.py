@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
+from benchmarks.results.charts.figure import Style, drawing
 from benchmarks.results.report.exports import FORMATS, export, formats_of
 from pipelines.base.errors import UsageError
 from tests.made.made_status import made_status
@@ -67,6 +68,16 @@ def test_charts_are_pictures_with_their_title_and_legend(written: dict[str, Path
     assert NAME in texts
     assert "depth of the trunk" in texts
     assert "var(--" not in written["depth-linear-probe-top1.svg"].read_text()
+
+
+def test_logarithmic_axes_have_plain_numbers() -> None:
+    """matplotlib's own are formulas such as `$10^2$`, which stay as they are: names of users may have a dollar."""
+    with drawing("log", "log") as chart:
+        chart.line([2, 900], [1, 1000], Style(color="#000000"))
+        chart.make_logarithmic("x", "y")
+    texts = [one.text for one in ElementTree.fromstring(chart.svg()).iter() if one.tag.endswith("text")]
+    assert {"5", "10", "200"} <= set(texts)
+    assert not any("$" in text for text in texts if text)
 
 
 def test_an_unknown_format_is_refused_with_those_there_are() -> None:

@@ -17,6 +17,7 @@ from benchmarks.results.statistics import (
     half_width_of_test_set,
     holm,
     seeds_for,
+    signed,
     standard_error_of_test_set,
     summarize,
     verdict,
@@ -234,6 +235,10 @@ def test_verdict_agrees_in_number() -> None:
     assert verdict("four tasks", "Ex", won, is_plural=True).startswith("four tasks beat Ex by")
     assert verdict("four tasks", "Ex", lost, is_plural=True).startswith("four tasks lose to Ex by")
     assert verdict("four tasks", "Ex", few, is_plural=True).startswith("four tasks are 3.0 points above Ex,")
+
+
+def test_zero_has_one_sign() -> None:
+    assert [signed(value) for value in (-0.04, 0.04, -0.06, 3.0)] == ["+0.0", "+0.0", "-0.1", "+3.0"]
 
 
 def test_verdict_admits_what_it_cannot_tell() -> None:
