@@ -1,16 +1,25 @@
 """Processes that are ranks of one run, started once for all checks of a test file."""
 
 import os
+import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
 
-__all__ = ["LONGEST_S", "play"]
+from pipelines.base.progress import quiet_progress
+from tests.made.patience import wait_until
+from training.config import PretrainConfig
+from training.loop import pretrain
+from training.session import Session
+
+__all__ = ["LONGEST_S", "is_stopped", "play", "play_phases"]
 
 LONGEST_S = 600.0
 FAILED = 1
@@ -40,6 +49,47 @@ def play(scene: Callable[[int, Path], None], world_size: int, folder: Path) -> N
         process.kill()
     errors = [path.read_text() for path in sorted(folder.glob("error*.txt"))]
     assert not errors, "\n".join(errors)
+
+
+def play_phases(phase: Callable[[str, int, Path], None], phases: Mapping[str, int], folder: Path) -> None:
+    """Call `phase(name, rank, folder)` name by name, each in a group of its own of `phases[name]` ranks."""
+    play(partial(_all_phases, phase, phases), max(phases.values()), folder)
+
+
+def is_stopped(config: PretrainConfig, run_dir: Path, signal_at: int | None) -> bool:
+    """Train, with a SIGTERM to this process in step `signal_at`, and return whether the run stopped before its end."""
+    learn = Session.learn
+
+    def signalled(self: Session, step: Any) -> None:
+        if self.step == signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        learn(self, step)
+
+    Session.learn = signalled  # type: ignore[method-assign]
+    try:
+        pretrain(config, run_dir, device="cpu")
+    except KeyboardInterrupt:
+        return True
+    finally:
+        Session.learn = learn  # type: ignore[method-assign]
+    return False
+
+
+def _all_phases(phase: Callable[[str, int, Path], None], phases: Mapping[str, int], rank: int, folder: Path) -> None:
+    distributed.destroy_process_group()
+    for name, world_size in phases.items():
+        if rank < world_size:
+            os.environ |= {"WORLD_SIZE": str(world_size)}
+            if world_size > 1:
+                store = f"file://{folder}/store-{name}"
+                distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
+            with quiet_progress():
+                phase(name, rank, folder)
+            if world_size > 1:
+                distributed.barrier()
+                distributed.destroy_process_group()
+        (folder / f"{name}{rank}.done").touch()
+        wait_until(lambda name=name: len(list(folder.glob(f"{name}*.done"))) == max(phases.values()))
 
 
 def _one_rank(scene: Callable[[int, Path], None], rank: int, world_size: int, folder: Path) -> None:

@@ -1,24 +1,17 @@
 """A run that is stopped and resumed on other numbers of ranks: 2, then 1, then 4; beside one that ran on 1 rank."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import distributed
 
 from pipelines.base.config import validate
-from pipelines.base.progress import quiet_progress
-from tests.made.patience import wait_until
-from tests.made.rank_processes import play
+from tests.made.rank_processes import is_stopped, play_phases
 from tests.made.tiny_shards import coloured, write_shards
 from training.config import PretrainConfig
 from training.journal import read_log
-from training.loop import pretrain
-from training.session import Session
 from training.weights.checkpoint import load_checkpoint
 
 NUM_STEPS = 20
@@ -45,41 +38,14 @@ def config_of(shards: Path) -> PretrainConfig:
     return validate(PretrainConfig, config, source="test")
 
 
-def one_phase(name: str, rank: int, shards: Path, folder: Path) -> None:
-    world_size, learn = PHASES[name], Session.learn
-    os.environ |= {"WORLD_SIZE": str(world_size)}
-    if world_size > 1:
-        store = f"file://{folder}/store-{name}"
-        distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
-
-    def stopped(self: Session, step: Any) -> None:
-        if self.step == STOPS.get(name) and rank == world_size - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        learn(self, step)
-
-    Session.learn = stopped  # type: ignore[method-assign]
-    try:
-        pretrain(config_of(shards), folder / ("alone" if name == "alone" else "moved"), device="cpu")
-    except KeyboardInterrupt:
+def one_phase(name: str, rank: int, folder: Path) -> None:
+    run_dir = folder / ("alone" if name == "alone" else "moved")
+    is_last = rank == PHASES[name] - 1
+    if is_stopped(config_of(folder / "shards"), run_dir, STOPS.get(name) if is_last else None):
         # The first rank returns once its checkpoint is on the disk.
-        checkpoint = load_checkpoint(folder / "moved") if rank == 0 else None
+        checkpoint = load_checkpoint(run_dir) if rank == 0 else None
         found = f"{checkpoint.step} of {checkpoint.world_size}" if checkpoint else "stopped"
         (folder / f"{name}{rank}.step").write_text(found)
-    Session.learn = learn  # type: ignore[method-assign]
-    if world_size > 1:
-        distributed.barrier()
-        distributed.destroy_process_group()
-
-
-def all_phases(rank: int, folder: Path) -> None:
-    shards = folder / "shards"
-    distributed.destroy_process_group()
-    for name, world_size in PHASES.items():
-        if rank < world_size:
-            with quiet_progress():
-                one_phase(name, rank, shards, folder)
-        (folder / f"{name}{rank}.done").touch()
-        wait_until(lambda name=name: len(list(folder.glob(f"{name}*.done"))) == max(PHASES.values()))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     rng = np.random.default_rng(0)
     write_shards(folder / "shards", {"train": [(label, coloured(label, rng)) for label in (0, 1, 2, 3) * 6]})
-    play(all_phases, max(PHASES.values()), folder)
+    play_phases(one_phase, PHASES, folder)
     return folder
 
 

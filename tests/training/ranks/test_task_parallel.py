@@ -1,7 +1,5 @@
 """A run whose ranks are divided among tasks: stopped on 2 ranks, resumed on 4, beside one that ran on 1 rank."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +10,12 @@ from torch import distributed
 
 from pipelines.base.config import validate
 from pipelines.base.errors import UsageError
-from pipelines.base.progress import quiet_progress
-from tests.made.patience import wait_until
-from tests.made.rank_processes import play
+from tests.made.rank_processes import is_stopped, play_phases
 from tests.made.tiny_shards import coloured, write_shards
 from training.config import PretrainConfig
 from training.journal import read_log
 from training.loop import pretrain
 from training.model import build_trunk
-from training.session import Session
 from training.weights.checkpoint import load_checkpoint
 
 NUM_STEPS = 14
@@ -50,43 +45,16 @@ def config_of(shards: Path, **changes: Any) -> PretrainConfig:
     return validate(PretrainConfig, config | changes, source="test")
 
 
-def one_phase(name: str, rank: int, shards: Path, folder: Path) -> None:
-    world_size, learn = PHASES[name], Session.learn
-    run = {"first": "divided", "second": "divided"}.get(name, name)
-    os.environ |= {"WORLD_SIZE": str(world_size)}
-    if world_size > 1:
-        store = f"file://{folder}/store-{name}"
-        distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
-
-    def stopped(self: Session, step: Any) -> None:
-        if self.step == STOP and name in ("first", "local") and rank == world_size - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        learn(self, step)
-
-    Session.learn = stopped  # type: ignore[method-assign]
-    config = config_of(shards, **({"ranks": {"local_steps": 4}} if name == "local" else {}))
-    try:
-        pretrain(config, folder / run, device="cpu")
-    except KeyboardInterrupt:
-        checkpoint = load_checkpoint(folder / run) if rank == 0 else None
+def one_phase(name: str, rank: int, folder: Path) -> None:
+    run_dir = folder / {"first": "divided", "second": "divided"}.get(name, name)
+    config = config_of(folder / "shards", **({"ranks": {"local_steps": 4}} if name == "local" else {}))
+    is_signalled = name in ("first", "local") and rank == PHASES[name] - 1
+    if is_stopped(config, run_dir, STOP if is_signalled else None):
+        checkpoint = load_checkpoint(run_dir) if rank == 0 else None
         (folder / f"{name}{rank}.step").write_text(str(checkpoint.step) if checkpoint else "stopped")
-    Session.learn = learn  # type: ignore[method-assign]
-    if world_size > 1:
+    if name == "local":
         distributed.barrier()
-        if name == "local":
-            pretrain(config, folder / run, device="cpu")
-            distributed.barrier()
-        distributed.destroy_process_group()
-
-
-def all_phases(rank: int, folder: Path) -> None:
-    distributed.destroy_process_group()
-    for name, world_size in PHASES.items():
-        if rank < world_size:
-            with quiet_progress():
-                one_phase(name, rank, folder / "shards", folder)
-        (folder / f"{name}{rank}.done").touch()
-        wait_until(lambda name=name: len(list(folder.glob(f"{name}*.done"))) == max(PHASES.values()))
+        pretrain(config, run_dir, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     rng = np.random.default_rng(0)
     write_shards(folder / "shards", {"train": [(label, coloured(label, rng)) for label in (0, 1, 2, 3) * 4]})
-    play(all_phases, max(PHASES.values()), folder)
+    play_phases(one_phase, PHASES, folder)
     return folder
 
 

@@ -161,7 +161,7 @@ class EvaluationCosts:
         return line.at(self._amount(stage))
 
     def _training_cost(self, group: _Group, stage: Stage) -> Cost:
-        """Return the cost of fine-tuning: so many samples learned, and the test split scored, for each share of labels."""
+        """Return the cost of fine-tuning: samples learned and the test split scored, for each share of labels."""
         options = validate(FineTuneConfig, stage.config["options"], source=stage.label)
         num_learned, num_test = TRAINED_BATCHES * options.batch_size, group.images.slices[0][1][1]
         by_flop = {}
