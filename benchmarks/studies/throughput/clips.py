@@ -55,7 +55,7 @@ from pipelines.shards.format.manifest import load_manifest
 from pipelines.shards.media.clip_bytes import ClipForm, encode_clip
 from pipelines.targets.motion.dense_flow import EngineName
 
-__all__ = ["STUDY", "Clips", "ClipsOptions", "quality_of"]
+__all__ = ["STUDY", "Clips", "ClipsOptions", "made_sets", "quality_of"]
 
 Pixels = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
@@ -176,7 +176,10 @@ def _picture(path: Path) -> Pixels:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
+    found = sorted(path for path in folder.glob("*") if path.suffix in (".jpg", ".png"))
+    if len(found) < 2:
+        raise UsageError(f"{folder}: {len(found)} pictures (.jpg, .png) in it, at least 2 needed, for two halves.")
+    return found
 
 
 def shard_clips(folder: Path, num_clips: int) -> Clips:
@@ -227,7 +230,6 @@ def quality_of(masks: Sequence[Bools], expected: Sequence[Bools], known: Sequenc
     row = {
         "num_clips": len(ious),
         "mean_iou": statistics.mean(ious),
-        "mean_iou_ci95_half": 1.96 * float(np.std(ious, ddof=1)) / len(ious) ** 0.5,
         "median_iou": statistics.median(ious),
         "false_foreground_ratio": false_ratio,
         "mean_iou_weights_ignored": statistics.mean(_ious(masks, expected)),
@@ -236,6 +238,8 @@ def quality_of(masks: Sequence[Bools], expected: Sequence[Bools], known: Sequenc
         ),
         "weight_ratio": statistics.mean(float(sure.mean()) for sure in known),
     }
+    if len(ious) > 1:
+        row["mean_iou_ci95_half"] = 1.96 * float(np.std(ious, ddof=1)) / len(ious) ** 0.5
     with_cells = [value for value, wanted in zip(ious, expected, strict=True) if wanted.any()]
     if with_cells:
         row |= {

@@ -34,7 +34,9 @@ __all__ = [
     "OFFLINE_WAYS",
     "ClipWorkers",
     "OfflineWay",
+    "batch_of_planes",
     "cells_moving",
+    "clip_planes",
     "color_clips",
     "decode_only",
     "offline_residuals",
@@ -78,9 +80,18 @@ def color_clips(backend: Any, encoded: Views) -> torch.Tensor:
 
 def our_batch(engine: EngineName, num_threads: int, backend: OpenCVBackend, encoded: Views) -> TaskBatch:
     """Return the task's batch as the pipeline makes it."""
+    return batch_of_planes(engine, num_threads, clip_planes(backend, encoded))
+
+
+def clip_planes(backend: OpenCVBackend, encoded: Views) -> torch.Tensor:
+    """Return planes, uint8 (B, 6, 240, 320), as clip_planes.py describes them."""
     no_flips, size = np.zeros(len(encoded), np.bool_), (CANVAS.clip_height_px, CANVAS.clip_width_px)
-    planes = backend.clip_planes(encoded, no_flips, CANVAS.num_frames, *size).pixels
-    return _task(engine, num_threads).make(planes, {}, [str(index) for index in range(len(encoded))])
+    return torch.as_tensor(backend.clip_planes(encoded, no_flips, CANVAS.num_frames, *size).pixels)
+
+
+def batch_of_planes(engine: EngineName, num_threads: int, planes: torch.Tensor) -> TaskBatch:
+    """Return the task's batch from planes."""
+    return _task(engine, num_threads).make(planes, {}, [str(index) for index in range(len(planes))])
 
 
 @cache
