@@ -28,7 +28,7 @@ from training.model import Model
 from training.parallel import Ranks, choose_device
 from training.run_folder import CONFIG_NAME
 from training.session import Session
-from training.weights.checkpoint import CHECKPOINT_NAME
+from training.weights.checkpoint import CHECKPOINT_NAME, MODEL_NAME, load_model_weights
 
 __all__ = ["WHOLE", "findings_of_run"]
 
@@ -49,16 +49,17 @@ def findings_of_run(
     overrides: as of `--set`, for shards that have moved. Raises UsageError if the folder holds no such run.
     """
     # 1. The model as it was trained: trunk and heads.
-    if not (run / CONFIG_NAME).is_file() or not (run / CHECKPOINT_NAME).is_file():
+    weights = load_model_weights(run) if (run / CONFIG_NAME).is_file() else None
+    if weights is None:
         raise UsageError(
-            f"{run}: no run with {CONFIG_NAME} and {CHECKPOINT_NAME}. Give the folder of a run of fourfold pretrain, "
-            "or a configuration."
+            f"{run}: no run with {CONFIG_NAME}, and {CHECKPOINT_NAME} or {MODEL_NAME}. Give the folder of a run of "
+            "fourfold pretrain or of a suite's pretraining, or a configuration."
         )
     config = load_config(PretrainConfig, run / CONFIG_NAME, overrides).model_copy(update={"held_out": None})
     torch_device = choose_device(device)
     with build_pipeline(config.pipeline.in_threads(), seed=config.seed) as pipeline:
         session = Session(config, pipeline, Ranks(), torch_device)
-        session.restore(run)
+        session.model.load_state_dict(weights)
     norms = _Norms(session.model)
     # 2. Training samples for the statistics of batch norm; then held-out batches as they are, and cut down in each way.
     found: dict[str, list[Finding]] = {name: [] for name in config.pipeline.tasks}

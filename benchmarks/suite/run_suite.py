@@ -42,7 +42,7 @@ from pipelines.base.errors import UsageError
 from training.config import PretrainConfig
 from training.loop import pretrain
 from training.run_folder import CONFIG_NAME
-from training.weights.checkpoint import delete_checkpoints
+from training.weights.checkpoint import keep_model_only
 
 __all__ = ["plain_values", "run_stage", "run_suite", "suite_status"]
 
@@ -159,8 +159,8 @@ def run_stage(stage: Stage, *, out: Path) -> Record:
     )
     write_record(folder, record)
     if stage.kind == "pretrain":
-        # After the record: until then the run may have to resume. Evaluations read the trunk alone.
-        delete_checkpoints(folder)
+        # After the record: until then the run may have to resume. `fourfold shortcuts` reads the model's weights.
+        keep_model_only(folder)
     return record
 
 

@@ -23,17 +23,20 @@ from pipelines.base.errors import DataError, FourfoldError
 
 __all__ = [
     "CHECKPOINT_NAME",
+    "MODEL_NAME",
     "Checkpoint",
     "CheckpointClock",
     "CheckpointConfig",
-    "delete_checkpoints",
     "disk_errors_told",
+    "keep_model_only",
     "keep_previous",
     "load_checkpoint",
+    "load_model_weights",
     "save_checkpoint",
 ]
 
 CHECKPOINT_NAME = "checkpoint.pt"
+MODEL_NAME = "model.pt"
 NAMED_CHECKPOINTS = "checkpoint-*.pt"
 FORMAT_VERSION = 3
 """2: optimizers have two groups of parameters. States of 1 would be given to other parameters. 3: `optimizers` is the
@@ -144,10 +147,33 @@ def _advice_for(error: OSError) -> str:
     return "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Look at the disk"
 
 
-def delete_checkpoints(run_dir: Path) -> None:
-    """Delete what only a run that resumes would read. The trunk, kept trunks, log and summary stay."""
+def keep_model_only(run_dir: Path) -> None:
+    """Put `model.pt`, the weights of trunk and heads, in place of all checkpoints: what only a resuming run reads goes.
+
+    A run without heads, of random weights, has nothing beside its `trunk.pt` and gets no such file.
+    """
+    checkpoint = load_checkpoint(run_dir)
+    if checkpoint is not None and any(name.startswith("heads.") for name in checkpoint.model):
+        with atomic_file(run_dir / MODEL_NAME) as file:
+            torch.save(checkpoint.model, file)
     for path in (run_dir / CHECKPOINT_NAME, *run_dir.glob(NAMED_CHECKPOINTS)):
         path.unlink(missing_ok=True)
+
+
+def load_model_weights(run_dir: Path) -> dict[str, Any] | None:
+    """Return the weights of trunk and heads of a run, on the CPU; None if it kept none. Raises DataError."""
+    checkpoint = load_checkpoint(run_dir)
+    if checkpoint is not None:
+        return checkpoint.model
+    path = run_dir / MODEL_NAME
+    if not path.is_file():
+        return None
+    try:
+        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: damaged or of another version ({reason}). Pretrain again.") from error
+    return weights
 
 
 def load_checkpoint(run_dir: Path) -> Checkpoint | None:

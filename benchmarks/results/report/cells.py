@@ -1,6 +1,6 @@
 """One entry per cell: state, results, configuration, records and small curves. What a table of means cannot show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,12 +45,16 @@ class CellEntry:
     results: list[tuple[str, str]]
     stages: list[tuple[str, ...]]
     sparks: list[Spark]
+    shortcuts: list[tuple[str, ...]]
     config: str
 
 
-def cell_entries(status: SuiteStatus, logs: RunLogs) -> list[CellEntry]:
-    """Return the entries in the order of the suite."""
-    return [_entry(status, cell, index, logs) for index, cell in enumerate(status.cells)]
+def cell_entries(status: SuiteStatus, logs: RunLogs, shortcuts: Sequence[tuple[str, ...]]) -> list[CellEntry]:
+    """Return the entries in the order of the suite. shortcuts: rows of all cells, the cell first."""
+    by_cell: dict[str, list[tuple[str, ...]]] = {}
+    for label, *row in shortcuts:
+        by_cell.setdefault(label, []).append(tuple(row))
+    return [_entry(status, cell, index, logs, by_cell) for index, cell in enumerate(status.cells)]
 
 
 def cost_rows(status: SuiteStatus) -> list[tuple[str, ...]]:
@@ -76,7 +80,13 @@ def cost_rows(status: SuiteStatus) -> list[tuple[str, ...]]:
     return rows
 
 
-def _entry(status: SuiteStatus, cell: CellStatus, index: int, logs: RunLogs) -> CellEntry:
+def _entry(
+    status: SuiteStatus,
+    cell: CellStatus,
+    index: int,
+    logs: RunLogs,
+    shortcuts: Mapping[str, list[tuple[str, ...]]],
+) -> CellEntry:
     results = [
         (f"{evaluation_title(name)}: {key.replace('_', ' ')}", _text(value))
         for name, record in cell.records.items()
@@ -100,6 +110,7 @@ def _entry(status: SuiteStatus, cell: CellStatus, index: int, logs: RunLogs) -> 
         results=results,
         stages=[_stage(name, stage, cell, status) for name, stage in _named(cell).items()],
         sparks=sparks,
+        shortcuts=shortcuts.get(cell.cell.label, []),
         config=_config(cell),
     )
 

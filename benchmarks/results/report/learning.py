@@ -24,7 +24,7 @@ __all__ = [
 SHORTCUTS_NAME = "shortcuts.json"
 """File in the folder of a run that `fourfold shortcuts RUN` writes."""
 LEARNED_COLUMNS = ["cell", "task", "metric", "passes", "training", "held-out", "constant", "place only"]
-SHORTCUT_COLUMNS = ["cell", "task", "sees", "metric", "chance", "value", "95 % interval", "verdict"]
+SHORTCUT_COLUMNS = ["cell", "task", "sees", "metric", "chance", "value", "95 % interval", "kept", "verdict"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,6 +116,7 @@ def shortcut_rows(status: SuiteStatus, out: Path) -> list[tuple[str, ...]]:
                     f"{one['chance']:.3f}",
                     f"{one['value']:.3f}",
                     f"{one['ci95_low']:.3f} to {one['ci95_high']:.3f}",
+                    "" if one.get("kept") is None else f"{100 * one['kept']:.0f} %",
                     one["verdict"],
                 )
             )

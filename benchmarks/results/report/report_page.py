@@ -119,7 +119,7 @@ def page_of(suite: Suite, status: SuiteStatus) -> str:
     every = full_view(status)
     status = at_full_budget(every)
     metrics, out, logs = metrics_of(status), status.out, RunLogs(out=status.out)
-    main = metrics[0] if metrics else None
+    main, found = metrics[0] if metrics else None, shortcut_rows(status, out)
     return render(
         TEMPLATE,
         name=suite.config.name,
@@ -145,12 +145,12 @@ def page_of(suite: Suite, status: SuiteStatus) -> str:
         costs=(COST_COLUMNS, cost_rows(status)),
         compute=(COMPUTE_COLUMNS, compute_rows(status, main) if main else []),
         learned=(LEARNED_COLUMNS, learned_rows(status)),
-        shortcuts=(SHORTCUT_COLUMNS, shortcut_rows(status, out)),
+        shortcuts=(SHORTCUT_COLUMNS, found),
         diagnosed=((TASK_COLUMNS, task_rows(status, out)), (PAIR_COLUMNS, pair_rows(status, out))),
         lasso=lasso_rows(status, logs),
         alike=[(one, shown(similarity_chart(one), has_numbers=False)) for one in similarities_of(status)],
         preview=_preview(suite, out),
-        cells=cell_entries(every, logs),
+        cells=cell_entries(every, logs, found),
         limits=_limits(suite),
         command=_command(suite, status),
         places=_places(status),

@@ -336,3 +336,20 @@ def test_learning_curves_show_every_share_and_tables_the_last(tmp_path: Path) ->
     assert "colorization, after 100 % of the budget, 0.5 TFLOP: 62.0 ± 2.5 (3 seeds)" in text
     assert "colorization 62.0 ± 2.5 (3)" in text
     assert "colorization, depth 10, seed 0, at 50 %" in text
+
+
+def test_shortcuts_of_a_run_stand_in_their_table_and_with_the_cell(tmp_path: Path) -> None:
+    suite, out = made_suite(tmp_path, depths=[10], task_sets=["colorization"]), tmp_path / "out"
+    run(suite, out)
+    assert "Shortcuts" not in page_of(suite, out).text
+    stages = [stage for stage in expand(suite).stages if stage.label.startswith("colorization, depth 10")]
+    finding = {"task": "colorization", "sees": "place of a cell", "metric": "bin_accuracy", "verdict": "no leak"}
+    numbers = {"chance": 0.25, "value": 0.3125, "ci95_low": 0.1875, "ci95_high": 0.4375, "kept": 0.4}
+    (stages[0].folder(out) / "shortcuts.json").write_text(json.dumps({"findings": [finding | numbers]}))
+    # A damaged file costs its own rows only.
+    (stages[2].folder(out) / "shortcuts.json").write_text("{")
+    text = page_of(suite, out).text
+    row = "colorization place of a cell bin accuracy 0.250 0.312 0.188 to 0.438 40 % no leak"
+    assert f"verdict colorization, depth 10, seed 0 {row}" in text
+    assert text.count(row) == 2
+    assert f"Shortcuts of the trained model task sees metric chance value 95 % interval kept verdict {row}" in text
