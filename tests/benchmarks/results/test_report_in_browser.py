@@ -126,6 +126,15 @@ def test_accessible_in_light_and_dark_and_on_a_telephone(browser: Any, report: P
     page.close()
 
 
+def test_a_print_from_a_dark_page_is_dark_on_white(browser: Any, report: Path) -> None:
+    page, _ = opened(browser, report, color_scheme="dark")
+    colors = "() => ['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name])"
+    on_screen = page.evaluate(colors)
+    page.emulate_media(media="print")
+    assert page.evaluate(colors) == ["rgb(28, 30, 33)", "rgb(255, 255, 255)"] != on_screen
+    page.close()
+
+
 def test_a_hundred_cells_stay_small_and_quick(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.preview.task_sheet.write_sheet", lambda *given, **options: None)
     suite = made_suite(tmp_path, seeds=list(range(9)), depths=[10, 18, 34], baselines=["random_init"])
