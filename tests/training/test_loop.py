@@ -309,6 +309,13 @@ def test_a_loss_that_is_not_finite_names_task_and_step_and_is_never_saved(shards
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
 
 
+def test_diagnostics_leave_weights_that_are_not_finite_to_the_loss(shards, tmp_path) -> None:
+    # The first step's loss is finite, the weights after it are not; diagnostics of the second meet them first.
+    given = {"optimizer": {"lr": 1e30}, "diagnostics": {"every": 2}}
+    with pytest.raises(FourfoldError, match="exemplar: the loss is not a finite number at step 1"):
+        pretrain(config_of(shards, tasks={"exemplar": {}}, **given), tmp_path, device="cpu")
+
+
 def test_no_tasks_is_a_random_trunk_for_nothing(shards, tmp_path) -> None:
     summary = pretrain(config_of(shards, tasks={}, budget=None), tmp_path, device="cpu")
     assert (summary.num_steps, summary.compute_tflop, summary.losses) == (0, 0.0, {})

@@ -3,6 +3,7 @@
 N images (or patches), C channels.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,7 +33,12 @@ def watched_features(model: Model) -> Iterator[list[torch.Tensor]]:
 
 
 def effective_rank(features_NC: torch.Tensor) -> float:
-    """Return RankMe (Garrido et al., ICML 2023): exp of the entropy of the singular values, from 1 to min(N, C)."""
+    """Return RankMe (Garrido et al., ICML 2023): exp of the entropy of the singular values, from 1 to min(N, C).
+
+    NaN for features that are not finite: the loss of the same step ends the run, with a message.
+    """
+    if not torch.isfinite(features_NC).all():
+        return math.nan
     values = torch.linalg.svdvals(features_NC.double().cpu())
     share = values / values.sum().clamp_min(1e-30) + 1e-7
     return float(torch.exp(-(share * share.log()).sum()))
