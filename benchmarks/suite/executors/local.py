@@ -1,6 +1,5 @@
 """Executor for one machine with one accelerator: stages run one after the other in this process."""
 
-import time
 import traceback
 from collections.abc import Generator, Sequence
 
@@ -23,7 +22,7 @@ class LocalExecutor:
             stage = schedule.take()
             if stage is None:
                 # All that is left is at work in other runs.
-                time.sleep(schedule.pause_s() or 0.0)
+                schedule.sleep()
                 continue
             yield StageEvent(stage=stage, state="started")
             event = attempt(stage, run_stage)

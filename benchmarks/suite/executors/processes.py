@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -60,10 +59,10 @@ class _Run:
         try:
             while not self._schedule.is_over:
                 yield from self._start()
+                if not self._working:
+                    self._schedule.sleep()
                 # A stage that another run held can be tried again after a pause, also while others are at work.
                 pause_s = self._schedule.pause_s()
-                if not self._working:
-                    time.sleep(pause_s or 0.0)
                 for future in wait(self._working, timeout=pause_s, return_when=FIRST_COMPLETED).done:
                     yield from self._finish(future)
         finally:

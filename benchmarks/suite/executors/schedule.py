@@ -38,8 +38,8 @@ class Schedule:
         self._deferred: list[tuple[float, int]] = []
         self._pauses_s: dict[str, float] = {}
         self._open = set(self._place)
-        self._first: dict[tuple[str, Any], Stage] = {}
-        """Evaluation that makes the features of a trunk, while it is at work."""
+        self._first: dict[tuple[str, Any], str] = {}
+        """Key of the evaluation that makes the features of a trunk, while it is at work."""
         self._made: set[tuple[str, Any]] = set()
 
     @property
@@ -63,12 +63,20 @@ class Schedule:
             heapq.heappush(self._ready, place)
         features = None if chosen is None else _features_of(chosen)
         if chosen is not None and features is not None and features not in self._made:
-            self._first[features] = chosen
+            self._first[features] = chosen.key
         return chosen
 
     def pause_s(self) -> float | None:
         """Return the seconds until a deferred stage can be tried again; None where there is none."""
         return max(0.0, self._deferred[0][0] - time.monotonic()) if self._deferred else None
+
+    def sleep(self) -> None:
+        """Sleep until a deferred stage can be tried again, where no stage is at work."""
+        pause_s = self.pause_s()
+        if pause_s is None:
+            # Better than to wait for ever.
+            raise RuntimeError(f"{len(self._open)} stages wait for one another; please report this")
+        time.sleep(pause_s)
 
     def defer(self, stage: Stage) -> None:
         """Put a stage back that another run is at work on. It is tried again after a pause, which grows to 10 s."""
@@ -101,7 +109,8 @@ class Schedule:
     def _let_others_go(self, stage: Stage) -> tuple[str, Any] | None:
         """Note that a stage is no longer at work; return what it was to make features of; None if others make them."""
         features = _features_of(stage)
-        if features is None or self._first.get(features) is not stage:
+        # By key: the stage of an event from another process is a copy.
+        if features is None or self._first.get(features) != stage.key:
             return None
         del self._first[features]
         return features

@@ -61,8 +61,10 @@ def test_killed_worker_fails_its_stage_and_the_others_go_on() -> None:
     assert "memory" in next(event.error for event in events if event.state == "failed")
 
 
+@pytest.mark.timeout(300)  # evaluations that wait for each other's features could wait for ever
 def test_suite_gives_the_records_of_a_run_one_after_the_other(tmp_path: Path) -> None:
-    suite = made_suite(tmp_path, seeds=[0])
+    evaluations = {"linear_probe": {"labels_per_class": [2]}, "knn": {}, "few_shot": {"labels_per_class": [1]}}
+    suite = made_suite(tmp_path, seeds=[0], evaluations=evaluations)
 
     def numbers(out: Path, num_jobs: int) -> list[object]:
         status = run_suite(suite, out, RunOptions(num_jobs=num_jobs), runner=RunnerAt(out), say=lambda line: None)

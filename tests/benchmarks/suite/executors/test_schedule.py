@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 
 from benchmarks.suite.executors import StageEvent
@@ -17,7 +19,8 @@ E = stage("e", D)
 
 
 def finished(one: Stage) -> StageEvent:
-    return StageEvent(stage=one, state="finished")
+    """As it comes from another process: the stage is a copy."""
+    return StageEvent(stage=copy.deepcopy(one), state="finished")
 
 
 def test_stages_come_in_order_as_far_as_needs_allow() -> None:
@@ -92,13 +95,21 @@ def test_evaluations_wait_for_the_one_that_makes_their_features() -> None:
     assert schedule.is_over
 
 
+def test_stages_that_wait_for_one_another_are_an_error() -> None:
+    schedule = Schedule([evaluation(kind, "a") for kind in ("probe", "knn")])
+    assert schedule.take() is not None
+    assert schedule.take() is None
+    with pytest.raises(RuntimeError, match="2 stages wait for one another"):
+        schedule.sleep()
+
+
 @pytest.mark.parametrize("state", ["failed", "deferred"])
 def test_another_evaluation_makes_the_features_where_the_first_does_not(state: str) -> None:
     one, two, three = (evaluation(kind, "a") for kind in ("probe", "knn", "few"))
     schedule = Schedule([one, two, three])
     assert [schedule.take(), schedule.take()] == [one, None]
     if state == "failed":
-        schedule.close(StageEvent(stage=one, state="failed", error="broken"))
+        schedule.close(StageEvent(stage=copy.deepcopy(one), state="failed", error="broken"))
     else:
         schedule.defer(one)
     assert [schedule.take(), schedule.take()] == [two, None]
