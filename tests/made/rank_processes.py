@@ -26,16 +26,19 @@ FAILED = 1
 """Exit code of a rank whose scene raised an error."""
 
 
-def play(scene: Callable[[int, Path], None], world_size: int, folder: Path) -> None:
-    """Call `scene(rank, folder)` in `world_size` processes of one gloo group, and return when all have ended.
+def play(scene: Callable[[int, Path], None], world_size: int, folder: Path, *, is_joined: bool = True) -> None:
+    """Call `scene(rank, folder)` in `world_size` processes, and return when all have ended.
 
-    A scene writes what it found into the folder: a rank that fails leaves `error<rank>.txt` there, which is raised.
+    is_joined: they are one gloo group from the start. To join first and leave at once would break off ranks that are
+    still joining. A scene writes what it found into the folder: a rank that fails leaves `error<rank>.txt` there, which
+    is raised.
     """
     # A server that has imported torch once, and forks: importing it in every process takes longer than the scenes.
     context = get_context("forkserver")
     context.set_forkserver_preload(["torch", "training.loop", "tests.made.task_batches"])
     processes = [
-        context.Process(target=_one_rank, args=(scene, rank, world_size, folder)) for rank in range(world_size)
+        context.Process(target=_one_rank, args=(scene, rank, world_size, folder, is_joined))
+        for rank in range(world_size)
     ]
     for process in processes:
         process.start()
@@ -53,7 +56,7 @@ def play(scene: Callable[[int, Path], None], world_size: int, folder: Path) -> N
 
 def play_phases(phase: Callable[[str, int, Path], None], phases: Mapping[str, int], folder: Path) -> None:
     """Call `phase(name, rank, folder)` name by name, each in a group of its own of `phases[name]` ranks."""
-    play(partial(_all_phases, phase, phases), max(phases.values()), folder)
+    play(partial(_all_phases, phase, phases), max(phases.values()), folder, is_joined=False)
 
 
 def is_stopped(config: PretrainConfig, run_dir: Path, signal_at: int | None) -> bool:
@@ -76,7 +79,6 @@ def is_stopped(config: PretrainConfig, run_dir: Path, signal_at: int | None) -> 
 
 
 def _all_phases(phase: Callable[[str, int, Path], None], phases: Mapping[str, int], rank: int, folder: Path) -> None:
-    distributed.destroy_process_group()
     for name, world_size in phases.items():
         if rank < world_size:
             os.environ |= {"WORLD_SIZE": str(world_size)}
@@ -92,13 +94,15 @@ def _all_phases(phase: Callable[[str, int, Path], None], phases: Mapping[str, in
         wait_until(lambda name=name: len(list(folder.glob(f"{name}*.done"))) == max(phases.values()))
 
 
-def _one_rank(scene: Callable[[int, Path], None], rank: int, world_size: int, folder: Path) -> None:
+def _one_rank(scene: Callable[[int, Path], None], rank: int, world_size: int, folder: Path, is_joined: bool) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     exit_code = 0
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     try:
+        if is_joined:
+            store = f"file://{folder}/store"
+            distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
         scene(rank, folder)
         # Gloo's threads may still send the last message to another rank.
         time.sleep(0.25)

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import distributed
 from torch.distributed import TCPStore
 
 from benchmarks.cli.app import Terminated, _terminate, run
@@ -164,7 +163,6 @@ CHECKPOINTS = {"not_finite": 4, "not_finite_in_a_group": 4, "bug": 4, "full_disk
 
 
 def all_scenes(ports: list[int], rank: int, folder: Path) -> None:
-    distributed.destroy_process_group()
     loss_averages.CHECK_EVERY_S = 0.2
     before = Model.forward, Session.learn, resource.getrlimit(resource.RLIMIT_FSIZE)
     for (scene, options), port in zip(OPTIONS.items(), ports, strict=True):
@@ -190,7 +188,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_config(folder / "config.yaml", folder / "shards")
     # One each: ranks that meet again must not find the addresses of the last time.
     stores = [TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in OPTIONS]
-    play(partial(all_scenes, [store.port for store in stores]), 2, folder)
+    play(partial(all_scenes, [store.port for store in stores]), 2, folder, is_joined=False)
     return folder
 
 
