@@ -65,8 +65,9 @@ class Summary:
 class Difference:
     """Difference of two paired groups, with its 95 % interval and two-sided p value. Without an interval: NaN.
 
-    `sd`: of the seeds' differences, each the mean over `num_depths` depths. The interval of a comparison with the best
-    of several is not symmetric about `mean`.
+    `sd`: of the seeds' differences, each the mean over `num_depths` depths; `sd_depths`: of the depths' differences,
+    each the mean over seeds, NaN at one depth. The interval of a comparison with the best of several is not symmetric
+    about `mean`.
     """
 
     mean: float
@@ -76,6 +77,7 @@ class Difference:
     p_value: float
     num_seeds: int
     num_depths: int
+    sd_depths: float = math.nan
 
     @property
     def has_interval(self) -> bool:
@@ -112,8 +114,11 @@ def difference_of(first: Mapping[Pair, float], second: Mapping[Pair, float]) -> 
     mean, seeds = float(table_DS.mean()), table_DS.mean(0)
     sd = float(seeds.std(ddof=1)) if num_seeds > 1 else math.nan
     half, p_value = _student(seeds)
+    sd_depths = math.nan
     if num_depths > 1:
-        half_depths, p_depths = _student(table_DS.mean(1))
+        depths = table_DS.mean(1)
+        sd_depths = float(depths.std(ddof=1))
+        half_depths, p_depths = _student(depths)
         # NaN of a single seed stays NaN: `max` of Python would drop it.
         half, p_value = float(np.maximum(half, half_depths)), float(np.maximum(p_value, p_depths))
     return Difference(
@@ -124,6 +129,7 @@ def difference_of(first: Mapping[Pair, float], second: Mapping[Pair, float]) -> 
         p_value=p_value,
         num_seeds=num_seeds,
         num_depths=num_depths,
+        sd_depths=sd_depths,
     )
 
 
@@ -153,6 +159,7 @@ def beyond_best(first: Mapping[Pair, float], others: Mapping[str, Mapping[Pair, 
         p_value=min(1.0, 2 * min(above, below)),
         num_seeds=min(one.num_seeds for one in found),
         num_depths=closest.num_depths,
+        sd_depths=closest.sd_depths,
     )
 
 
@@ -211,16 +218,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(one) for one in corrected]
 
 
-def detectable_difference(sd: float, num_seeds: int) -> float:
-    """Return the difference that a paired t test at 5 % finds with a power of 80 %; NaN for fewer than 2 seeds.
+def detectable_difference(sd: float, count: int) -> float:
+    """Return the difference that a paired t test at 5 % finds with a power of 80 %; NaN for fewer than 2 differences.
 
-    sd: of the seeds' differences, in the unit of the result.
+    sd: of `count` differences, of seeds or of depths, in the unit of the result.
     """
     from statsmodels.stats.power import TTestPower
 
-    if num_seeds < 2 or math.isnan(sd):
+    if count < 2 or math.isnan(sd):
         return math.nan
-    return sd * float(TTestPower().solve_power(nobs=num_seeds, alpha=1 - CONFIDENCE, power=POWER))
+    return sd * float(TTestPower().solve_power(nobs=count, alpha=1 - CONFIDENCE, power=POWER))
 
 
 def seeds_for(difference: float, sd: float) -> int | None:

@@ -22,7 +22,7 @@ from benchmarks.results.statistics import (
 from benchmarks.suite.stages import TaskSet
 from benchmarks.suite.status import SuiteStatus
 
-__all__ = ["Comparison", "compare", "comparisons_of", "headline", "resolution"]
+__all__ = ["Comparison", "compare", "comparisons_of", "headline", "resolution", "resolution_of"]
 
 HEADLINE_ROLES = ("best single", "baseline")
 WANTED_POINTS = 2.0
@@ -183,16 +183,23 @@ def headline(status: SuiteStatus, metric: Metric) -> list[str]:
 
 
 def resolution(status: SuiteStatus, metric: Metric) -> list[str]:
-    """Return what the suite could have seen, a sentence for each headline: its seeds' spread, and seeds wanted."""
-    lines = []
-    for one in compare(status, metric):
-        if not one.is_headline or one.difference is None or one.difference.num_seeds < MIN_SEEDS:
-            continue
-        smallest = detectable_difference(one.difference.sd, one.difference.num_seeds)
-        wanted = seeds_for(WANTED_POINTS, one.difference.sd)
-        lines.append(
-            f"{one.first} against {one.second}: {one.difference.num_seeds} seeds show a difference of "
-            f"{smallest:.1f} points in 8 of 10 suites; {WANTED_POINTS:.0f} points would take "
-            f"{'more than 1,000' if wanted is None else wanted} seeds."
-        )
-    return lines
+    """Return what the suite could have seen, a sentence for each headline: smallest difference, and seeds wanted."""
+    return [
+        f"{one.first} against {one.second}: {resolution_of(one.difference)}"
+        for one in compare(status, metric)
+        if one.is_headline and one.difference is not None and one.difference.num_seeds >= MIN_SEEDS
+    ]
+
+
+def resolution_of(found: Difference) -> str:
+    """Return what a comparison could have seen, by the rule of its interval: over seeds and over several depths."""
+    by_seeds = detectable_difference(found.sd, found.num_seeds)
+    by_depths = detectable_difference(found.sd_depths, found.num_depths)
+    smallest = by_seeds if found.num_depths == 1 else max(by_seeds, by_depths)
+    where = f"{found.num_seeds} seeds" + (f" at {found.num_depths} depths" if found.num_depths > 1 else "")
+    shown = f"{where} show a difference of {smallest:.1f} points in 8 of 10 suites, before correction; "
+    points = f"{WANTED_POINTS:.0f} points"
+    if by_depths > WANTED_POINTS:
+        return f"{shown}it varies with depth, so that no number of seeds shows {points} over all of them."
+    wanted = seeds_for(WANTED_POINTS, found.sd)
+    return f"{shown}{points} would take {'more than 1,000' if wanted is None else wanted} seeds."

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import optimize, stats
 
-from benchmarks.results.report.comparisons import Comparison, comparisons_of
+from benchmarks.results.report.comparisons import Comparison, comparisons_of, resolution_of
 from benchmarks.results.statistics import difference_of
 from benchmarks.studies.false_headlines import SETS, is_claim, null_suite
 
@@ -62,3 +63,27 @@ def test_false_headlines_are_rarer_than_5_per_cent(num_depths: int, num_seeds: i
         values = null_suite(rng, num_depths=num_depths, num_seeds=num_seeds, sd_of_depths=sd_interaction)
         num_false += any(is_claim(one) for one in comparisons_of(values, SETS, range(num_depths)) if one.is_headline)
     assert num_false / num_suites <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / num_suites)
+
+
+def test_what_could_be_seen_over_depths_is_no_less_than_depths_differ() -> None:
+    # Differences of -4, -2 and 0 points at three depths, whatever the seed: only depths vary, with an sd of 2.
+    second = {(depth, seed): 50.0 + seed for depth in (10, 18, 34) for seed in (0, 1, 2)}
+    offset = {10: -4.0, 18: -2.0, 34: 0.0}
+    first = {pair: value + offset[pair[0]] for pair, value in second.items()}
+    found = difference_of(first, second)
+    assert found is not None
+    # Power of a t test with 3 values: of noncentral t, by SciPy, beyond the limits of t.
+    limit = stats.t.ppf(0.975, 2)
+    smallest = optimize.brentq(lambda points: stats.nct.sf(limit, 2, points * math.sqrt(3) / 2) - 0.8, 1, 30)
+    assert f"3 seeds at 3 depths show a difference of {smallest:.1f} points in 8 of 10" in resolution_of(found)
+    assert "no number of seeds shows 2 points over all of them" in resolution_of(found)
+
+
+def test_what_could_be_seen_at_one_depth_goes_by_the_seeds() -> None:
+    first = {(10, seed): value for seed, value in enumerate((51.0, 53.0, 55.0))}
+    found = difference_of(first, {(10, seed): 50.0 for seed in range(3)})
+    assert found is not None
+    shown = resolution_of(found)
+    assert shown.startswith("3 seeds show a difference of ")
+    # 10 seeds by the usual tables: 2 points, an sd of 2, 5 %, a power of 80 %.
+    assert shown.endswith("2 points would take 10 seeds.")
