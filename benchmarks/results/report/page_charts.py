@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 EVERYTHING = "mean, 95 % interval over seeds, every seed"
-SAME = 0.01
+SAME = 0.03
 """Budgets that differ by less than this share count as equal: a run stops at the first step beyond its budget."""
 
 
